@@ -1,0 +1,1 @@
+mod b { wit_bindgen::generate!({ path: "../wit", world: "connector", ownership: Borrowing { duplicate_if_necessary: true } }); }
