@@ -1,0 +1,16 @@
+pub mod cli;
+pub mod config;
+pub mod cortexdb;
+pub mod cursors;
+pub mod digest;
+pub mod host;
+pub mod http_client;
+pub mod ledger;
+pub mod patience;
+pub mod redact;
+pub mod report;
+pub mod run;
+pub mod sandbox;
+pub mod scope;
+pub mod source;
+pub mod writer;

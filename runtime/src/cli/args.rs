@@ -1,0 +1,245 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+
+use crate::config::Flags;
+use crate::patience::parse_duration;
+
+const EXIT_CODES: &str = "Exit codes:
+  0    complete
+  1    the run failed; the cursors concerned are held, run again
+  2    usage or configuration; nothing was written
+  3    complete, but some records were refused for good (dead letters)
+  130  interrupted; the batch in flight was finished and the cursors saved";
+
+const ENVIRONMENT: &str = "Environment (a flag beats it, it beats the file):
+  GITLAB_TOKEN, GITLAB_URL             the source
+  GITLAB_PROJECT_IDS, GITLAB_GROUP_IDS ids or paths, separated by commas
+  GITLAB_EVENTS                        merge_request, issue, note, commit, pipeline, release
+  GITLAB_INCLUDE_CONFIDENTIAL          true or false
+  CORTEXDB_URL, CORTEXDB_API_KEY, CORTEXDB_ACTOR, CORTEXDB_TENANT_ID, CORTEXDB_SCOPE_TEMPLATE
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY    proxies (never used for loopback addresses)
+Token, actor and scope are also read from ~/.cortexdb/state.json, as `cortexdb init` writes it.";
+
+/// Runs connectors: WebAssembly components that read a source and write it to CortexDB.
+#[derive(Debug, Parser)]
+#[command(name = "runtime", version, about, long_about = None, arg_required_else_help = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Read the source and write what is new to CortexDB
+    #[command(after_long_help = format!("{ENVIRONMENT}\n\n{EXIT_CODES}"))]
+    Run(Box<RunArguments>),
+    /// Look at credentials, permissions, projects and features, and say what is wrong; writes nothing
+    #[command(after_long_help = ENVIRONMENT)]
+    Check(Box<CheckArguments>),
+    /// Show streams, cursors, dead letters and the last run
+    Status(StatusArguments),
+    /// Show what a component is: world, imports, exports, size, digest, wanted permissions
+    Inspect(InspectArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConnectionArguments {
+    /// Configuration file (TOML); flags and environment beat it
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Base address of the source
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// File that holds the source's token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificates of a private CA (PEM), beside the system's
+    #[arg(long, value_name = "FILE.pem")]
+    ca_file: Option<PathBuf>,
+    /// Project to read, by id or path; repeat for several
+    #[arg(long = "project", value_name = "ID|PATH")]
+    projects: Vec<String>,
+    /// Group to read with its subgroups, by id or path; repeat for several
+    #[arg(long = "group", value_name = "ID|PATH")]
+    groups: Vec<String>,
+    /// Kinds of records to read, separated by commas
+    #[arg(long, value_name = "LIST")]
+    events: Option<String>,
+    /// Also read confidential issues and internal notes, labelled `confidential`
+    #[arg(long)]
+    include_confidential: bool,
+    /// Any other setting of the connector; repeat for several
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+    /// Base address of CortexDB
+    #[arg(long, alias = "api-url", value_name = "URL")]
+    cortexdb_url: Option<String>,
+    /// File that holds the CortexDB key
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// CortexDB actor, such as user:ada
+    #[arg(long, value_name = "ACTOR")]
+    actor: Option<String>,
+    /// Tenant that the key must belong to
+    #[arg(long, alias = "cortex-tenant-id", value_name = "ID")]
+    tenant_id: Option<String>,
+    /// Where in CortexDB, such as org:acme/source:gitlab/project:{project_path}
+    #[arg(long, value_name = "TEMPLATE")]
+    scope_template: Option<String>,
+    /// Cursors, with the ledger connectors.db beside them [default: ~/.cortexdb/connectors-state.json]
+    #[arg(long, value_name = "FILE")]
+    state_file: Option<PathBuf>,
+    /// How long a server may fail before a request is given up [default: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    patience: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The connector, a .wasm file
+    pub(super) component: PathBuf,
+    /// Go on: run again after every interval, until stopped
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// Time between two cycles of --watch [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    interval: Option<Duration>,
+    /// Read again from this time on (RFC 3339); without cursors, leave out what is older
+    #[arg(long, value_name = "RFC3339")]
+    since: Option<String>,
+    /// Write nothing; say what would be written
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Copy every envelope into this file, one JSON object a line
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(super) out: Option<PathBuf>,
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    #[command(flatten)]
+    pub(super) output: OutputArguments,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct OutputArguments {
+    /// One JSON object per event on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Only problems
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// Streams, waits and the component's own debug lines, too
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// The connector, a .wasm file
+    pub(super) component: PathBuf,
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    /// Cursors, with the ledger connectors.db beside them [default: ~/.cortexdb/connectors-state.json]
+    #[arg(long, value_name = "FILE")]
+    pub(super) state_file: Option<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArguments {
+    /// A .wasm file
+    pub(super) component: PathBuf,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl RunArguments {
+    pub(super) fn flags(&self) -> Flags {
+        Flags {
+            interval: self.interval,
+            since: self.since.clone(),
+            ..self.connection.flags()
+        }
+    }
+}
+
+impl CheckArguments {
+    pub(super) fn flags(&self) -> Flags {
+        self.connection.flags()
+    }
+}
+
+impl ConnectionArguments {
+    fn flags(&self) -> Flags {
+        let mut settings: Vec<(String, Value)> = self.settings.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        if !self.projects.is_empty() {
+            settings.push(("projects".into(), json!(self.projects)));
+        }
+        if !self.groups.is_empty() {
+            settings.push(("groups".into(), json!(self.groups)));
+        }
+        if let Some(events) = &self.events {
+            settings.push(("events".into(), json!(events)));
+        }
+        if self.include_confidential {
+            settings.push(("include_confidential".into(), json!(true)));
+        }
+        Flags {
+            config: self.config.clone(),
+            url: self.url.clone(),
+            token_file: self.token_file.clone(),
+            ca_file: self.ca_file.clone(),
+            settings,
+            cortexdb_url: self.cortexdb_url.clone(),
+            api_key_file: self.api_key_file.clone(),
+            actor: self.actor.clone(),
+            tenant_id: self.tenant_id.clone(),
+            scope_template: self.scope_template.clone(),
+            state_file: self.state_file.clone(),
+            patience: self.patience,
+            interval: None,
+            since: None,
+        }
+    }
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("`{text}` should look like NAME=VALUE"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn an_interval_is_a_number_of_seconds_or_a_duration() {
+        for (text, seconds) in [("60", 60), ("5m", 300)] {
+            let arguments = Arguments::try_parse_from(["runtime", "run", "x.wasm", "--watch", "--interval", text]).unwrap();
+            let Command::Run(run) = arguments.command else { panic!("not a run") };
+            assert_eq!(run.flags().interval, Some(Duration::from_secs(seconds)));
+        }
+    }
+}

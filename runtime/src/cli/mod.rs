@@ -1,0 +1,59 @@
+//! The command line: arguments, rendering, exit codes. The only part of the runtime that knows a terminal.
+
+mod args;
+mod check;
+mod inspect;
+mod reporters;
+mod run;
+mod status;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Arguments, Command};
+
+/// The configuration cannot work, or the command line is wrong.
+const USAGE: u8 = 2;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}"), 1),
+    };
+    let code = runtime.block_on(async {
+        match arguments.command {
+            Command::Run(run) => run::run(*run).await,
+            Command::Check(check) => check::check(*check).await,
+            Command::Status(status) => status::status(status).await,
+            Command::Inspect(inspect) => inspect::inspect(inspect).await,
+        }
+    });
+    // Requests that nobody waits for any more must not hold the process.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+fn fail(message: &str, code: u8) -> ExitCode {
+    complain(message);
+    ExitCode::from(code)
+}
+
+/// An error, on standard error.
+fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "error: {message}");
+}
+
+/// A line of the command's own output. A closed pipe is no error of ours.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}

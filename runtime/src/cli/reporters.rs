@@ -1,0 +1,261 @@
+//! Rendering of a run: a live line for a terminal, plain lines for a pipe, JSON for a program.
+//!
+//! The live line is on standard error and is wiped at the end; what remains is the receipt. A pipe gets no line that moves.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+
+use super::args::OutputArguments;
+use super::{complain, say};
+use crate::report::{Event, Level, Outcome, Receipt, Reporter, StreamState};
+
+/// A pipe hears about progress this often.
+const PLAIN_PROGRESS: Duration = Duration::from_secs(10);
+
+/// The reporter for these flags and this kind of output.
+pub(super) fn reporter(output: OutputArguments) -> Arc<dyn Reporter> {
+    if output.json {
+        return Arc::new(Json);
+    }
+    let live = io::stderr().is_terminal() && !output.quiet;
+    Arc::new(Lines {
+        output,
+        bar: live.then(live_line),
+        state: Mutex::default(),
+    })
+}
+
+fn live_line() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// One JSON object a line.
+struct Json;
+
+impl Reporter for Json {
+    fn event(&self, event: &Event) {
+        if let Ok(line) = serde_json::to_string(event) {
+            say(&line);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    read: BTreeMap<String, u64>,
+    finished: usize,
+    written: u64,
+    unchanged: u64,
+    last_line: Option<Instant>,
+    would_write: u64,
+}
+
+impl Seen {
+    fn summary(&self) -> String {
+        format!(
+            "{} read · {} written · {} unchanged · {}/{} streams",
+            HumanCount(self.read.values().sum()),
+            HumanCount(self.written),
+            HumanCount(self.unchanged),
+            self.finished,
+            self.read.len().max(self.finished)
+        )
+    }
+}
+
+struct Lines {
+    output: OutputArguments,
+    bar: Option<ProgressBar>,
+    state: Mutex<Seen>,
+}
+
+impl Lines {
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| {
+                let _ = writeln!(io::stderr(), "{text}");
+            }),
+            None => {
+                let _ = writeln!(io::stderr(), "{text}");
+            }
+        }
+    }
+
+    fn progress(&self, change: impl FnOnce(&mut Seen)) {
+        let mut seen = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut seen);
+        if let Some(bar) = &self.bar {
+            bar.set_message(seen.summary());
+        } else if !self.output.quiet && seen.last_line.is_none_or(|at| at.elapsed() > PLAIN_PROGRESS) {
+            if seen.last_line.is_some() {
+                self.line(&seen.summary());
+            }
+            seen.last_line = Some(Instant::now());
+        }
+    }
+}
+
+impl Reporter for Lines {
+    fn event(&self, event: &Event) {
+        match event {
+            Event::Started { connector, source, cortexdb, dry_run } => {
+                if !self.output.quiet {
+                    let target = match (dry_run, cortexdb.as_str()) {
+                        (true, _) => "nothing is written (dry run)",
+                        (false, url) => url,
+                    };
+                    self.line(&format!("{connector}: {source} -> {target}"));
+                }
+            }
+            Event::Log { level, message, fields } => self.log(*level, message, fields),
+            Event::Progress { stream, done, .. } => self.progress(|seen| {
+                seen.read.insert(stream.clone(), *done);
+            }),
+            Event::Stream { stream, state } => self.stream(stream, state),
+            Event::Waiting { server, reason, seconds } => {
+                if *seconds > 5.0 || self.output.verbose {
+                    self.line(&format!("waiting {seconds:.0} s for {server}: {reason}"));
+                }
+            }
+            Event::Written { written, unchanged } => self.progress(|seen| {
+                seen.written = *written;
+                seen.unchanged = *unchanged;
+            }),
+            Event::DeadLetter { source_id, reason } => self.line(&format!("dead letter {source_id}: {reason}")),
+            Event::WouldWrite { source_id, change, scope, title } => {
+                self.progress(|seen| seen.would_write += 1);
+                if !self.output.quiet {
+                    let text = format!("would write {change} {source_id} to {scope}: {title}");
+                    match &self.bar {
+                        Some(bar) => bar.suspend(|| say(&text)),
+                        None => say(&text),
+                    }
+                }
+            }
+            Event::Receipt(receipt) => {
+                if let Some(bar) = &self.bar {
+                    bar.finish_and_clear();
+                }
+                self.receipt(receipt);
+            }
+        }
+    }
+}
+
+impl Lines {
+    fn log(&self, level: Level, message: &str, fields: &BTreeMap<String, String>) {
+        let least = match (self.output.quiet, self.output.verbose) {
+            (true, _) => Level::Error,
+            (_, true) => Level::Debug,
+            _ => Level::Info,
+        };
+        if level < least {
+            return;
+        }
+        let word = match level {
+            Level::Trace => "trace",
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warning",
+            Level::Error => "error",
+        };
+        let fields: String = fields.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+        self.line(&format!("{word}: {message}{fields}"));
+    }
+
+    fn stream(&self, stream: &str, state: &StreamState) {
+        match state {
+            StreamState::Reading => self.progress(|seen| {
+                seen.read.entry(stream.to_owned()).or_default();
+            }),
+            StreamState::Complete => self.progress(|seen| seen.finished += 1),
+            StreamState::Off(words) => {
+                self.progress(|seen| seen.finished += 1);
+                if self.output.verbose {
+                    self.line(&format!("{stream} is off: {words}"));
+                }
+            }
+            StreamState::Failed(words) => self.line(&format!("{stream} ended early, its cursor is held: {words}")),
+        }
+    }
+
+    fn receipt(&self, receipt: &Receipt) {
+        let succeeded = matches!(receipt.outcome, Outcome::Complete | Outcome::CompleteWithDeadLetters);
+        if let Some(reason) = &receipt.reason
+            && !succeeded
+        {
+            complain(reason);
+        }
+        if self.output.quiet {
+            return;
+        }
+        for line in receipt_lines(receipt) {
+            say(&line);
+        }
+    }
+}
+
+/// The receipt as people read it.
+fn receipt_lines(receipt: &Receipt) -> Vec<String> {
+    let verdict = match receipt.outcome {
+        Outcome::Complete => "complete",
+        Outcome::CompleteWithDeadLetters => "complete, with dead letters",
+        Outcome::Failed => "FAILED, the cursors concerned are held; run again",
+        Outcome::Misconfigured => "NOT STARTED, the configuration cannot work",
+        Outcome::Interrupted => "interrupted, the batch in flight was finished and the cursors are saved; run again to go on",
+    };
+    let mut lines = vec![format!("{verdict} ({})", duration(receipt.duration_ms))];
+    let by_type: Vec<String> = receipt.written_by_type.iter().map(|(kind, count)| format!("{kind} {}", HumanCount(*count))).collect();
+    let detail = if by_type.is_empty() { String::new() } else { format!("  ({})", by_type.join(", ")) };
+    let what = if receipt.dry_run { "would write" } else { "written" };
+    lines.push(format!("  {what:<14}{}{detail}", HumanCount(receipt.written)));
+    lines.push(format!("  {:<14}{}", "unchanged", HumanCount(receipt.unchanged)));
+    if receipt.superseded > 0 {
+        lines.push(format!("  {:<14}{} old versions forgotten", "superseded", HumanCount(receipt.superseded)));
+    }
+    if receipt.superseded_pending > 0 {
+        lines.push(format!("  {:<14}{} old versions stay readable", "not forgotten", HumanCount(receipt.superseded_pending)));
+    }
+    if receipt.retracted > 0 {
+        lines.push(format!("  {:<14}{} gone or confidential", "retracted", HumanCount(receipt.retracted)));
+    }
+    if !receipt.skipped.is_empty() {
+        let policies: Vec<String> = receipt.skipped.iter().map(|(policy, count)| format!("{policy} {}", HumanCount(*count))).collect();
+        lines.push(format!("  {:<14}{}", "skipped", policies.join(", ")));
+    }
+    if receipt.dead_lettered > 0 {
+        lines.push(format!("  {:<14}{} refused for good, kept in the ledger", "dead letters", HumanCount(receipt.dead_lettered)));
+    }
+    for (stream, words) in &receipt.streams_off {
+        lines.push(format!("  {:<14}{stream}: {words}", "off"));
+    }
+    for (stream, words) in &receipt.streams_failed {
+        lines.push(format!("  {:<14}{stream}: {words}", "failed"));
+    }
+    let quota = receipt.quota_left.map(|left| format!(", {} left of the quota", HumanCount(left))).unwrap_or_default();
+    let retries = if receipt.retries > 0 { format!(", {} repeated", HumanCount(receipt.retries)) } else { String::new() };
+    lines.push(format!(
+        "  {:<14}{} to the source{quota}, {} to CortexDB{retries}",
+        "requests",
+        HumanCount(receipt.source_requests),
+        HumanCount(receipt.cortexdb_requests)
+    ));
+    lines
+}
+
+fn duration(milliseconds: u64) -> String {
+    if milliseconds < 60_000 {
+        format!("{}.{:02} s", milliseconds / 1000, milliseconds % 1000 / 10)
+    } else {
+        HumanDuration(Duration::from_millis(milliseconds)).to_string()
+    }
+}

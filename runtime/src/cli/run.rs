@@ -1,0 +1,89 @@
+//! `runtime run`: once, or again and again.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::RunArguments;
+use super::reporters::reporter;
+use super::{USAGE, complain};
+use crate::config::{Surroundings, plan};
+use crate::host::connector::Connector;
+use crate::host::imports::Access;
+use crate::redact::Redactor;
+use crate::report::{Counters, Event, Level, Outcome, Reporter};
+use crate::run::{RunOptions, run_once};
+use crate::sandbox::limits::Limits;
+
+pub(super) async fn run(arguments: RunArguments) -> u8 {
+    let reporter = reporter(arguments.output);
+    let connector = match Connector::load(&arguments.component, bare_access(Arc::clone(&reporter))).await {
+        Ok(connector) => connector,
+        Err(error) => {
+            complain(&error.to_string());
+            return USAGE;
+        }
+    };
+    let plan = match plan(&connector.description, &arguments.flags(), &Surroundings::of_this_process(), arguments.dry_run) {
+        Ok(plan) => plan,
+        Err(error) => {
+            complain(&error.to_string());
+            return USAGE;
+        }
+    };
+    let options = RunOptions {
+        dry_run: arguments.dry_run,
+        out: arguments.out.clone(),
+    };
+    let stop = CancellationToken::new();
+    listen_for_signals(stop.clone(), Arc::clone(&reporter));
+    loop {
+        let receipt = run_once(&connector, &plan, &options, Arc::clone(&reporter), stop.clone()).await;
+        if !arguments.watch {
+            return receipt.outcome.exit_code();
+        }
+        if receipt.outcome == Outcome::Misconfigured {
+            return receipt.outcome.exit_code();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(plan.interval) => {}
+            // Being stopped is how watching ends: not a failure.
+            () = stop.cancelled() => return 0,
+        }
+    }
+}
+
+/// What a component may use while it only describes itself.
+pub(super) fn bare_access(reporter: Arc<dyn Reporter>) -> Access {
+    Access {
+        source: None,
+        writer: None,
+        reporter,
+        counters: Arc::new(Counters::default()),
+        redactor: Redactor::default(),
+        limits: Limits::default(),
+    }
+}
+
+/// The first Ctrl-C or SIGTERM finishes the batch in flight; the second ends at once, which loses nothing either: cursors are behind.
+fn listen_for_signals(stop: CancellationToken, reporter: Arc<dyn Reporter>) {
+    tokio::spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        reporter.event(&Event::Log {
+            level: Level::Warn,
+            message: "stopping: finishing the batch in flight and saving the cursors (again to stop at once)".into(),
+            fields: std::collections::BTreeMap::new(),
+        });
+        stop.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(i32::from(Outcome::Interrupted.exit_code()));
+    });
+}

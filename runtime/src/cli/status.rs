@@ -1,0 +1,147 @@
+//! `runtime status`: what the cursors and the ledger say, without touching either.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::args::StatusArguments;
+use super::{USAGE, complain, say};
+use crate::config::{Surroundings, default_state_file, ledger_file};
+use crate::cursors::Cursors;
+use crate::ledger::{ConnectionRow, SqliteStore, Store, StreamRow};
+
+pub(super) async fn status(arguments: StatusArguments) -> u8 {
+    let state_file = match arguments.state_file {
+        Some(path) => path,
+        None => match default_state_file(&Surroundings::of_this_process()) {
+            Ok(path) => path,
+            Err(error) => {
+                complain(&error.to_string());
+                return USAGE;
+            }
+        },
+    };
+    match read(&state_file).await {
+        Ok(connections) if arguments.json => {
+            let list: Vec<Value> = connections.iter().map(Connection::to_json).collect();
+            say(&json!({ "state_file": state_file.display().to_string(), "connections": list }).to_string());
+            0
+        }
+        Ok(connections) => {
+            if connections.is_empty() {
+                say(&format!("no connection has run with {} yet", state_file.display()));
+            }
+            for connection in &connections {
+                connection.show();
+            }
+            0
+        }
+        Err(error) => {
+            complain(&error);
+            1
+        }
+    }
+}
+
+struct Connection {
+    name: String,
+    ledger: Option<ConnectionRow>,
+    streams: Vec<StreamRow>,
+    cursors: BTreeMap<String, Value>,
+}
+
+async fn read(state_file: &Path) -> Result<Vec<Connection>, String> {
+    let mut cursors = Cursors::peek(state_file, "").map_err(|error| error.to_string())?.every_connection();
+    let mut connections = Vec::new();
+    if let Some(store) = SqliteStore::open_read_only(&ledger_file(state_file)).await.map_err(|error| error.to_string())? {
+        for row in store.connections().await.map_err(|error| error.to_string())? {
+            connections.push(Connection {
+                name: row.name.clone(),
+                streams: store.streams(row.id).await.map_err(|error| error.to_string())?,
+                cursors: cursors.remove(&row.name).unwrap_or_default(),
+                ledger: Some(row),
+            });
+        }
+        store.close().await;
+    }
+    connections.extend(cursors.into_iter().map(|(name, cursors)| Connection {
+        name,
+        ledger: None,
+        streams: Vec::new(),
+        cursors,
+    }));
+    Ok(connections)
+}
+
+impl Connection {
+    /// Every stream that has a cursor or a state, with both.
+    fn rows(&self) -> BTreeMap<&str, (Option<&StreamRow>, Option<&Value>)> {
+        let mut rows: BTreeMap<&str, (Option<&StreamRow>, Option<&Value>)> = BTreeMap::new();
+        for stream in &self.streams {
+            rows.entry(&stream.stream).or_default().0 = Some(stream);
+        }
+        for (key, cursor) in &self.cursors {
+            rows.entry(key).or_default().1 = Some(cursor);
+        }
+        rows
+    }
+
+    fn to_json(&self) -> Value {
+        let last_run = self.ledger.as_ref().and_then(|ledger| ledger.last_run.as_ref());
+        let streams: Vec<Value> = self
+            .rows()
+            .into_iter()
+            .map(|(stream, (state, cursor))| {
+                json!({
+                    "stream": stream,
+                    "state": state.map(|state| &state.state),
+                    "reason": state.map(|state| &state.detail).filter(|detail| !detail.is_empty()),
+                    "at": state.map(|state| &state.at),
+                    "cursor": cursor,
+                })
+            })
+            .collect();
+        json!({
+            "connection": self.name,
+            "records": self.ledger.as_ref().map(|ledger| &ledger.live),
+            "dead_letters": self.ledger.as_ref().map_or(0, |ledger| ledger.dead_letters),
+            "old_versions_to_forget": self.ledger.as_ref().map_or(0, |ledger| ledger.obsolete),
+            "last_run": last_run.map(|(at, receipt)| json!({
+                "ended_at": at,
+                "receipt": serde_json::from_str::<Value>(receipt).unwrap_or(Value::Null),
+            })),
+            "streams": streams,
+        })
+    }
+
+    fn show(&self) {
+        say(&self.name);
+        if let Some(ledger) = &self.ledger {
+            let records: Vec<String> = ledger.live.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            say(&format!("  records       {}", if records.is_empty() { "none".to_owned() } else { records.join(", ") }));
+            say(&format!("  dead letters  {}", ledger.dead_letters));
+            if ledger.obsolete > 0 {
+                say(&format!("  to forget     {} old versions", ledger.obsolete));
+            }
+            if let Some((at, receipt)) = &ledger.last_run {
+                let receipt: Value = serde_json::from_str(receipt).unwrap_or(Value::Null);
+                let outcome = receipt.get("outcome").and_then(Value::as_str).unwrap_or("unknown").replace('_', " ");
+                let reason = receipt.get("reason").and_then(Value::as_str).map(|reason| format!(": {reason}")).unwrap_or_default();
+                say(&format!("  last run      {at}, {outcome}{reason}"));
+            }
+        }
+        let rows = self.rows();
+        let width = rows.keys().map(|stream| stream.len()).max().unwrap_or(0);
+        for (stream, (state, cursor)) in rows {
+            let word = state.map_or("-", |state| state.state.as_str());
+            let detail = state.map(|state| state.detail.as_str()).filter(|detail| !detail.is_empty());
+            let text = match (detail, cursor) {
+                (Some(detail), _) => detail.to_owned(),
+                (None, Some(cursor)) => cursor.as_str().map_or_else(|| cursor.to_string(), str::to_owned),
+                (None, None) => String::new(),
+            };
+            say(format!("  {stream:<width$}  {word:<8}  {text}").trim_end());
+        }
+    }
+}

@@ -1,0 +1,648 @@
+//! Where settings come from: flag, else environment, else file, else what `cortexdb init` stored.
+//!
+//! The names in the environment are the vendor's, so that whoever runs its connector today changes the command and nothing else. A
+//! connector brings its own settings as a JSON Schema; a property with `x-env` is read from that variable, but only if the variable's
+//! name starts with the connector's: a component must not be able to ask for `AWS_SECRET_ACCESS_KEY`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::cortexdb::client::DEFAULT_URL;
+use crate::host::connector::Description;
+use crate::patience::parse_duration;
+use crate::redact::Secret;
+use crate::scope::{ScopeError, ScopeTemplate};
+
+/// Default patience of a run that ends; one that watches tries again in its next cycle anyway.
+pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(600);
+/// Default time between two cycles of `--watch`.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What is wrong with the configuration, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value is missing or cannot work.
+    #[error("{0}")]
+    Invalid(String),
+    /// The scope template.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+}
+
+fn invalid(words: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid(words.into())
+}
+
+/// The process's surroundings, taken once, so that everything below can be tested.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Environment variables.
+    pub variables: HashMap<String, String>,
+    /// The home directory.
+    pub home: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        Self {
+            variables: std::env::vars().collect(),
+            home: std::env::home_dir(),
+        }
+    }
+
+    /// The first of these variables that is set and not empty.
+    fn first(&self, names: &[&str]) -> Option<String> {
+        names
+            .iter()
+            .find_map(|name| self.variables.get(*name))
+            .map(|value| value.trim().to_owned())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// `~/.cortexdb`.
+    fn cortexdb_folder(&self) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(".cortexdb"))
+    }
+}
+
+/// What the command line says about a connection; everything optional.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "documented where the flags are declared")]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub url: Option<String>,
+    pub token_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub settings: Vec<(String, Value)>,
+    pub cortexdb_url: Option<String>,
+    pub api_key_file: Option<PathBuf>,
+    pub actor: Option<String>,
+    pub tenant_id: Option<String>,
+    pub scope_template: Option<String>,
+    pub state_file: Option<PathBuf>,
+    pub patience: Option<Duration>,
+    pub interval: Option<Duration>,
+    pub since: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    #[serde(default)]
+    source: SourceSection,
+    #[serde(default)]
+    settings: Map<String, Value>,
+    #[serde(default)]
+    cortexdb: CortexSection,
+    #[serde(default)]
+    run: RunSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceSection {
+    url: Option<String>,
+    token: Option<String>,
+    token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CortexSection {
+    url: Option<String>,
+    api_key: Option<String>,
+    api_key_file: Option<PathBuf>,
+    actor: Option<String>,
+    tenant_id: Option<String>,
+    scope_template: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunSection {
+    state_file: Option<PathBuf>,
+    patience: Option<String>,
+    interval: Option<String>,
+    since: Option<String>,
+}
+
+/// What `cortexdb init` stores; other keys are its own.
+#[derive(Debug, Default, Deserialize)]
+struct StoredIdentity {
+    token: Option<String>,
+    user_id: Option<String>,
+    scope: Option<String>,
+    tenant_id: Option<String>,
+}
+
+/// The source of a connection.
+#[derive(Debug, Clone)]
+pub struct SourcePlan {
+    /// Base URL.
+    pub url: url::Url,
+    /// The token, unless the connector reads a public source.
+    pub token: Option<Secret>,
+    /// A private CA.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl SourcePlan {
+    /// The base URL in the one spelling that names the source in keys and in the state file.
+    #[must_use]
+    pub fn canonical_url(&self) -> String {
+        self.url.as_str().trim_end_matches('/').to_owned()
+    }
+}
+
+/// CortexDB's side of a connection.
+#[derive(Debug, Clone)]
+pub struct CortexPlan {
+    /// Base URL without a slash at the end.
+    pub url: String,
+    /// API key or token; only a dry run can do without.
+    pub key: Option<Secret>,
+    /// Actor, if configured.
+    pub actor: Option<String>,
+    /// Tenant that the token must belong to, if configured.
+    pub tenant_id: Option<String>,
+}
+
+/// One connection, complete and checked.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where to read.
+    pub source: SourcePlan,
+    /// Where to write.
+    pub cortex: CortexPlan,
+    /// Where in CortexDB.
+    pub template: ScopeTemplate,
+    /// The scope that `cortexdb init` stored, for `{scope}`.
+    pub stored_scope: Option<String>,
+    /// The connector's settings.
+    pub settings: Value,
+    /// The cursors.
+    pub state_file: PathBuf,
+    /// Tolerance of one cycle.
+    pub patience: Duration,
+    /// Time between two cycles.
+    pub interval: Duration,
+    /// Read again from here.
+    pub since: Option<String>,
+}
+
+/// The state file when none is named. Fails without a home directory.
+pub fn default_state_file(surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
+    surroundings
+        .cortexdb_folder()
+        .map(|folder| folder.join("connectors-state.json"))
+        .ok_or_else(|| invalid("there is no home directory for the state file; pass --state-file"))
+}
+
+/// The ledger belongs beside the cursors.
+#[must_use]
+pub fn ledger_file(state_file: &Path) -> PathBuf {
+    state_file.with_file_name("connectors.db")
+}
+
+/// Puts a connection together from all sources, for this connector. `dry_run` needs no key.
+pub fn plan(description: &Description, flags: &Flags, surroundings: &Surroundings, dry_run: bool) -> Result<Plan, ConfigError> {
+    let file = read_config_file(flags.config.as_deref())?;
+    let stored = read_stored_identity(surroundings)?;
+    let state_file = match flags.state_file.clone().or(file.run.state_file.clone()) {
+        Some(path) => path,
+        None => default_state_file(surroundings)?,
+    };
+    let patience = duration_setting("run.patience", flags.patience, file.run.patience.as_deref(), DEFAULT_PATIENCE)?;
+    let interval = duration_setting("run.interval", flags.interval, file.run.interval.as_deref(), DEFAULT_INTERVAL)?;
+    let since = flags.since.clone().or(file.run.since.clone());
+    if let Some(since) = &since
+        && chrono::DateTime::parse_from_rfc3339(since).is_err()
+    {
+        return Err(invalid(format!("--since `{since}` is not an RFC 3339 time; write for example 2026-01-31T00:00:00Z")));
+    }
+    let source = source_plan(description, flags, surroundings, &file)?;
+    let cortex = cortex_plan(flags, surroundings, &file, &stored, dry_run)?;
+    let template = scope_template(description, flags, surroundings, &file, stored.scope.as_deref())?;
+    let settings = connector_settings(description, flags, surroundings, file.settings)?;
+    Ok(Plan {
+        source,
+        cortex,
+        template,
+        stored_scope: stored.scope,
+        settings,
+        state_file,
+        patience,
+        interval,
+        since,
+    })
+}
+
+fn duration_setting(name: &str, flag: Option<Duration>, file: Option<&str>, default: Duration) -> Result<Duration, ConfigError> {
+    match (flag, file) {
+        (Some(flag), _) => Ok(flag),
+        (None, Some(text)) => parse_duration(text).map_err(|reason| invalid(format!("{name}: {reason}"))),
+        (None, None) => Ok(default),
+    }
+}
+
+fn read_config_file(path: Option<&Path>) -> Result<ConfigFile, ConfigError> {
+    let Some(path) = path else { return Ok(ConfigFile::default()) };
+    let text = std::fs::read_to_string(path).map_err(|error| invalid(format!("cannot read the configuration {}: {error}", path.display())))?;
+    toml::from_str(&text).map_err(|error| invalid(format!("{}: {}", path.display(), error.to_string().trim_end())))
+}
+
+fn read_stored_identity(surroundings: &Surroundings) -> Result<StoredIdentity, ConfigError> {
+    let Some(path) = surroundings.cortexdb_folder().map(|folder| folder.join("state.json")) else {
+        return Ok(StoredIdentity::default());
+    };
+    match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(StoredIdentity::default()),
+        Err(error) => Err(invalid(format!("cannot read {}: {error}", path.display()))),
+        Ok(text) => serde_json::from_str(&text)
+            .map_err(|error| invalid(format!("{} is not what `cortexdb init` writes ({error}); run `cortexdb init` again", path.display()))),
+    }
+}
+
+fn read_secret_file(path: &Path) -> Result<String, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| invalid(format!("cannot read the secret file {}: {error}", path.display())))?;
+    let secret = text.trim();
+    if secret.is_empty() {
+        return Err(invalid(format!("the secret file {} is empty", path.display())));
+    }
+    Ok(secret.to_owned())
+}
+
+fn source_plan(description: &Description, flags: &Flags, surroundings: &Surroundings, file: &ConfigFile) -> Result<SourcePlan, ConfigError> {
+    let prefix = environment_prefix(&description.name);
+    let url_variable = format!("{prefix}URL");
+    let text = flags
+        .url
+        .clone()
+        .or_else(|| surroundings.first(&[&url_variable]))
+        .or_else(|| file.source.url.clone())
+        .or_else(|| description.default_url.clone())
+        .ok_or_else(|| invalid(format!("no address of the source: pass --url or set {url_variable}")))?;
+    let url = base_url(&text, &url_variable)?;
+    let token_variable = format!("{prefix}TOKEN");
+    let token = match &flags.token_file {
+        Some(path) => Some(read_secret_file(path)?),
+        None => match surroundings.first(&[&token_variable]) {
+            Some(token) => Some(token),
+            None => match &file.source.token_file {
+                Some(path) => Some(read_secret_file(path)?),
+                None => file.source.token.clone(),
+            },
+        },
+    };
+    let needs_token = !description
+        .authentication
+        .iter()
+        .any(|scheme| *scheme == crate::source::client::Authentication::Anonymous);
+    if needs_token && token.is_none() {
+        let wanted = description
+            .permissions
+            .iter()
+            .map(|(name, reason)| format!("`{name}` ({reason})"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(invalid(format!(
+            "no token for {}: set {token_variable}, or pass --token-file. It needs {wanted}",
+            url.host_str().unwrap_or_default()
+        )));
+    }
+    if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| (0x21..=0x7e).contains(&byte))) {
+        return Err(invalid(format!("{token_variable} holds characters that no token has (white space, quotes of another alphabet); copy it again")));
+    }
+    let ca_variable = format!("{prefix}CA_FILE");
+    Ok(SourcePlan {
+        url,
+        token: token.map(Secret::new),
+        ca_file: flags
+            .ca_file
+            .clone()
+            .or_else(|| surroundings.first(&[&ca_variable]).map(PathBuf::from))
+            .or_else(|| file.source.ca_file.clone()),
+    })
+}
+
+/// Parses a base URL; the error says what a base URL looks like. Never repeats what may hold a password.
+fn base_url(text: &str, name: &str) -> Result<url::Url, ConfigError> {
+    let url = url::Url::parse(text.trim()).map_err(|error| invalid(format!("{name} is not a URL ({error}); write for example https://gitlab.com")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(invalid(format!("{name} must begin with https:// or http:// and name a host")));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid(format!("{name} holds a user or a password; put the token in its own variable")));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(invalid(format!("{name} has a `?` or `#` part; it is the base address alone")));
+    }
+    Ok(url)
+}
+
+fn cortex_plan(
+    flags: &Flags,
+    surroundings: &Surroundings,
+    file: &ConfigFile,
+    stored: &StoredIdentity,
+    dry_run: bool,
+) -> Result<CortexPlan, ConfigError> {
+    let url = flags
+        .cortexdb_url
+        .clone()
+        .or_else(|| surroundings.first(&["CORTEXDB_URL", "CORTEX_URL"]))
+        .or_else(|| file.cortexdb.url.clone())
+        .unwrap_or_else(|| DEFAULT_URL.to_owned());
+    let url = base_url(&url, "CORTEXDB_URL")?.as_str().trim_end_matches('/').to_owned();
+    let key = match &flags.api_key_file {
+        Some(path) => Some(read_secret_file(path)?),
+        None => match surroundings.first(&["CORTEXDB_API_KEY", "CORTEX_API_KEY"]) {
+            Some(key) => Some(key),
+            None => match &file.cortexdb.api_key_file {
+                Some(path) => Some(read_secret_file(path)?),
+                None => file.cortexdb.api_key.clone().or_else(|| stored.token.clone()),
+            },
+        },
+    };
+    if key.is_none() && !dry_run {
+        return Err(invalid("no CortexDB key: run `cortexdb init`, or set CORTEXDB_API_KEY"));
+    }
+    let actor = flags
+        .actor
+        .clone()
+        .or_else(|| surroundings.first(&["CORTEXDB_ACTOR"]))
+        .or_else(|| file.cortexdb.actor.clone())
+        .or_else(|| stored.user_id.clone());
+    if let Some(actor) = &actor
+        && reqwest::header::HeaderValue::from_str(actor).is_err()
+    {
+        return Err(invalid("CORTEXDB_ACTOR is not an actor; write for example user:ada"));
+    }
+    Ok(CortexPlan {
+        url,
+        key: key.map(Secret::new),
+        actor,
+        tenant_id: flags
+            .tenant_id
+            .clone()
+            .or_else(|| surroundings.first(&["CORTEXDB_TENANT_ID"]))
+            .or_else(|| file.cortexdb.tenant_id.clone())
+            .or_else(|| stored.tenant_id.clone()),
+    })
+}
+
+fn scope_template(
+    description: &Description,
+    flags: &Flags,
+    surroundings: &Surroundings,
+    file: &ConfigFile,
+    stored_scope: Option<&str>,
+) -> Result<ScopeTemplate, ConfigError> {
+    let text = flags
+        .scope_template
+        .clone()
+        .or_else(|| surroundings.first(&["CORTEXDB_SCOPE_TEMPLATE", "CORTEXDB_SCOPE"]))
+        .or_else(|| file.cortexdb.scope_template.clone())
+        .unwrap_or_else(|| description.default_scope_template.clone());
+    let text = if text.contains("<org>") {
+        let organisation = stored_scope
+            .and_then(|scope| scope.split('/').next())
+            .and_then(|segment| segment.strip_prefix("org:"))
+            .ok_or_else(|| {
+                let example = text.replace("<org>", "acme");
+                invalid(format!(
+                    "the scope template `{text}` needs an organisation, and ~/.cortexdb/state.json holds no scope that begins with `org:`. Run `cortexdb init`, or set CORTEXDB_SCOPE_TEMPLATE, for example `{example}`"
+                ))
+            })?;
+        text.replace("<org>", organisation)
+    } else {
+        text
+    };
+    let template = ScopeTemplate::parse(&text, &description.scope_variables)?;
+    if text.contains("{scope}") && stored_scope.is_none() {
+        return Err(invalid("the scope template uses `{scope}`, and ~/.cortexdb/state.json holds none; run `cortexdb init` or write the scope out"));
+    }
+    Ok(template)
+}
+
+fn environment_prefix(connector: &str) -> String {
+    format!("{}_", connector.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn connector_settings(
+    description: &Description,
+    flags: &Flags,
+    surroundings: &Surroundings,
+    mut settings: Map<String, Value>,
+) -> Result<Value, ConfigError> {
+    let prefix = environment_prefix(&description.name);
+    let no_properties = Map::new();
+    let properties = description
+        .settings_schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .unwrap_or(&no_properties);
+    for (name, property) in properties {
+        let Some(variable) = property.get("x-env").and_then(Value::as_str) else { continue };
+        if !is_readable_variable(variable, &prefix) {
+            return Err(invalid(format!(
+                "the connector asks for the environment variable `{}` as setting `{name}`; only names that begin with `{prefix}` and hold no secret are given to a component",
+                variable.escape_debug()
+            )));
+        }
+        if let Some(text) = surroundings.first(&[variable]) {
+            settings.insert(name.clone(), parse_setting(variable, &text, property)?);
+        }
+    }
+    for (name, value) in &flags.settings {
+        let Some(property) = properties.get(name) else {
+            let known = properties.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            return Err(invalid(format!("the connector {} has no setting `{name}`; it has {known}", description.name)));
+        };
+        let value = match value {
+            Value::String(text) => parse_setting(name, text, property)?,
+            other => other.clone(),
+        };
+        settings.insert(name.clone(), value);
+    }
+    Ok(Value::Object(settings))
+}
+
+fn is_readable_variable(variable: &str, prefix: &str) -> bool {
+    let secret = ["TOKEN", "SECRET", "PASSWORD", "KEY", "CREDENTIAL"];
+    variable.starts_with(prefix) && !secret.iter().any(|word| variable.contains(word))
+}
+
+fn parse_setting(name: &str, text: &str, property: &Value) -> Result<Value, ConfigError> {
+    match property.get("type").and_then(Value::as_str) {
+        Some("array") => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| json!(item)).collect()),
+        Some("boolean") => match text.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Ok(json!(true)),
+            "0" | "false" | "no" | "off" => Ok(json!(false)),
+            _ => Err(invalid(format!("{name} is `{text}`; write true or false"))),
+        },
+        Some("integer") => text
+            .parse::<i64>()
+            .map(|number| json!(number))
+            .map_err(|_| invalid(format!("{name} is `{text}`; write a whole number"))),
+        _ => Ok(json!(text)),
+    }
+}
+
+/// Values that the host itself has for scope templates.
+#[must_use]
+pub fn host_variables(connector: &str, actor: Option<&str>, scope: Option<&str>) -> BTreeMap<String, String> {
+    [("source", Some(connector)), ("actor", actor), ("scope", scope)]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::client::Authentication;
+
+    fn gitlab() -> Description {
+        Description {
+            name: "gitlab".into(),
+            version: "0.1.0".into(),
+            summary: String::new(),
+            event_types: vec![],
+            settings_schema: json!({"properties": {
+                "projects": {"type": "array", "x-env": "GITLAB_PROJECT_IDS"},
+                "include_confidential": {"type": "boolean", "x-env": "GITLAB_INCLUDE_CONFIDENTIAL"},
+            }}),
+            default_url: Some("https://gitlab.com".into()),
+            authentication: vec![Authentication::Bearer],
+            permissions: vec![("read_api".into(), "reading".into())],
+            scope_variables: vec!["project_path".into()],
+            default_scope_template: "org:<org>/source:gitlab/project:{project_path}".into(),
+        }
+    }
+
+    struct Home(tempfile::TempDir);
+
+    impl Home {
+        fn with_state(state: &Value) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir(folder.path().join(".cortexdb")).unwrap();
+            std::fs::write(folder.path().join(".cortexdb/state.json"), state.to_string()).unwrap();
+            Self(folder)
+        }
+
+        fn surroundings(&self, variables: &[(&str, &str)]) -> Surroundings {
+            Surroundings {
+                variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+                home: Some(self.0.path().to_owned()),
+            }
+        }
+    }
+
+    fn initialised() -> Home {
+        Home::with_state(&json!({"token": "v4.public.abc", "user_id": "user:u_1", "scope": "org:u_1/user:u_1", "tier": "free"}))
+    }
+
+    #[test]
+    fn what_cortexdb_init_stored_is_enough_beside_the_gitlab_token() {
+        let home = initialised();
+        let plan = plan(&gitlab(), &Flags::default(), &home.surroundings(&[("GITLAB_TOKEN", "glpat-x")]), false).unwrap();
+        assert_eq!(plan.template.as_str(), "org:u_1/source:gitlab/project:{project_path}");
+        assert_eq!(plan.cortex.actor.as_deref(), Some("user:u_1"));
+        assert_eq!(plan.cortex.url, DEFAULT_URL);
+        assert_eq!(plan.source.canonical_url(), "https://gitlab.com");
+        assert!(plan.state_file.ends_with(".cortexdb/connectors-state.json"));
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_and_the_environment_beats_the_file() {
+        let home = initialised();
+        let config = home.0.path().join("c.toml");
+        std::fs::write(&config, "[source]\nurl = \"https://file.example\"\n[cortexdb]\nurl = \"https://file.example\"\nactor = \"user:file\"\n").unwrap();
+        let surroundings = home.surroundings(&[("GITLAB_TOKEN", "t"), ("GITLAB_URL", "https://env.example"), ("CORTEX_URL", "https://cortex.example")]);
+        let flags = Flags {
+            config: Some(config),
+            url: Some("https://flag.example/gitlab/".into()),
+            ..Flags::default()
+        };
+        let plan = plan(&gitlab(), &flags, &surroundings, false).unwrap();
+        assert_eq!(plan.source.canonical_url(), "https://flag.example/gitlab");
+        assert_eq!(plan.cortex.url, "https://cortex.example");
+        assert_eq!(plan.cortex.actor.as_deref(), Some("user:file"));
+    }
+
+    #[test]
+    fn a_missing_organisation_says_what_to_set() {
+        let home = Home::with_state(&json!({"token": "t"}));
+        let error = plan(&gitlab(), &Flags::default(), &home.surroundings(&[("GITLAB_TOKEN", "t")]), false).unwrap_err();
+        assert!(error.to_string().contains("CORTEXDB_SCOPE_TEMPLATE"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_token_names_its_variable_and_the_permission() {
+        let home = initialised();
+        let error = plan(&gitlab(), &Flags::default(), &home.surroundings(&[]), false).unwrap_err().to_string();
+        assert!(error.contains("GITLAB_TOKEN") && error.contains("read_api"), "{error}");
+    }
+
+    #[test]
+    fn lists_in_the_environment_are_split_at_commas() {
+        let home = initialised();
+        let surroundings = home.surroundings(&[
+            ("GITLAB_TOKEN", "t"),
+            ("GITLAB_PROJECT_IDS", " 42, acme/widget ,"),
+            ("GITLAB_INCLUDE_CONFIDENTIAL", "true"),
+        ]);
+        let plan = plan(&gitlab(), &Flags::default(), &surroundings, false).unwrap();
+        assert_eq!(plan.settings, json!({"projects": ["42", "acme/widget"], "include_confidential": true}));
+    }
+
+    #[test]
+    fn a_component_cannot_ask_for_other_peoples_variables() {
+        let home = initialised();
+        for variable in ["AWS_REGION", "GITLAB_TOKEN", "GITLABX"] {
+            let mut greedy = gitlab();
+            greedy.settings_schema = json!({"properties": {"x": {"type": "string", "x-env": variable}}});
+            let error = plan(&greedy, &Flags::default(), &home.surroundings(&[("GITLAB_TOKEN", "t")]), false).unwrap_err();
+            assert!(error.to_string().contains(variable), "{error}");
+        }
+    }
+
+    #[test]
+    fn addresses_with_passwords_or_other_schemes_are_refused_without_repeating_them() {
+        let home = initialised();
+        for address in ["https://ada:hunter22@gitlab.com", "ftp://gitlab.com", "gitlab.com", "https://gitlab.com?x=1"] {
+            let error = plan(&gitlab(), &Flags::default(), &home.surroundings(&[("GITLAB_TOKEN", "t"), ("GITLAB_URL", address)]), false).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("GITLAB_URL") && !text.contains("hunter22"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_named() {
+        let home = initialised();
+        let config = home.0.path().join("c.toml");
+        std::fs::write(&config, "[source]\nurll = \"x\"\n").unwrap();
+        let flags = Flags {
+            config: Some(config),
+            ..Flags::default()
+        };
+        let error = plan(&gitlab(), &flags, &home.surroundings(&[]), false).unwrap_err().to_string();
+        assert!(error.contains("urll"), "{error}");
+    }
+
+    #[test]
+    fn a_dry_run_needs_no_cortexdb_key() {
+        let home = Home::with_state(&json!({"scope": "org:acme/user:ada"}));
+        let surroundings = home.surroundings(&[("GITLAB_TOKEN", "t")]);
+        assert!(plan(&gitlab(), &Flags::default(), &surroundings, true).is_ok());
+        assert!(plan(&gitlab(), &Flags::default(), &surroundings, false).is_err());
+    }
+}

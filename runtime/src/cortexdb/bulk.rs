@@ -1,0 +1,334 @@
+//! Writing many envelopes so that each one gets a fate: an event id, or a refusal for good.
+//!
+//! The bulk route answers in several shapes (results for each item, a 207 with failures, or only a count), and a reply may be lost after
+//! the write was applied. The rules here make all of them safe:
+//!
+//! | what comes back | what is done |
+//! |---|---|
+//! | an event id for an item | the item is written |
+//! | nothing about an item | its status is asked by key; unknown means: send again, same body |
+//! | a refusal of the whole request, bad data | halve it until the poison item stands alone; the others go through |
+//! | 409 | another body holds the key: the status names the event that is stored |
+//! | 413 | halve it |
+//! | 408 | durable already: ask the status |
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::{Client, CortexError, Refusal, is_scope_policy};
+
+/// What one request may carry: the documented 1000 items, and 8 MiB so that a slow line still gets an answer within the timeout.
+pub const MAX_ITEMS: usize = 1000;
+/// See [`MAX_ITEMS`].
+pub const MAX_BYTES: usize = 8 << 20;
+
+/// One envelope to be written.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Compact JSON of the envelope.
+    pub json: String,
+    /// Its idempotency key.
+    pub key: String,
+    /// Its scope.
+    pub scope: String,
+}
+
+/// What became of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Stored under this event id, now or by an earlier attempt.
+    Stored(String),
+    /// Refused for good, with the server's words.
+    Refused(String),
+}
+
+enum Reply {
+    Stored(String),
+    BadData(String),
+    Conflict,
+    TryAgain,
+    /// The scope template does not suit the server: nothing of this run can be written.
+    Misconfigured(String),
+    /// The permission does not suffice.
+    Standing(String),
+    Silent,
+}
+
+impl Client {
+    /// Writes `items` in order and returns a fate for each. An error means that nobody knows about the rest: hold the
+    /// cursor; the same items under the same keys can be sent again later.
+    pub async fn write(&self, items: &[Item]) -> Result<Vec<Fate>, CortexError> {
+        let mut fates: Vec<Option<Fate>> = vec![None; items.len()];
+        // A stack of pieces; the first to be sent is on top, so that order is kept.
+        let mut pieces: Vec<Vec<usize>> = split_to_limits(items);
+        pieces.reverse();
+        let mut attempts = self.attempts();
+        while let Some(piece) = pieces.pop() {
+            match self.send(items, &piece).await {
+                Ok(replies) => {
+                    let again = self.settle(items, &piece, replies, &mut fates).await?;
+                    if again.is_empty() {
+                        attempts = self.attempts();
+                        continue;
+                    }
+                    let reason = format!("{} of {} items are not written yet", again.len(), piece.len());
+                    self.wait_before_retry(&mut attempts, reason, None).await?;
+                    pieces.push(again);
+                }
+                Err(CortexError::Refused(refusal)) => {
+                    self.divide(items, &piece, &refusal, &mut pieces, &mut fates).await?;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(fates
+            .into_iter()
+            .map(|fate| fate.unwrap_or_else(|| Fate::Refused("no fate was recorded".into())))
+            .collect())
+    }
+
+    async fn send(&self, items: &[Item], piece: &[usize]) -> Result<Vec<Reply>, CortexError> {
+        let length: usize = piece.iter().map(|&index| items[index].json.len() + 1).sum();
+        let mut body = String::with_capacity(length + 64);
+        body.push_str(r#"{"ordering":"strict_temporal","items":["#);
+        for (position, &index) in piece.iter().enumerate() {
+            if position > 0 {
+                body.push(',');
+            }
+            body.push_str(&items[index].json);
+        }
+        body.push_str("]}");
+        let reply = self.call(Method::POST, "/v1/experience/bulk", Some(body)).await?;
+        Ok(read_replies(&reply, piece.len()))
+    }
+
+    /// Records what the replies say; returns the items that must be sent again.
+    async fn settle(&self, items: &[Item], piece: &[usize], replies: Vec<Reply>, fates: &mut [Option<Fate>]) -> Result<Vec<usize>, CortexError> {
+        let mut again = Vec::new();
+        for (&index, reply) in piece.iter().zip(replies) {
+            match reply {
+                Reply::Stored(event_id) => fates[index] = Some(Fate::Stored(event_id)),
+                Reply::BadData(words) => fates[index] = Some(Fate::Refused(words)),
+                Reply::Conflict => fates[index] = Some(self.recover_conflict(&items[index]).await?),
+                Reply::Silent => match self.status(&items[index]).await? {
+                    Some(event_id) => fates[index] = Some(Fate::Stored(event_id)),
+                    None => again.push(index),
+                },
+                Reply::TryAgain => again.push(index),
+                Reply::Misconfigured(words) => {
+                    return Err(CortexError::Misconfigured(format!("CortexDB does not accept the scope `{}`: {words}. Change the scope template", items[index].scope)));
+                }
+                Reply::Standing(words) => return Err(CortexError::Standing(words)),
+            }
+        }
+        Ok(again)
+    }
+
+    async fn divide(
+        &self,
+        items: &[Item],
+        piece: &[usize],
+        refusal: &Refusal,
+        pieces: &mut Vec<Vec<usize>>,
+        fates: &mut [Option<Fate>],
+    ) -> Result<(), CortexError> {
+        match refusal.status {
+            404 | 405 => {
+                return Err(CortexError::Misconfigured(format!(
+                    "{} has no bulk route (POST /v1/experience/bulk answers {refusal}). Check CORTEXDB_URL, or update the server",
+                    self.url()
+                )));
+            }
+            408 => {
+                let silent = piece.iter().map(|_| Reply::Silent).collect();
+                let again = self.settle(items, piece, silent, fates).await?;
+                if !again.is_empty() {
+                    pieces.push(again);
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        if let [index] = piece {
+            fates[*index] = Some(if refusal.status == 409 {
+                self.recover_conflict(&items[*index]).await?
+            } else {
+                Fate::Refused(refusal.to_string())
+            });
+            return Ok(());
+        }
+        // Where the server names the item, it is set apart at once; its word is checked by sending the item alone.
+        let cuts = match refusal.index {
+            Some(at) if at < piece.len() => vec![at, at + 1],
+            _ => vec![piece.len() / 2],
+        };
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for cut in cuts.into_iter().chain([piece.len()]) {
+            if cut > start {
+                parts.push(piece[start..cut].to_vec());
+            }
+            start = cut;
+        }
+        pieces.extend(parts.into_iter().rev());
+        Ok(())
+    }
+
+    /// Another body holds this key. The status names the event that is stored under it.
+    async fn recover_conflict(&self, item: &Item) -> Result<Fate, CortexError> {
+        Ok(match self.status(item).await? {
+            Some(event_id) => Fate::Stored(event_id),
+            None => Fate::Refused(format!("409 IDEMPOTENCY_CONFLICT for key {}, and no event is stored under it", item.key)),
+        })
+    }
+
+    /// The event that is stored under the item's key, if there is one.
+    pub async fn status(&self, item: &Item) -> Result<Option<String>, CortexError> {
+        let path = format!(
+            "/v1/experience/status?idempotency_key={}&scope={}",
+            query_value(&item.key),
+            query_value(&item.scope)
+        );
+        match self.call(Method::GET, &path, None).await {
+            Ok(answer) => {
+                let found = answer.get("found").and_then(Value::as_bool).unwrap_or(false);
+                let failed = answer.get("status").and_then(Value::as_str) == Some("failed");
+                Ok(event_id(&answer).filter(|_| found && !failed))
+            }
+            Err(CortexError::Refused(refusal)) if refusal.status == 404 => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// Percent-encodes everything that is not unreserved, for one query value.
+pub(crate) fn query_value(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+fn split_to_limits(items: &[Item]) -> Vec<Vec<usize>> {
+    let mut pieces: Vec<Vec<usize>> = Vec::new();
+    let mut bytes = 0;
+    for (index, item) in items.iter().enumerate() {
+        let full = pieces
+            .last()
+            .is_none_or(|piece| piece.len() >= MAX_ITEMS || bytes + item.json.len() > MAX_BYTES);
+        if full {
+            pieces.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += item.json.len() + 1;
+        if let Some(piece) = pieces.last_mut() {
+            piece.push(index);
+        }
+    }
+    pieces
+}
+
+fn event_id(value: &Value) -> Option<String> {
+    ["event_id", "id"]
+        .iter()
+        .find_map(|name| value.get(name))
+        .and_then(Value::as_str)
+        .filter(|id| !id.is_empty())
+        .map(str::to_owned)
+}
+
+fn read_replies(reply: &Value, count: usize) -> Vec<Reply> {
+    let mut replies: Vec<Reply> = (0..count).map(|_| Reply::Silent).collect();
+    for list in ["results", "failures", "errors"] {
+        let entries = reply.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        for (position, entry) in entries.iter().enumerate() {
+            let named = entry.get("index").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
+            let index = match (named, list) {
+                (Some(index), _) => index,
+                (None, "results") => position,
+                (None, _) => continue,
+            };
+            if index < count {
+                replies[index] = read_entry(entry);
+            }
+        }
+    }
+    replies
+}
+
+/// An outage never dead-letters anything: only codes that speak about the data, or the server's own `retriable: false`, are final.
+fn read_entry(entry: &Value) -> Reply {
+    let code = entry
+        .get("error_code")
+        .or_else(|| entry.get("code"))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_ascii_uppercase();
+    let words = ["error", "message"]
+        .iter()
+        .find_map(|name| entry.get(name))
+        .map(|words| words.as_str().map_or_else(|| words.to_string(), str::to_owned))
+        .unwrap_or_default();
+    let said = format!("{code} {words}").trim().to_owned();
+    if code.is_empty()
+        && let Some(id) = event_id(entry)
+    {
+        return Reply::Stored(id);
+    }
+    if said.is_empty() {
+        return Reply::Silent;
+    }
+    let retriable = entry.get("retriable").and_then(Value::as_bool);
+    match code.as_str() {
+        "IDEMPOTENCY_CONFLICT" => Reply::Conflict,
+        "INVALID_BODY" | "INVALID_ENVELOPE" | "PAYLOAD_TOO_LARGE" | "BODY_TOO_LARGE" | "CONTENT_TOO_LARGE" => Reply::BadData(said),
+        _ if is_scope_policy(&code) => Reply::Misconfigured(said),
+        "POLICY_DENIED" | "NOT_A_MEMBER" | "EXPIRED_TOKEN" | "TOKEN_EXPIRED" | "REVOKED_TOKEN" => Reply::Standing(said),
+        _ if retriable == Some(false) => Reply::BadData(said),
+        _ => Reply::TryAgain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn item(bytes: usize) -> Item {
+        Item {
+            json: "x".repeat(bytes),
+            key: "k".into(),
+            scope: "org:a".into(),
+        }
+    }
+
+    #[test]
+    fn a_request_holds_at_most_a_thousand_items_and_eight_mebibytes() {
+        let many: Vec<Item> = (0..2500).map(|_| item(10)).collect();
+        assert_eq!(split_to_limits(&many).iter().map(Vec::len).collect::<Vec<_>>(), [1000, 1000, 500]);
+        let large: Vec<Item> = (0..5).map(|_| item(3 << 20)).collect();
+        assert_eq!(split_to_limits(&large).iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+    }
+
+    #[test]
+    fn an_item_that_the_reply_does_not_mention_is_not_taken_as_written() {
+        let replies = read_replies(&json!({"accepted": 2, "results": [{"index": 1, "event_id": "evt_1"}]}), 2);
+        assert!(matches!(replies[0], Reply::Silent));
+        assert!(matches!(&replies[1], Reply::Stored(id) if id == "evt_1"));
+    }
+
+    #[test]
+    fn an_unknown_item_error_is_tried_again_and_not_dead_lettered() {
+        let replies = read_replies(&json!({"partial": true, "failures": [{"index": 0, "error_code": "SHARD_MOVING", "error": "later"}]}), 1);
+        assert!(matches!(replies[0], Reply::TryAgain));
+    }
+
+    #[test]
+    fn an_invalid_envelope_is_final() {
+        let replies = read_replies(&json!({"failures": [{"index": 0, "error_code": "invalid_envelope", "error": "blank"}]}), 1);
+        assert!(matches!(&replies[0], Reply::BadData(words) if words == "INVALID_ENVELOPE blank"));
+    }
+
+    #[test]
+    fn receipts_may_call_the_event_id_id() {
+        let replies = read_replies(&json!({"results": [{"id": "evt_9"}]}), 1);
+        assert!(matches!(&replies[0], Reply::Stored(id) if id == "evt_9"));
+    }
+}

@@ -1,0 +1,332 @@
+//! One authenticated connection to CortexDB's v1 API.
+//!
+//! Failures come in classes, and the class decides what may happen to data. *Bad times* (no connection, 429, most 5xx, a reply that is
+//! no JSON) are retried here with the same body until the patience ends. *Bad standing* (401, 402, 403, a server that is not
+//! set up) stops the run. What is left is *bad data*, which the caller looks at item by item. Mixing them up is how connectors lose
+//! data: an outage must never look like a bad record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::patience::{Attempts, Patience};
+use crate::redact::{Redactor, Secret};
+use crate::report::{Counters, Event, Reporter};
+
+/// CortexDB's hosted API, the default of the vendor's tools.
+pub const DEFAULT_URL: &str = "https://api-v1.cortexdb.ai";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A bulk write of 1000 items is acknowledged in well under a second; a minute means that nobody will answer.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Replies are receipts; a larger one is not ours.
+const MAX_REPLY_BYTES: usize = 32 << 20;
+
+/// Why CortexDB did not do what was asked. Displayed to the user.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CortexError {
+    /// The credentials do not suffice, or the server is not set up. Stop, hold every cursor.
+    #[error("CortexDB refuses: {0}")]
+    Standing(String),
+    /// The credentials are good, but this is not permitted. Stop, or do without the feature.
+    #[error("CortexDB does not permit this: {0}")]
+    Forbidden(String),
+    /// The configuration cannot work with this server (a scope type that it does not know, an actor that is not the token's).
+    #[error("{0}")]
+    Misconfigured(String),
+    /// It failed for longer than the run's patience.
+    #[error("CortexDB could not be reached: {0}")]
+    Unavailable(String),
+    /// The run was stopped while waiting.
+    #[error("stopped while waiting for CortexDB")]
+    Stopped,
+    /// This request is refused as it is; another one may do.
+    #[error("CortexDB refused the request: {0}")]
+    Refused(Refusal),
+}
+
+/// A 4xx answer that speaks about the data that was sent.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// Error code in upper case; empty when a proxy answered.
+    pub code: String,
+    /// The server's words, secrets removed.
+    pub message: String,
+    /// The item of a bulk request that it names, if it names one.
+    pub index: Option<usize>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.status, self.code, self.message)
+    }
+}
+
+/// What a client needs to know.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Base URL without a slash at the end.
+    pub url: String,
+    /// API key or token.
+    pub key: Secret,
+    /// `X-Cortex-Actor`.
+    pub actor: Option<String>,
+}
+
+/// Shared by everything that talks to CortexDB in one run.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+    redactor: Redactor,
+    patience: Arc<Patience>,
+    counters: Arc<Counters>,
+    reporter: Arc<dyn Reporter>,
+    stop: CancellationToken,
+}
+
+enum Failure {
+    Passing { reason: String, asked: Option<Duration> },
+    Final(CortexError),
+}
+
+impl Client {
+    /// A client for one run. `http` carries TLS and proxy settings.
+    #[must_use]
+    pub fn new(
+        http: reqwest::Client,
+        endpoint: Endpoint,
+        redactor: Redactor,
+        patience: Arc<Patience>,
+        counters: Arc<Counters>,
+        reporter: Arc<dyn Reporter>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            http,
+            endpoint,
+            redactor,
+            patience,
+            counters,
+            reporter,
+            stop,
+        }
+    }
+
+    /// The same client speaking as this actor.
+    #[must_use]
+    pub fn with_actor(mut self, actor: String) -> Self {
+        self.endpoint.actor = Some(actor);
+        self
+    }
+
+    /// The configured base URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.endpoint.url
+    }
+
+    /// `X-Cortex-Actor` of this client.
+    #[must_use]
+    pub fn actor(&self) -> Option<&str> {
+        self.endpoint.actor.as_deref()
+    }
+
+    /// Sends one request until it is answered for good. The body is sent again unchanged, which is what makes repeating safe.
+    pub async fn call(&self, method: Method, path_and_query: &str, body: Option<String>) -> Result<Value, CortexError> {
+        let body = body.map(bytes::Bytes::from);
+        let mut attempts = self.patience.begin();
+        loop {
+            let (reason, asked) = match self.attempt(&method, path_and_query, body.clone()).await {
+                Ok(value) => return Ok(value),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing { reason, asked }) => (reason, asked),
+            };
+            self.wait_before_retry(&mut attempts, reason, asked).await?;
+        }
+    }
+
+    /// Starts the account of something that may have to be tried several times.
+    pub(super) fn attempts(&self) -> Attempts<'_> {
+        self.patience.begin()
+    }
+
+    /// Waits before the next attempt, or says that the patience is over.
+    pub(super) async fn wait_before_retry(&self, attempts: &mut Attempts<'_>, reason: String, asked: Option<Duration>) -> Result<(), CortexError> {
+        let Some(wait) = attempts.failed(asked) else {
+            return Err(CortexError::Unavailable(format!(
+                "{reason} (tried {} times, patience {}). Nothing is lost: run again when it answers",
+                attempts.failures(),
+                self.patience.describe()
+            )));
+        };
+        self.counters.update(|totals| totals.retries += 1);
+        self.reporter.event(&Event::Waiting {
+            server: "cortexdb".into(),
+            reason,
+            seconds: wait.as_secs_f64(),
+        });
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            () = self.stop.cancelled() => Err(CortexError::Stopped),
+        }
+    }
+
+    async fn attempt(&self, method: &Method, path_and_query: &str, body: Option<bytes::Bytes>) -> Result<Value, Failure> {
+        self.counters.update(|totals| totals.cortexdb_requests += 1);
+        let mut request = self
+            .http
+            .request(method.clone(), format!("{}{path_and_query}", self.endpoint.url))
+            .header("user-agent", concat!("connector-runtime/", env!("CARGO_PKG_VERSION")))
+            .bearer_auth(self.endpoint.key.reveal());
+        if let Some(actor) = &self.endpoint.actor {
+            request = request.header("x-cortex-actor", actor);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let exchange = async {
+            let response = request.send().await.map_err(|error| self.network(&error))?;
+            let status = response.status();
+            let asked = retry_after(response.headers());
+            let text = read_capped(response).await.map_err(|error| self.network(&error))?;
+            Ok::<_, Failure>((status, asked, text))
+        };
+        let (status, asked, text) = tokio::time::timeout(REPLY_TIMEOUT, exchange).await.map_err(|_| Failure::Passing {
+            reason: format!("no complete reply within {} s", REPLY_TIMEOUT.as_secs()),
+            asked: None,
+        })??;
+        let json: Option<Value> = serde_json::from_slice(&text).ok();
+        if status.is_success() {
+            return json.ok_or_else(|| Failure::Passing {
+                reason: format!("a {status} reply that is not JSON"),
+                asked: None,
+            });
+        }
+        Err(self.classify(status, asked, json.as_ref(), &text))
+    }
+
+    fn network(&self, error: &reqwest::Error) -> Failure {
+        Failure::Passing {
+            reason: self.redactor.apply(&describe_network_error(error)).into_owned(),
+            asked: None,
+        }
+    }
+
+    fn classify(&self, status: StatusCode, asked: Option<Duration>, json: Option<&Value>, text: &[u8]) -> Failure {
+        let field = |name: &str| json.and_then(|json| json.get(name));
+        let code = field("error_code").and_then(Value::as_str).unwrap_or_default().to_ascii_uppercase();
+        let words = field("message").and_then(Value::as_str).map_or_else(
+            || String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned(),
+            str::to_owned,
+        );
+        let message = self.redactor.apply(&words).into_owned();
+        let said = format!("{} {code} {message}", status.as_u16());
+        let retriable = field("retriable").and_then(Value::as_bool);
+        if is_scope_policy(&code) {
+            return Failure::Final(CortexError::Misconfigured(format!(
+                "CortexDB does not accept the scope: {said}. Change the scope template, or have the operator allow it"
+            )));
+        }
+        match status.as_u16() {
+            401 | 402 => Failure::Final(CortexError::Standing(format!("{said}. {}", remedy(&code)))),
+            403 => Failure::Final(CortexError::Forbidden(format!(
+                "{said}{}. Use a token with that permission",
+                denied_capability(json)
+            ))),
+            // Durable already; the caller asks for the status of its keys.
+            400 | 404 | 405 | 408 | 409 | 413 | 415 | 422 => Failure::Final(CortexError::Refused(Refusal {
+                status: status.as_u16(),
+                code,
+                message,
+                index: named_index(json),
+            })),
+            500..=599 if retriable == Some(false) => Failure::Final(CortexError::Standing(format!("{said}. The server says that repeating cannot help"))),
+            425 | 429 | 500..=599 => Failure::Passing { reason: said, asked },
+            300..=399 => Failure::Final(CortexError::Misconfigured(format!(
+                "CortexDB at {} answers {said} (a redirect); set CORTEXDB_URL to where it leads",
+                self.endpoint.url
+            ))),
+            _ => Failure::Final(CortexError::Refused(Refusal {
+                status: status.as_u16(),
+                code,
+                message,
+                index: None,
+            })),
+        }
+    }
+}
+
+/// Codes that speak about the scope template, not about the record.
+#[must_use]
+pub fn is_scope_policy(code: &str) -> bool {
+    matches!(code, "UNREGISTERED_SCOPE_TYPE" | "SCOPE_REGISTRATION_REQUIRED")
+}
+
+fn denied_capability(json: Option<&Value>) -> String {
+    json.and_then(|json| json.pointer("/details/capability"))
+        .and_then(Value::as_str)
+        .map(|capability| format!(" (missing capability `{capability}`)"))
+        .unwrap_or_default()
+}
+
+fn remedy(code: &str) -> &'static str {
+    match code {
+        "EXPIRED_TOKEN" | "TOKEN_EXPIRED" | "REVOKED_TOKEN" => "Get a new token (`cortexdb init`) and run again; the cursors are held",
+        "ACTOR_MISMATCH" => "Set CORTEXDB_ACTOR to the token's own actor",
+        "WRONG_TENANT" => "Check CORTEXDB_TENANT_ID and the token",
+        _ => "Check CORTEXDB_API_KEY; the cursors are held",
+    }
+}
+
+fn named_index(json: Option<&Value>) -> Option<usize> {
+    let index = json?.pointer("/details/index").or_else(|| json?.get("index"))?;
+    usize::try_from(index.as_u64()?).ok()
+}
+
+/// Seconds or an HTTP date, as `Retry-After` may be; for CortexDB also `RateLimit-Reset` in seconds.
+pub(crate) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
+    let value = headers.get("retry-after")?.to_str().ok()?.trim().to_owned();
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(Duration::from_secs(seconds.min(3600)));
+    }
+    let at = chrono::DateTime::parse_from_rfc2822(&value).ok()?;
+    let wait = at.signed_duration_since(chrono::Utc::now()).num_seconds().clamp(0, 3600);
+    Some(Duration::from_secs(wait.unsigned_abs()))
+}
+
+/// The innermost cause, which says more than "error sending request".
+pub(crate) fn describe_network_error(error: &reqwest::Error) -> String {
+    let mut source: &dyn std::error::Error = error;
+    while let Some(next) = source.source() {
+        source = next;
+    }
+    if error.is_connect() {
+        format!("no connection: {source}")
+    } else if error.is_timeout() {
+        "timed out".to_owned()
+    } else {
+        format!("the exchange broke off: {source}")
+    }
+}
+
+async fn read_capped(mut response: reqwest::Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_REPLY_BYTES {
+            break;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Connection settings that every client of ours shares.
+pub(crate) fn connect_timeout() -> Duration {
+    CONNECT_TIMEOUT
+}

@@ -1,0 +1,616 @@
+//! The wire form of one experience, and the rules that CortexDB would refuse it for.
+//!
+//! The envelope is a closed set of fields: one unknown name and the item is refused for good. So it is built by typed structs, here and
+//! nowhere else, and every rule that the server applies is applied before sending: what is refused here becomes a dead letter with
+//! a reason that names the rule, instead of a `422` that names nothing.
+//!
+//! Sources: the vendor's published clients and documentation, collected as "CortexDB v1 HTTP API"; the limits are theirs.
+
+use serde::Serialize;
+
+use crate::digest::{fingerprint, hex, sha256_of_parts};
+
+/// The largest flattened text of one event: 1 MiB, of which the role prefix (`[system] `) takes up to 12 bytes.
+pub const MAX_FRAGMENT_BYTES: usize = 1_048_576 - 12;
+/// The most fragments that one source may have, so that a text of 32 MiB still fits.
+pub const MAX_FRAGMENTS: usize = 33;
+const MAX_SOURCE_ID_BYTES: usize = 4096;
+const MAX_LABEL_BYTES: usize = 256;
+const MAX_LABELS: usize = 64;
+const MAX_KEY_BYTES: usize = 64;
+/// `@` and the 16 hex digits that end every key.
+const VERSION_MARK_BYTES: usize = 17;
+
+/// How CortexDB treats an experience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Modality {
+    /// A text with a current version.
+    Document,
+    /// A turn of a conversation.
+    Conversation,
+    /// Something that happened at a moment; appended, never replaced.
+    Observation,
+}
+
+impl Modality {
+    /// As it is written on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Document => "document",
+            Self::Conversation => "conversation",
+            Self::Observation => "observation",
+        }
+    }
+
+    fn role(self) -> &'static str {
+        match self {
+            Self::Conversation => "user",
+            Self::Document | Self::Observation => "system",
+        }
+    }
+}
+
+/// Place of a record in a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// Source id of the record that opened it.
+    pub root: String,
+    /// Its turn.
+    pub turn: u32,
+}
+
+/// One record as the connector described it, checked and ready to become envelopes.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// `gl:merge_request:42/17`.
+    pub source_id: String,
+    /// `merge_request`.
+    pub event_type: String,
+    /// How CortexDB treats it.
+    pub modality: Modality,
+    /// The whole text.
+    pub content: String,
+    /// RFC 3339.
+    pub observed_at: String,
+    /// RFC 3339.
+    pub recorded_at: Option<String>,
+    /// `user:17`.
+    pub author: Option<String>,
+    /// Labels as they are sent, without those of the host.
+    pub labels: Vec<String>,
+    /// Source ids.
+    pub preceded_by: Vec<String>,
+    /// Its conversation.
+    pub thread: Option<Thread>,
+}
+
+/// A record as a component hands it over, not yet checked.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are those of `Record`, before the checks")]
+pub struct RawRecord {
+    pub source_id: String,
+    pub event_type: String,
+    pub modality: Modality,
+    pub content: String,
+    pub observed_at: String,
+    pub recorded_at: Option<String>,
+    pub author: Option<String>,
+    pub labels: Vec<String>,
+    pub attributes: Vec<(String, String)>,
+    pub preceded_by: Vec<String>,
+    pub thread: Option<Thread>,
+}
+
+impl Record {
+    /// Checks a record against every rule of the contract. The error says which one, in words for the dead letter.
+    pub fn check(raw: RawRecord) -> Result<Self, String> {
+        check_source_id(&raw.source_id)?;
+        if !is_event_type(&raw.event_type) {
+            return Err(format!("event type `{}` is not of the form [a-z][a-z0-9_]*, up to 32 bytes", raw.event_type.escape_debug()));
+        }
+        if raw.source_id.split(':').nth(1) != Some(raw.event_type.as_str()) {
+            return Err(format!("the source id does not carry the event type `{}` as its second part", raw.event_type));
+        }
+        if raw.content.trim().is_empty() {
+            return Err("the text is blank, and CortexDB stores no blank text".to_owned());
+        }
+        if raw.content.len() > MAX_FRAGMENT_BYTES * MAX_FRAGMENTS {
+            return Err(format!("the text has {} bytes; one source can hold {}", raw.content.len(), MAX_FRAGMENT_BYTES * MAX_FRAGMENTS));
+        }
+        for (name, value) in [("observed-at", Some(&raw.observed_at)), ("recorded-at", raw.recorded_at.as_ref())] {
+            if let Some(value) = value
+                && chrono::DateTime::parse_from_rfc3339(value).is_err()
+            {
+                return Err(format!("{name} `{}` is not an RFC 3339 time", value.escape_debug()));
+            }
+        }
+        for id in raw.preceded_by.iter().chain(raw.thread.as_ref().map(|thread| &thread.root)) {
+            check_source_id(id)?;
+        }
+        let author = raw.author.filter(|author| is_actor(author));
+        Ok(Self {
+            labels: wire_labels(&raw.labels, &raw.attributes),
+            source_id: raw.source_id,
+            event_type: raw.event_type,
+            modality: raw.modality,
+            content: raw.content,
+            observed_at: raw.observed_at,
+            recorded_at: raw.recorded_at,
+            author,
+            preceded_by: raw.preceded_by,
+            thread: raw.thread,
+        })
+    }
+
+    /// What decides whether a record has changed: everything that is remembered, without when it was last touched.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut parts: Vec<&[u8]> = vec![
+            self.event_type.as_bytes(),
+            self.modality.as_str().as_bytes(),
+            self.content.as_bytes(),
+            self.recorded_at.as_deref().unwrap_or_default().as_bytes(),
+            self.author.as_deref().unwrap_or_default().as_bytes(),
+        ];
+        let turn;
+        if let Some(thread) = &self.thread {
+            turn = thread.turn.to_be_bytes();
+            parts.push(thread.root.as_bytes());
+            parts.push(&turn);
+        }
+        parts.push(b"preceded-by");
+        parts.extend(self.preceded_by.iter().map(String::as_bytes));
+        parts.push(b"labels");
+        parts.extend(self.labels.iter().map(String::as_bytes));
+        hex(&sha256_of_parts(parts), 32)
+    }
+
+    /// The byte ranges of the fragments, on character boundaries, in order, without gaps.
+    #[must_use]
+    pub fn fragment_ranges(&self) -> Vec<std::ops::Range<usize>> {
+        split_text(&self.content, MAX_FRAGMENT_BYTES)
+    }
+}
+
+fn split_text(text: &str, most: usize) -> Vec<std::ops::Range<usize>> {
+    let mut ranges = Vec::with_capacity(text.len() / most + 1);
+    let mut start = 0;
+    while start < text.len() {
+        let mut end = text.len().min(start + most);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        // A fragment of white space alone would be refused as blank: take the break before it back into text.
+        while text[end..].trim().is_empty() && end < text.len() {
+            let Some(last) = text[start..end].trim_end().char_indices().next_back() else { break };
+            end = start + last.0;
+        }
+        ranges.push(start..end);
+        start = end;
+    }
+    ranges
+}
+
+/// Checks an id against the limits of a source descriptor: 1 to 4096 bytes, no control characters, no white space at the ends.
+pub fn check_source_id(id: &str) -> Result<(), String> {
+    let shown = || id.chars().take(80).collect::<String>().escape_debug().to_string();
+    if id.is_empty() || id.len() > MAX_SOURCE_ID_BYTES {
+        return Err(format!("a source id of {} bytes; it takes 1 to {MAX_SOURCE_ID_BYTES}", id.len()));
+    }
+    if id.chars().any(char::is_control) {
+        return Err(format!("source id `{}` has a control character", shown()));
+    }
+    if id.trim() != id {
+        return Err(format!("source id `{}` begins or ends with white space", shown()));
+    }
+    let mut parts = id.splitn(3, ':');
+    let complete = parts.by_ref().take(2).all(|part| !part.is_empty() && part.is_ascii()) && parts.next().is_some_and(|rest| !rest.is_empty());
+    if complete { Ok(()) } else { Err(format!("source id `{}` is not of the form system:event-type:id", shown())) }
+}
+
+fn is_event_type(text: &str) -> bool {
+    text.len() <= 32
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn is_actor(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(kind, local)| {
+        matches!(kind, "user" | "agent" | "service" | "system")
+            && (1..=128).contains(&local.len())
+            && local.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@' | '-'))
+    })
+}
+
+/// Labels as they are sent: commas encoded (CortexDB's filter splits on them), control characters gone, long ones cut with a digest
+/// that keeps them distinct, no duplicates, and no more than leave room for those of the host.
+fn wire_labels(labels: &[String], attributes: &[(String, String)]) -> Vec<String> {
+    const HOST_LABELS: usize = 5;
+    let room = MAX_LABELS - HOST_LABELS;
+    let mut wire: Vec<String> = Vec::with_capacity(labels.len() + attributes.len());
+    let all = labels
+        .iter()
+        .map(|label| encode_label(label))
+        .chain(attributes.iter().map(|(key, value)| encode_label(&format!("{key}={value}"))));
+    let mut omitted = 0_usize;
+    for label in all {
+        if label.is_empty() || wire.contains(&label) {
+            continue;
+        }
+        if wire.len() < room {
+            wire.push(label);
+        } else {
+            omitted += 1;
+        }
+    }
+    if omitted > 0 {
+        wire.pop();
+        wire.push(format!("labels_left_out={}", omitted + 1));
+    }
+    wire
+}
+
+fn encode_label(label: &str) -> String {
+    let mut encoded = String::with_capacity(label.len());
+    for character in label.trim().chars() {
+        match character {
+            ',' => encoded.push_str("%2C"),
+            '%' => encoded.push_str("%25"),
+            c if c.is_control() => encoded.push(' '),
+            c => encoded.push(c),
+        }
+    }
+    if encoded.len() > MAX_LABEL_BYTES {
+        let digest = hex(&sha256_of_parts([encoded.as_bytes()]), 8);
+        let mut end = MAX_LABEL_BYTES - 9;
+        while !encoded.is_char_boundary(end) {
+            end -= 1;
+        }
+        encoded.truncate(end);
+        encoded.push('~');
+        encoded.push_str(&digest);
+    }
+    encoded
+}
+
+/// What makes one version of one fragment unique; the key is derived from it.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct KeyParts<'a> {
+    pub source_instance: &'a str,
+    pub scope: &'a str,
+    pub source_id: &'a str,
+    pub generation: u64,
+    pub fragment: usize,
+    pub digest: &'a str,
+}
+
+/// The idempotency key: the source id, readable, then `@` and 16 hex digits over everything that makes this version what it is.
+/// Same version, same key, whoever sends it; another body, another key, so a conflict cannot happen. At most 64 visible
+/// ASCII bytes: where the id does not fit, its last part is shortened to a prefix (a commit) or a digest, never cut blindly.
+#[must_use]
+pub fn idempotency_key(parts: KeyParts<'_>) -> String {
+    let mark = hex(
+        &sha256_of_parts([
+            parts.source_instance.as_bytes(),
+            parts.scope.as_bytes(),
+            parts.source_id.as_bytes(),
+            &parts.generation.to_be_bytes(),
+            &(parts.fragment as u64).to_be_bytes(),
+            parts.digest.as_bytes(),
+        ]),
+        16,
+    );
+    format!("{}@{mark}", readable_id(parts.source_id))
+}
+
+fn readable_id(source_id: &str) -> String {
+    let room = MAX_KEY_BYTES - VERSION_MARK_BYTES;
+    let visible = source_id.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    if visible && source_id.len() <= room {
+        return source_id.to_owned();
+    }
+    let digest = hex(&sha256_of_parts([source_id.as_bytes()]), 16);
+    let container_end = source_id.find('/').map_or(0, |slash| slash + 1);
+    let (container, id) = source_id.split_at(container_end);
+    let container_is_usable = container.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) && container.len() + 16 <= room && !container.is_empty();
+    if !container_is_usable {
+        let system: String = source_id.chars().take_while(|c| c.is_ascii_alphanumeric()).take(16).collect();
+        return format!("{system}:~{digest}");
+    }
+    let is_hash = id.len() >= 20 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash {
+        let prefix = id.len().min(room - container.len());
+        format!("{container}{}", &id[..prefix])
+    } else if container.len() + 17 <= room {
+        format!("{container}~{digest}")
+    } else {
+        format!("{container}{digest}")
+    }
+}
+
+/// What the host adds to a record to write one fragment of one version of it.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Version<'a> {
+    pub scope: &'a str,
+    pub key: &'a str,
+    pub digest: &'a str,
+    pub generation: u64,
+    pub fragment: usize,
+    pub fragments: usize,
+    /// Byte range of the fragment in the record's content.
+    pub start: usize,
+    pub end: usize,
+    /// Event ids.
+    pub preceded_by: &'a [String],
+    /// Name of the source system, for the `source:<system>` label.
+    pub system: &'a str,
+    /// The token may name others as the actor.
+    pub with_actor: bool,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    scope: &'a str,
+    modality: Modality,
+    content: Content<'a>,
+    context: Context<'a>,
+    idempotency_key: &'a str,
+    source: SourceDescriptor<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed_actor: Option<Actor<'a>>,
+}
+
+#[derive(Serialize)]
+struct Content<'a> {
+    kind: &'static str,
+    role: &'static str,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct Context<'a> {
+    observed_at: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_recorded_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    preceded_by: &'a [String],
+    labels: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct SourceDescriptor<'a> {
+    schema_version: u8,
+    source_id: &'a str,
+    modality: Modality,
+    content_kind: &'static str,
+    source_fingerprint: String,
+    fragments: [Fragment<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Fragment<'a> {
+    fragment_id: String,
+    locator: Locator<'a>,
+    byte_range: ByteRange,
+    content_fingerprint: String,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Locator<'a> {
+    Conversation { session_id: &'a str, turn_index: u32 },
+    Generic { path: Vec<&'a str>, ordinal: usize },
+}
+
+#[derive(Serialize)]
+struct ByteRange {
+    start: usize,
+    end: usize,
+}
+
+#[derive(Serialize)]
+struct Actor<'a> {
+    id: &'a str,
+}
+
+/// The envelope of one fragment as compact JSON.
+#[must_use]
+pub fn envelope_json(record: &Record, version: Version<'_>) -> String {
+    let text = &record.content[version.start..version.end];
+    let content_fingerprint = fingerprint(text.as_bytes());
+    let source_fingerprint = if version.fragments == 1 {
+        content_fingerprint.clone()
+    } else {
+        fingerprint(record.content.as_bytes())
+    };
+    let own = [
+        format!("digest={}", version.digest),
+        format!("generation={}", version.generation),
+        format!("source:{}", version.system),
+        format!("fragment={}/{}", version.fragment, version.fragments),
+    ];
+    let mut labels = vec![record.source_id.as_str()];
+    labels.extend(record.labels.iter().map(String::as_str));
+    let shown = if version.fragments == 1 { 3 } else { 4 };
+    labels.extend(own[..shown].iter().map(String::as_str));
+    let locator = match &record.thread {
+        Some(thread) if record.modality == Modality::Conversation => Locator::Conversation {
+            session_id: &thread.root,
+            turn_index: thread.turn,
+        },
+        _ => Locator::Generic {
+            path: locator_path(&record.source_id),
+            ordinal: version.fragment,
+        },
+    };
+    let envelope = Envelope {
+        scope: version.scope,
+        modality: record.modality,
+        content: Content {
+            kind: "message",
+            role: record.modality.role(),
+            text,
+        },
+        context: Context {
+            observed_at: &record.observed_at,
+            source_recorded_at: record.recorded_at.as_deref(),
+            preceded_by: version.preceded_by,
+            labels,
+        },
+        idempotency_key: version.key,
+        source: SourceDescriptor {
+            schema_version: 2,
+            source_id: &record.source_id,
+            modality: record.modality,
+            content_kind: "text/plain",
+            source_fingerprint,
+            fragments: [Fragment {
+                fragment_id: format!("fragment-{}-{}", version.fragment, &content_fingerprint[7..31]),
+                locator,
+                byte_range: ByteRange {
+                    start: version.start,
+                    end: version.end,
+                },
+                content_fingerprint,
+            }],
+        },
+        observed_actor: record
+            .author
+            .as_deref()
+            .filter(|_| version.with_actor)
+            .map(|id| Actor { id }),
+    };
+    serde_json::to_string(&envelope).unwrap_or_default()
+}
+
+/// The parts of a source id that can stand in a locator path: non-empty, at most 1024 bytes, no white space at the ends.
+fn locator_path(source_id: &str) -> Vec<&str> {
+    let parts: Vec<&str> = source_id
+        .splitn(3, ':')
+        .filter(|part| !part.is_empty() && part.len() <= 1024 && part.trim() == *part)
+        .collect();
+    if parts.is_empty() { vec!["record"] } else { parts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn raw(content: &str) -> RawRecord {
+        RawRecord {
+            source_id: "gl:merge_request:42/17".into(),
+            event_type: "merge_request".into(),
+            modality: Modality::Document,
+            content: content.into(),
+            observed_at: "2026-11-22T10:00:00.000Z".into(),
+            recorded_at: None,
+            author: Some("user:17".into()),
+            labels: vec!["label:needs,comma".into()],
+            attributes: vec![("state".into(), "opened".into())],
+            preceded_by: vec![],
+            thread: None,
+        }
+    }
+
+    fn key(source_id: &str) -> String {
+        idempotency_key(KeyParts {
+            source_instance: "https://gitlab.com",
+            scope: "org:acme",
+            source_id,
+            generation: 1,
+            fragment: 0,
+            digest: "d",
+        })
+    }
+
+    #[test]
+    fn the_key_begins_with_the_source_id_and_ends_with_a_version_mark() {
+        let key = key("gl:merge_request:42/17");
+        let (id, mark) = key.split_once('@').unwrap();
+        assert_eq!(id, "gl:merge_request:42/17");
+        assert!(mark.len() == 16 && mark.bytes().all(|b| b.is_ascii_hexdigit()), "{mark}");
+    }
+
+    #[test]
+    fn a_commit_key_keeps_as_much_of_the_sha_as_fits() {
+        let key = key("gl:commit:1234567890/da39a3ee5e6b4b0d3255bfef95601890afd80709");
+        assert!(key.starts_with("gl:commit:1234567890/da39a3ee5e6b4b0d3255") && key.len() == 64, "{key}");
+    }
+
+    #[test]
+    fn a_tag_that_is_not_visible_ascii_is_replaced_by_a_digest() {
+        let key = key("gl:release:42/版本-1");
+        assert!(key.starts_with("gl:release:42/~"), "{key}");
+    }
+
+    #[test]
+    fn a_new_time_alone_is_not_a_change_but_a_new_state_is() {
+        let before = Record::check(raw("Title")).unwrap();
+        let mut touched = raw("Title");
+        touched.observed_at = "2027-01-01T00:00:00Z".into();
+        assert_eq!(before.digest(), Record::check(touched).unwrap().digest());
+        let mut merged = raw("Title");
+        merged.attributes = vec![("state".into(), "merged".into())];
+        assert_ne!(before.digest(), Record::check(merged).unwrap().digest());
+    }
+
+    #[test]
+    fn commas_in_labels_are_encoded_because_the_filter_splits_on_them() {
+        let record = Record::check(raw("Title")).unwrap();
+        assert_eq!(record.labels, ["label:needs%2Ccomma", "state=opened"]);
+    }
+
+    #[test]
+    fn each_broken_rule_is_named() {
+        let broken = |change: fn(&mut RawRecord)| {
+            let mut record = raw("Title");
+            change(&mut record);
+            Record::check(record).unwrap_err()
+        };
+        assert!(broken(|r| r.content = " \n".into()).contains("blank"));
+        assert!(broken(|r| r.source_id = "gl:merge_request:42/\u{7}".into()).contains("control character"));
+        assert!(broken(|r| r.source_id = "gl:issue:42/17".into()).contains("second part"));
+        assert!(broken(|r| r.observed_at = "yesterday".into()).contains("RFC 3339"));
+        assert!(broken(|r| r.event_type = "Merge".into()).contains("event type"));
+        assert!(broken(|r| r.thread = Some(Thread { root: String::new(), turn: 0 })).contains("source id"));
+    }
+
+    #[test]
+    fn an_author_that_is_no_actor_is_left_out_rather_than_sent() {
+        let mut record = raw("Title");
+        record.author = Some("ada lovelace".into());
+        assert_eq!(Record::check(record).unwrap().author, None);
+    }
+
+    #[test]
+    fn more_labels_than_fit_are_counted_not_lost_in_silence() {
+        let mut record = raw("Title");
+        record.labels = (0..200).map(|n| format!("label:{n}")).collect();
+        let labels = Record::check(record).unwrap().labels;
+        assert_eq!(labels.len(), 59);
+        assert_eq!(labels.last().unwrap(), "labels_left_out=143");
+    }
+
+    proptest! {
+        #[test]
+        fn fragments_put_together_are_the_text(text in "[a-zäß漢 \n]{1,400}", most in 8_usize..64) {
+            prop_assume!(!text.trim().is_empty());
+            let ranges = split_text(&text, most);
+            let joined: String = ranges.iter().map(|range| &text[range.clone()]).collect();
+            prop_assert_eq!(&joined, &text);
+            prop_assert!(ranges.iter().all(|range| range.len() <= most && !range.is_empty()));
+        }
+
+        #[test]
+        fn every_key_is_64_visible_ascii_bytes_at_most(tag in "\\PC{1,80}", project in 1_u64..u64::MAX) {
+            let key = key(&format!("gl:release:{project}/{tag}"));
+            prop_assert!(key.len() <= 64, "{key}");
+            prop_assert!(key.bytes().all(|byte| (0x21..=0x7e).contains(&byte)), "{key}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! CortexDB as the runtime sees it: who we are there, how a batch is written so that nothing is lost, how a version is forgotten.
+//!
+//! * [`envelope`]: the wire form and its rules.
+//! * [`client`]: one authenticated connection, with retries and the classes of failure.
+//! * [`identity`]: `whoami`, and what the token may do.
+//! * [`bulk`]: writing many envelopes; every item gets a fate.
+
+pub mod bulk;
+pub mod client;
+pub mod envelope;
+pub mod identity;

@@ -1,0 +1,17 @@
+//! Types and traits generated from `wit/`, version 0.1.0 of the package.
+//!
+//! One module for each published version: when 0.2 comes, this one stays, and old components keep running.
+
+#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, unreachable_pub, unused_qualifications, reason = "generated")]
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "connector",
+    imports: {
+        "cortexdb:connector/http.next": async | trappable,
+        "cortexdb:connector/writer.write": async | trappable,
+        "cortexdb:connector/writer.known": async | trappable,
+        default: trappable,
+    },
+    exports: { default: async },
+});

@@ -1,0 +1,47 @@
+//! The HTTP clients of a run: TLS roots, a private CA, proxies, timeouts; decided once.
+
+use std::path::Path;
+
+use crate::cortexdb::client::connect_timeout;
+
+/// Builds a client for one server. Redirects are never followed by the client itself: whoever calls decides.
+///
+/// `ca_file` adds the certificates of a private CA to the system's. Where a machine has no system roots, plain HTTP still works and
+/// HTTPS says what is missing.
+pub fn build(base: &url::Url, ca_file: Option<&Path>) -> Result<reqwest::Client, String> {
+    let builder = || {
+        let builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(connect_timeout())
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(64);
+        // A proxy stands between this machine and others, never between it and itself.
+        if is_loopback(base) { builder.no_proxy() } else { builder }
+    };
+    let extra = ca_file.map(read_certificates).transpose()?.unwrap_or_default();
+    if base.scheme() == "http" && extra.is_empty() {
+        // Loading the system's roots takes longer than a whole request on a local network.
+        return builder().tls_certs_only([]).build().map_err(|error| error.to_string());
+    }
+    builder().tls_certs_merge(extra).build().map_err(|error| {
+        format!("no HTTPS client: {error}. Install the system's CA certificates (Debian: ca-certificates), or name a file with --ca-file")
+    })
+}
+
+fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot read the CA file {}: {error}", path.display()))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&bytes).map_err(|error| format!("{} holds no PEM certificates: {error}", path.display()))?;
+    if certificates.is_empty() {
+        return Err(format!("{} holds no PEM certificates (`-----BEGIN CERTIFICATE-----`)", path.display()));
+    }
+    Ok(certificates)
+}

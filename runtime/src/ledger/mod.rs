@@ -1,0 +1,246 @@
+//! The ledger: what CortexDB holds of each record, and what is on its way there.
+//!
+//! CortexDB forgets an idempotency key after a day, and a source forgets nothing: without a memory of our own every full read would
+//! double everything. The ledger is that memory. For each source id it knows the digest of the current version, its generation, and
+//! the event ids. A version is *begun* (written down with its key and its predecessors) before it is sent, so that after a crash the same bytes are
+//! sent again under the same key; it becomes *live* in the same transaction that queues its predecessor to be forgotten.
+//!
+//! The trade-off: one small commit before and one after each batch, a few milliseconds, for never having to guess.
+//!
+//! Only one process may write for a connection. A lease with a fencing *epoch* guards that, and every transaction that writes checks
+//! the epoch first: a process that was frozen and woke up after somebody else took over is refused by the storage itself, which is
+//! the only place where such a check holds.
+
+mod sqlite;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use sqlite::SqliteStore;
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process took over this connection. No further I/O is allowed.
+    #[error("another process has taken over this connection; this one stops")]
+    Fenced,
+    /// Another process holds the connection and is alive.
+    #[error("another process ({owner}) is running this connection; wait for it or stop it. If it is dead, its lease ends by itself in {seconds} s")]
+    Held {
+        /// Who holds it.
+        owner: String,
+        /// When its lease ends at the latest.
+        seconds: i64,
+    },
+    /// The file cannot be read as a ledger.
+    #[error("the ledger {path} cannot be opened: {reason}")]
+    Unusable {
+        /// Its path.
+        path: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The database failed.
+    #[error("the ledger failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A migration failed.
+    #[error("the ledger cannot be brought to this version: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// What the ledger holds does not parse.
+    #[error("the ledger holds something that this version cannot read: {0}")]
+    Content(#[from] serde_json::Error),
+}
+
+/// The right to write for one connection, until it expires or is superseded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Row of the connection.
+    pub connection: i64,
+    /// Raised by every claim; checked first in every commit.
+    pub epoch: i64,
+}
+
+/// Where a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// A version was begun and not acknowledged yet.
+    Begun,
+    /// The current version is acknowledged.
+    Live,
+    /// The current version was refused for good.
+    Dead,
+    /// Forgotten because the record is gone or became confidential.
+    Retracted,
+}
+
+impl Status {
+    fn parse(text: &str) -> Self {
+        match text {
+            "live" => Self::Live,
+            "dead" => Self::Dead,
+            "retracted" => Self::Retracted,
+            _ => Self::Begun,
+        }
+    }
+}
+
+/// What the ledger knows of one record.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Digest of the latest version that was begun.
+    pub digest: String,
+    /// Its generation, counted from 1.
+    pub generation: u64,
+    /// Its scope.
+    pub scope: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Event id of the first fragment of the latest acknowledged version.
+    pub event_id: Option<String>,
+    /// The predecessors that were frozen when the version was begun.
+    pub preceded_by: Vec<String>,
+}
+
+/// A version about to be sent, frozen.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Begun {
+    /// Which record.
+    pub source_id: String,
+    /// Its kind.
+    pub event_type: String,
+    /// The stream that listed it.
+    pub stream: String,
+    /// Source id of the record that opened its thread; empty where there is none.
+    pub root: String,
+    /// Old versions stay (observations).
+    pub appends: bool,
+    /// Where it goes.
+    pub scope: String,
+    /// What it is.
+    pub digest: String,
+    /// Which version.
+    pub generation: u64,
+    /// Keys of its fragments, in order.
+    pub keys: Vec<String>,
+    /// Event ids.
+    pub preceded_by: Vec<String>,
+}
+
+/// What became of a version.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Settled {
+    /// Which record.
+    pub source_id: String,
+    /// Which version.
+    pub generation: u64,
+    /// Event ids of its fragments, in order; empty when it was refused.
+    pub event_ids: Vec<String>,
+    /// Whether the old versions stay.
+    pub appends: bool,
+}
+
+/// A record that was refused for good.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct DeadLetter {
+    /// Which record.
+    pub source_id: String,
+    /// The stream that listed it.
+    pub stream: String,
+    /// Why, in the host's or the server's words.
+    pub reason: String,
+    /// The envelope or the record, for a later retry. Empty where it could not be built.
+    pub payload: String,
+}
+
+/// An event that has a successor, or whose record is gone, and is still readable in CortexDB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obsolete {
+    /// Row of the fragment.
+    pub row: i64,
+    /// Its scope.
+    pub scope: String,
+    /// Its event id; `None` when the version was begun and its receipt never arrived.
+    pub event_id: Option<String>,
+    /// Its key, to ask for the event id.
+    pub key: String,
+}
+
+/// A stream's last reported state.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct StreamRow {
+    /// `42/merge_requests`.
+    pub stream: String,
+    /// `complete`, `reading`, `off` or `failed`.
+    pub state: String,
+    /// The reason, for `off` and `failed`.
+    pub detail: String,
+    /// When, RFC 3339.
+    pub at: String,
+}
+
+/// One connection as `runtime status` lists it.
+#[derive(Debug, Clone)]
+pub struct ConnectionRow {
+    /// Its row.
+    pub id: i64,
+    /// Its readable name, as in the state file.
+    pub name: String,
+    /// Live records by event type.
+    pub live: BTreeMap<String, u64>,
+    /// Records refused for good.
+    pub dead_letters: u64,
+    /// Old versions that are still to be forgotten.
+    pub obsolete: u64,
+    /// The last finished run: when, and its receipt as JSON.
+    pub last_run: Option<(String, String)>,
+}
+
+/// Durable memory of all connections. Two implementations are planned, SQLite and PostgreSQL; whatever is promised here is promised by both.
+///
+/// Every method that takes a [`Lease`] runs in one transaction whose first statement checks the epoch, and fails with
+/// [`StoreError::Fenced`] without any effect when it is not the current one.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Takes the lease of a connection for `ttl`, creating the connection at first sight. Refused while another owner holds it; the
+    /// same owner may take it again, because it has other means to know that its earlier self is dead (a lock on the state file).
+    async fn claim(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease, StoreError>;
+    /// Extends the lease.
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError>;
+    /// Gives the lease back.
+    async fn release(&self, lease: Lease) -> Result<(), StoreError>;
+
+    /// The variables pinned to each origin.
+    async fn origins(&self, connection: i64) -> Result<HashMap<String, BTreeMap<String, String>>, StoreError>;
+    /// Pins the variables of an origin, once.
+    async fn pin_origin(&self, lease: Lease, origin: &str, variables: &BTreeMap<String, String>) -> Result<(), StoreError>;
+
+    /// The entries of these source ids; unknown ones are absent.
+    async fn entries(&self, connection: i64, source_ids: &[&str]) -> Result<HashMap<String, Entry>, StoreError>;
+    /// Writes down versions before they are sent.
+    async fn begin(&self, lease: Lease, versions: &[Begun]) -> Result<(), StoreError>;
+    /// Records fates: event ids become current, and the versions they replace become obsolete.
+    async fn settle(&self, lease: Lease, settled: &[Settled], dead: &[DeadLetter]) -> Result<(), StoreError>;
+    /// Makes everything known of these records, and of the turns of the threads they opened, obsolete. Returns how many records that
+    /// were.
+    async fn retract(&self, lease: Lease, source_ids: &[String]) -> Result<u64, StoreError>;
+    /// Events that are still to be forgotten, oldest first.
+    async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError>;
+    /// How many events are still to be forgotten.
+    async fn count_obsolete(&self, connection: i64) -> Result<u64, StoreError>;
+    /// Removes events that CortexDB has forgotten.
+    async fn forgotten(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError>;
+    /// Marks events whose derived layers are forgotten and whose text must stay, because the token may not redact.
+    async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError>;
+
+    /// Keeps what a stream last reported.
+    async fn stream_state(&self, lease: Lease, stream: &str, state: &str, detail: &str) -> Result<(), StoreError>;
+    /// Keeps the receipt of a finished run.
+    async fn finish_run(&self, lease: Lease, receipt_json: &str) -> Result<(), StoreError>;
+
+    /// All connections, for `runtime status`.
+    async fn connections(&self) -> Result<Vec<ConnectionRow>, StoreError>;
+    /// The streams of one connection.
+    async fn streams(&self, connection: i64) -> Result<Vec<StreamRow>, StoreError>;
+}

@@ -1,0 +1,647 @@
+//! The embedded store: one SQLite file beside the cursors.
+//!
+//! One writer connection and a few readers, WAL, `synchronous=FULL`, `BEGIN IMMEDIATE` only; nothing else is awaited inside a write
+//! transaction. A page of rows goes in as one JSON array and one statement (`json_each`), because a statement for each row costs a
+//! thread hop each and would make the ledger the slowest part of a backfill.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, Sqlite, Transaction};
+
+use super::{Begun, ConnectionRow, DeadLetter, Entry, Lease, Obsolete, Settled, Status, Store, StoreError, StreamRow};
+
+/// Receipts kept for each connection.
+const RUNS_KEPT: i64 = 100;
+const READERS: u32 = 2;
+
+/// See the [module](self).
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the ledger file, creating it (mode 0600) and bringing it to the current schema.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let unusable = |reason: String| StoreError::Unusable {
+            path: path.display().to_string(),
+            reason,
+        };
+        create_private(path).map_err(|error| unusable(format!("{error}. Check that the directory exists and can be written")))?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10));
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(|error| unusable(explain(&error)))?;
+        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .min_connections(0)
+            .connect_lazy_with(options.read_only(true));
+        Ok(Self { writer, readers })
+    }
+
+    /// A ledger that lives in memory and ends with the process: for dry runs on a machine without state.
+    pub async fn in_memory() -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new().in_memory(true);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options)
+            .await?;
+        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+        Ok(Self {
+            readers: writer.clone(),
+            writer,
+        })
+    }
+
+    /// Opens an existing ledger for looking only. `None` where there is none yet.
+    pub async fn open_read_only(path: &Path) -> Result<Option<Self>, StoreError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(10));
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options)
+            .await
+            .map_err(|error| StoreError::Unusable {
+                path: path.display().to_string(),
+                reason: explain(&error),
+            })?;
+        Ok(Some(Self {
+            writer: readers.clone(),
+            readers,
+        }))
+    }
+
+    /// Closes all connections, which folds the write-ahead log into the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn fenced(&self, lease: Lease) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let held = sqlx::query("UPDATE connections SET epoch = epoch WHERE id = ? AND epoch = ?")
+            .bind(lease.connection)
+            .bind(lease.epoch)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+        if held == 0 {
+            return Err(StoreError::Fenced);
+        }
+        Ok(transaction)
+    }
+}
+
+fn explain(error: &sqlx::Error) -> String {
+    let text = error.to_string();
+    if text.contains("not a database") || text.contains("malformed") {
+        format!("{text}. Move the file away and run again: it is rebuilt")
+    } else {
+        text
+    }
+}
+
+fn create_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+}
+
+fn to_json<T: Serialize + ?Sized>(rows: &T) -> Result<String, StoreError> {
+    Ok(serde_json::to_string(rows)?)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn claim(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("INSERT INTO connections (name) VALUES (?) ON CONFLICT (name) DO NOTHING")
+            .bind(name)
+            .execute(&mut *transaction)
+            .await?;
+        let row = sqlx::query(
+            "SELECT id, owner, lease_until - unixepoch('subsec') AS rest FROM connections WHERE name = ?",
+        )
+        .bind(name)
+        .fetch_one(&mut *transaction)
+        .await?;
+        let rest: f64 = row.try_get("rest")?;
+        let holder: String = row.try_get("owner")?;
+        if rest > 0.0 && holder != owner {
+            #[allow(clippy::cast_possible_truncation, reason = "a lease lasts seconds")]
+            let seconds = rest.ceil() as i64;
+            return Err(StoreError::Held {
+                owner: holder,
+                seconds,
+            });
+        }
+        let connection: i64 = row.try_get("id")?;
+        let epoch: i64 = sqlx::query(
+            "UPDATE connections SET epoch = epoch + 1, owner = ?, lease_until = unixepoch('subsec') + ? WHERE id = ? RETURNING epoch",
+        )
+        .bind(owner)
+        .bind(ttl.as_secs_f64())
+        .bind(connection)
+        .fetch_one(&mut *transaction)
+        .await?
+        .try_get("epoch")?;
+        transaction.commit().await?;
+        Ok(Lease { connection, epoch })
+    }
+
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query("UPDATE connections SET lease_until = unixepoch('subsec') + ? WHERE id = ?")
+            .bind(ttl.as_secs_f64())
+            .bind(lease.connection)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query("UPDATE connections SET lease_until = 0, owner = '' WHERE id = ?")
+            .bind(lease.connection)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn origins(&self, connection: i64) -> Result<HashMap<String, BTreeMap<String, String>>, StoreError> {
+        let rows = sqlx::query("SELECT origin, variables FROM origins WHERE connection = ?")
+            .bind(connection)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.into_iter()
+            .map(|row| {
+                let variables: String = row.try_get("variables")?;
+                Ok((row.try_get("origin")?, serde_json::from_str(&variables)?))
+            })
+            .collect()
+    }
+
+    async fn pin_origin(&self, lease: Lease, origin: &str, variables: &BTreeMap<String, String>) -> Result<(), StoreError> {
+        let json = to_json(variables)?;
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query("INSERT INTO origins (connection, origin, variables) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(lease.connection)
+            .bind(origin)
+            .bind(json)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn entries(&self, connection: i64, source_ids: &[&str]) -> Result<HashMap<String, Entry>, StoreError> {
+        if source_ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = sqlx::query(
+            "SELECT entries.source_id, digest, generation, scope, status, event_id, preceded_by
+             FROM json_each(?) AS wanted
+             JOIN entries ON entries.connection = ? AND entries.source_id = wanted.value",
+        )
+        .bind(to_json(source_ids)?)
+        .bind(connection)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let preceded_by: String = row.try_get("preceded_by")?;
+                let status: String = row.try_get("status")?;
+                let entry = Entry {
+                    digest: row.try_get("digest")?,
+                    generation: unsigned(row.try_get("generation")?),
+                    scope: row.try_get("scope")?,
+                    status: Status::parse(&status),
+                    event_id: row.try_get("event_id")?,
+                    preceded_by: serde_json::from_str(&preceded_by)?,
+                };
+                Ok((row.try_get("source_id")?, entry))
+            })
+            .collect()
+    }
+
+    async fn begin(&self, lease: Lease, versions: &[Begun]) -> Result<(), StoreError> {
+        let json = to_json(versions)?;
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query(
+            "INSERT INTO entries (connection, source_id, event_type, stream, root, scope, digest, generation, status, preceded_by)
+             SELECT ?1, value ->> 'source_id', value ->> 'event_type', value ->> 'stream', value ->> 'root', value ->> 'scope',
+                    value ->> 'digest', value ->> 'generation', 'begun', value -> 'preceded_by'
+             FROM json_each(?2) WHERE true
+             ON CONFLICT (connection, source_id) DO UPDATE SET
+                    stream = excluded.stream, root = excluded.root, scope = excluded.scope, digest = excluded.digest,
+                    generation = excluded.generation, status = 'begun', preceded_by = excluded.preceded_by",
+        )
+        .bind(lease.connection)
+        .bind(&json)
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query(
+            "INSERT INTO events (connection, source_id, generation, fragment, scope, key, state)
+             SELECT ?1, version.value ->> 'source_id', version.value ->> 'generation', fragment.key, version.value ->> 'scope',
+                    fragment.value, 'begun'
+             FROM json_each(?2) AS version, json_each(version.value, '$.keys') AS fragment WHERE true
+             ON CONFLICT (connection, source_id, generation, fragment) DO NOTHING",
+        )
+        .bind(lease.connection)
+        .bind(&json)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn settle(&self, lease: Lease, settled: &[Settled], dead: &[DeadLetter]) -> Result<(), StoreError> {
+        let settled = to_json(settled)?;
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query(
+            "UPDATE events SET event_id = fate.event_id, state = 'live'
+             FROM (SELECT version.value ->> 'source_id' AS source_id, version.value ->> 'generation' AS generation,
+                          fragment.key AS fragment, fragment.value AS event_id
+                   FROM json_each(?2) AS version, json_each(version.value, '$.event_ids') AS fragment) AS fate
+             WHERE events.connection = ?1 AND events.source_id = fate.source_id
+               AND events.generation = fate.generation AND events.fragment = fate.fragment",
+        )
+        .bind(lease.connection)
+        .bind(&settled)
+        .execute(&mut *transaction)
+        .await?;
+        // Replaced versions, those whose receipt never came among them, are to be forgotten. Observations stay.
+        sqlx::query(
+            "UPDATE events SET state = 'obsolete'
+             FROM (SELECT value ->> 'source_id' AS source_id, value ->> 'generation' AS generation
+                   FROM json_each(?2) WHERE NOT (value ->> 'appends') AND json_array_length(value, '$.event_ids') > 0
+                        AND (value ->> 'generation') > 1) AS fate
+             WHERE events.connection = ?1 AND events.source_id = fate.source_id
+               AND events.generation < fate.generation AND events.state IN ('begun', 'live')",
+        )
+        .bind(lease.connection)
+        .bind(&settled)
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query(
+            "UPDATE entries SET status = iif(fate.event_id IS NULL, 'dead', 'live'), event_id = coalesce(fate.event_id, entries.event_id)
+             FROM (SELECT value ->> 'source_id' AS source_id, value ->> 'generation' AS generation, value ->> '$.event_ids[0]' AS event_id
+                   FROM json_each(?2)) AS fate
+             WHERE entries.connection = ?1 AND entries.source_id = fate.source_id AND entries.generation = fate.generation",
+        )
+        .bind(lease.connection)
+        .bind(&settled)
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query(
+            "DELETE FROM dead_letters WHERE connection = ?1 AND source_id IN
+                    (SELECT value ->> 'source_id' FROM json_each(?2) WHERE json_array_length(value, '$.event_ids') > 0)",
+        )
+        .bind(lease.connection)
+        .bind(&settled)
+        .execute(&mut *transaction)
+        .await?;
+        if !dead.is_empty() {
+            sqlx::query(
+                "INSERT INTO dead_letters (connection, source_id, stream, reason, payload, first_seen, last_seen)
+                 SELECT ?1, value ->> 'source_id', value ->> 'stream', value ->> 'reason', value ->> 'payload',
+                        strftime('%FT%TZ'), strftime('%FT%TZ')
+                 FROM json_each(?2) WHERE true
+                 ON CONFLICT (connection, source_id) DO UPDATE SET
+                        stream = excluded.stream, reason = excluded.reason, payload = excluded.payload,
+                        last_seen = excluded.last_seen, attempts = attempts + 1",
+            )
+            .bind(lease.connection)
+            .bind(to_json(dead)?)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    async fn retract(&self, lease: Lease, source_ids: &[String]) -> Result<u64, StoreError> {
+        let json = to_json(source_ids)?;
+        let mut transaction = self.fenced(lease).await?;
+        let affected = "connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2)) OR root IN (SELECT value FROM json_each(?2)))";
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "UPDATE events SET state = 'obsolete' WHERE connection = ?1 AND state IN ('begun', 'live')
+             AND source_id IN (SELECT source_id FROM entries WHERE {affected})"
+        )))
+        .bind(lease.connection)
+        .bind(&json)
+        .execute(&mut *transaction)
+        .await?;
+        let records = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "UPDATE entries SET status = 'retracted', event_id = NULL WHERE status <> 'retracted' AND {affected}"
+        )))
+        .bind(lease.connection)
+        .bind(&json)
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        transaction.commit().await?;
+        Ok(records)
+    }
+
+    async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError> {
+        let rows = sqlx::query("SELECT id, scope, event_id, key FROM events WHERE connection = ? AND state = 'obsolete' ORDER BY id LIMIT ?")
+            .bind(connection)
+            .bind(most)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Obsolete {
+                    row: row.try_get("id")?,
+                    scope: row.try_get("scope")?,
+                    event_id: row.try_get("event_id")?,
+                    key: row.try_get("key")?,
+                })
+            })
+            .collect()
+    }
+
+    async fn count_obsolete(&self, connection: i64) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query("SELECT count(*) AS n FROM events WHERE connection = ? AND state = 'obsolete'")
+            .bind(connection)
+            .fetch_one(&self.readers)
+            .await?
+            .try_get("n")?;
+        Ok(unsigned(count))
+    }
+
+    async fn forgotten(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))")
+            .bind(to_json(rows)?)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query("UPDATE events SET state = 'kept' WHERE id IN (SELECT value FROM json_each(?))")
+            .bind(to_json(rows)?)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn stream_state(&self, lease: Lease, stream: &str, state: &str, detail: &str) -> Result<(), StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query(
+            "INSERT INTO streams (connection, stream, state, detail, at) VALUES (?, ?, ?, ?, strftime('%FT%TZ'))
+             ON CONFLICT (connection, stream) DO UPDATE SET state = excluded.state, detail = excluded.detail, at = excluded.at",
+        )
+        .bind(lease.connection)
+        .bind(stream)
+        .bind(state)
+        .bind(detail)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn finish_run(&self, lease: Lease, receipt_json: &str) -> Result<(), StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query("INSERT INTO runs (connection, ended_at, receipt) VALUES (?, strftime('%FT%TZ'), ?)")
+            .bind(lease.connection)
+            .bind(receipt_json)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "DELETE FROM runs WHERE connection = ?1 AND id NOT IN (SELECT id FROM runs WHERE connection = ?1 ORDER BY id DESC LIMIT ?2)",
+        )
+        .bind(lease.connection)
+        .bind(RUNS_KEPT)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn connections(&self) -> Result<Vec<ConnectionRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, name,
+                    (SELECT count(*) FROM dead_letters WHERE connection = connections.id) AS dead_letters,
+                    (SELECT count(*) FROM events WHERE connection = connections.id AND state = 'obsolete') AS obsolete,
+                    (SELECT ended_at FROM runs WHERE connection = connections.id ORDER BY id DESC LIMIT 1) AS ended_at,
+                    (SELECT receipt FROM runs WHERE connection = connections.id ORDER BY id DESC LIMIT 1) AS receipt
+             FROM connections ORDER BY name",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let mut connections = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id: i64 = row.try_get("id")?;
+            let counts = sqlx::query("SELECT event_type, count(*) AS n FROM entries WHERE connection = ? AND status = 'live' GROUP BY event_type")
+                .bind(id)
+                .fetch_all(&self.readers)
+                .await?;
+            let mut live = BTreeMap::new();
+            for count in counts {
+                live.insert(count.try_get("event_type")?, unsigned(count.try_get("n")?));
+            }
+            let ended_at: Option<String> = row.try_get("ended_at")?;
+            let receipt: Option<String> = row.try_get("receipt")?;
+            connections.push(ConnectionRow {
+                id,
+                name: row.try_get("name")?,
+                live,
+                dead_letters: unsigned(row.try_get("dead_letters")?),
+                obsolete: unsigned(row.try_get("obsolete")?),
+                last_run: ended_at.zip(receipt),
+            });
+        }
+        Ok(connections)
+    }
+
+    async fn streams(&self, connection: i64) -> Result<Vec<StreamRow>, StoreError> {
+        let rows = sqlx::query("SELECT stream, state, detail, at FROM streams WHERE connection = ? ORDER BY stream")
+            .bind(connection)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(StreamRow {
+                    stream: row.try_get("stream")?,
+                    state: row.try_get("state")?,
+                    detail: row.try_get("detail")?,
+                    at: row.try_get("at")?,
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(30);
+
+    fn version(source_id: &str, generation: u64, digest: &str, root: &str) -> Begun {
+        Begun {
+            source_id: source_id.into(),
+            event_type: "note".into(),
+            stream: "42/issues".into(),
+            root: root.into(),
+            appends: false,
+            scope: "org:acme".into(),
+            digest: digest.into(),
+            generation,
+            keys: vec![format!("{source_id}@{generation}")],
+            preceded_by: vec!["evt_0".into()],
+        }
+    }
+
+    fn stored(source_id: &str, generation: u64, event_id: &str) -> Settled {
+        Settled {
+            source_id: source_id.into(),
+            generation,
+            event_ids: vec![event_id.into()],
+            appends: false,
+        }
+    }
+
+    async fn store() -> (SqliteStore, Lease) {
+        let store = SqliteStore::in_memory().await.unwrap();
+        let lease = store.claim("gitlab", "test", TTL).await.unwrap();
+        (store, lease)
+    }
+
+    #[tokio::test]
+    async fn a_second_process_is_refused_while_the_first_holds_the_lease() {
+        let (store, _) = store().await;
+        let error = store.claim("gitlab", "other", TTL).await.unwrap_err();
+        assert!(matches!(error, StoreError::Held { ref owner, .. } if owner == "test"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn whoever_was_taken_over_cannot_commit_any_more() {
+        let (store, old) = store().await;
+        store.release(old).await.unwrap();
+        store.claim("gitlab", "new", TTL).await.unwrap();
+        let error = store.begin(old, &[version("gl:note:42/1", 1, "a", "")]).await.unwrap_err();
+        assert!(matches!(error, StoreError::Fenced), "{error}");
+        assert!(store.entries(old.connection, &["gl:note:42/1"]).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_begun_version_keeps_its_predecessors_until_it_is_acknowledged() {
+        let (store, lease) = store().await;
+        store.begin(lease, &[version("gl:note:42/1", 1, "a", "")]).await.unwrap();
+        let entry = store.entries(lease.connection, &["gl:note:42/1"]).await.unwrap().remove("gl:note:42/1").unwrap();
+        assert_eq!((entry.status, entry.generation, entry.preceded_by), (Status::Begun, 1, vec!["evt_0".to_owned()]));
+        store.settle(lease, &[stored("gl:note:42/1", 1, "evt_1")], &[]).await.unwrap();
+        let entry = store.entries(lease.connection, &["gl:note:42/1"]).await.unwrap().remove("gl:note:42/1").unwrap();
+        assert_eq!((entry.status, entry.event_id.as_deref()), (Status::Live, Some("evt_1")));
+    }
+
+    #[tokio::test]
+    async fn a_replaced_version_becomes_obsolete_even_if_its_receipt_never_came() {
+        let (store, lease) = store().await;
+        store.begin(lease, &[version("gl:note:42/1", 1, "a", "")]).await.unwrap();
+        store.begin(lease, &[version("gl:note:42/1", 2, "b", "")]).await.unwrap();
+        assert!(store.obsolete(lease.connection, 10).await.unwrap().is_empty());
+        store.settle(lease, &[stored("gl:note:42/1", 2, "evt_2")], &[]).await.unwrap();
+        let obsolete = store.obsolete(lease.connection, 10).await.unwrap();
+        assert_eq!(obsolete.len(), 1);
+        assert_eq!((obsolete[0].event_id.as_deref(), obsolete[0].key.as_str()), (None, "gl:note:42/1@1"));
+        store.forgotten(lease, &[obsolete[0].row]).await.unwrap();
+        assert_eq!(store.count_obsolete(lease.connection).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_observation_keeps_its_history() {
+        let (store, lease) = store().await;
+        for generation in [1, 2] {
+            store.begin(lease, &[version("gl:pipeline:42/1", generation, &format!("d{generation}"), "")]).await.unwrap();
+            let mut fate = stored("gl:pipeline:42/1", generation, &format!("evt_{generation}"));
+            fate.appends = true;
+            store.settle(lease, &[fate], &[]).await.unwrap();
+        }
+        assert_eq!(store.count_obsolete(lease.connection).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn retracting_an_issue_retracts_its_comments() {
+        let (store, lease) = store().await;
+        store
+            .begin(lease, &[version("gl:issue:42/1", 1, "a", ""), version("gl:note:42/9", 1, "b", "gl:issue:42/1"), version("gl:issue:42/2", 1, "c", "")])
+            .await
+            .unwrap();
+        store
+            .settle(lease, &[stored("gl:issue:42/1", 1, "evt_1"), stored("gl:note:42/9", 1, "evt_2"), stored("gl:issue:42/2", 1, "evt_3")], &[])
+            .await
+            .unwrap();
+        assert_eq!(store.retract(lease, &["gl:issue:42/1".into()]).await.unwrap(), 2);
+        let ids: Vec<_> = store.obsolete(lease.connection, 10).await.unwrap().into_iter().filter_map(|event| event.event_id).collect();
+        assert_eq!(ids, ["evt_1", "evt_2"]);
+    }
+
+    #[tokio::test]
+    async fn a_dead_letter_disappears_when_a_later_version_is_stored() {
+        let (store, lease) = store().await;
+        store.begin(lease, &[version("gl:note:42/1", 1, "a", "")]).await.unwrap();
+        let refused = Settled {
+            event_ids: vec![],
+            ..stored("gl:note:42/1", 1, "")
+        };
+        let dead = DeadLetter {
+            source_id: "gl:note:42/1".into(),
+            stream: "42/issues".into(),
+            reason: "422".into(),
+            payload: String::new(),
+        };
+        store.settle(lease, &[refused], &[dead]).await.unwrap();
+        assert_eq!(store.connections().await.unwrap()[0].dead_letters, 1);
+        store.begin(lease, &[version("gl:note:42/1", 2, "b", "")]).await.unwrap();
+        store.settle(lease, &[stored("gl:note:42/1", 2, "evt_2")], &[]).await.unwrap();
+        assert_eq!(store.connections().await.unwrap()[0].dead_letters, 0);
+    }
+
+    #[tokio::test]
+    async fn an_origin_is_pinned_once() {
+        let (store, lease) = store().await;
+        let first = BTreeMap::from([("project_path".to_owned(), "acme/old".to_owned())]);
+        let second = BTreeMap::from([("project_path".to_owned(), "acme/new".to_owned())]);
+        store.pin_origin(lease, "project/42", &first).await.unwrap();
+        store.pin_origin(lease, "project/42", &second).await.unwrap();
+        assert_eq!(store.origins(lease.connection).await.unwrap()["project/42"], first);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_named_and_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("connectors.db");
+        std::fs::write(&path, "this is not a database, it is a diary").unwrap();
+        let error = SqliteStore::open(&path).await.unwrap_err().to_string();
+        assert!(error.contains("connectors.db"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "this is not a database, it is a diary");
+    }
+}

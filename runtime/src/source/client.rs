@@ -1,0 +1,314 @@
+//! One request to the source, from the first attempt to the final answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Budget;
+use super::request::{Method, SourceRequest};
+use crate::cortexdb::client::{describe_network_error, retry_after};
+use crate::patience::Patience;
+use crate::redact::{Redactor, Secret};
+use crate::report::{Counters, Event, Reporter};
+
+/// Time limits of one attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Until the connection stands.
+    pub connect: Duration,
+    /// From sending to the first byte of the answer.
+    pub first_byte: Duration,
+    /// Between two pieces of the body.
+    pub idle: Duration,
+    /// The whole attempt.
+    pub whole: Duration,
+}
+
+impl Default for Timeouts {
+    /// GitLab gives up on a page after 60 seconds itself; a body that stalls for half a minute will not come.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_secs(65),
+            idle: Duration::from_secs(30),
+            whole: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How the source wants to see its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authentication {
+    /// In a header of this name.
+    Header(reqwest::header::HeaderName),
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// Not at all.
+    Anonymous,
+}
+
+/// The final answer of the source.
+#[derive(Debug, Clone)]
+pub struct SourceResponse {
+    /// HTTP status.
+    pub status: u16,
+    /// Lower-case names, without `set-cookie`.
+    pub headers: Vec<(String, String)>,
+    /// Decompressed.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceError {
+    /// The request is not allowed.
+    Denied(String),
+    /// It took too long, and the component wants to know at once.
+    TimedOut(String),
+    /// The body is over this many bytes.
+    TooLarge(u64),
+    /// The patience is over.
+    Unavailable(String),
+    /// The run is being stopped.
+    Interrupted,
+}
+
+/// Everything that a run needs to reach its source. Shared by all its requests.
+pub struct SourceClient {
+    /// TLS, proxies, no redirects.
+    pub http: reqwest::Client,
+    /// Name of the source for messages: `gitlab`.
+    pub name: String,
+    /// Where it is.
+    pub base: url::Url,
+    /// The token.
+    pub token: Option<Secret>,
+    /// In the order in which they are tried.
+    pub authentication: Vec<Authentication>,
+    /// Which of them is in use.
+    pub authentication_in_use: AtomicUsize,
+    /// Time limits of one attempt.
+    pub timeouts: Timeouts,
+    /// Largest body, after decompression.
+    pub max_body_bytes: usize,
+    /// The rate limit.
+    pub budget: Budget,
+    /// How long failing is tolerated.
+    pub patience: Arc<Patience>,
+    /// Totals of the run.
+    pub counters: Arc<Counters>,
+    /// Progress of the run.
+    pub reporter: Arc<dyn Reporter>,
+    /// Removes secrets from what is shown.
+    pub redactor: Redactor,
+    /// Ends waiting.
+    pub stop: CancellationToken,
+}
+
+const MAX_REDIRECTS: usize = 5;
+
+enum Attempt {
+    Answer(SourceResponse),
+    Passing { reason: String, asked: Option<Duration> },
+    TimedOut(String),
+    TooLarge,
+    Redirect(url::Url),
+}
+
+impl SourceClient {
+    /// Performs a request, repeating it while that can help.
+    pub async fn execute(&self, request: &SourceRequest) -> Result<SourceResponse, SourceError> {
+        let mut url = request.url(&self.base).map_err(SourceError::Denied)?;
+        if !request.delay.is_zero() {
+            self.sleep(request.delay).await?;
+        }
+        let mut attempts = self.patience.begin();
+        let mut redirects = 0;
+        let mut schemes_tried = 1;
+        loop {
+            tokio::select! {
+                () = self.budget.turn() => {}
+                () = self.stop.cancelled() => return Err(SourceError::Interrupted),
+            }
+            let scheme = self.authentication_in_use.load(Ordering::Relaxed);
+            let attempt = tokio::select! {
+                attempt = self.attempt(request, &url, scheme) => attempt,
+                () = self.stop.cancelled() => return Err(SourceError::Interrupted),
+            };
+            let (reason, asked) = match attempt {
+                Attempt::Answer(answer) if answer.status == 401 && schemes_tried < self.authentication.len() => {
+                    // The token may be of another kind (OAuth), which the source takes only in another place.
+                    schemes_tried += 1;
+                    self.authentication_in_use.store((scheme + 1) % self.authentication.len(), Ordering::Relaxed);
+                    continue;
+                }
+                Attempt::Answer(answer) => return Ok(answer),
+                Attempt::Redirect(next) if redirects < MAX_REDIRECTS => {
+                    redirects += 1;
+                    url = next;
+                    continue;
+                }
+                Attempt::Redirect(_) => return Err(SourceError::Unavailable(format!("more than {MAX_REDIRECTS} redirects"))),
+                Attempt::TooLarge => return Err(SourceError::TooLarge(self.max_body_bytes as u64)),
+                Attempt::TimedOut(reason) if request.report_timeout => return Err(SourceError::TimedOut(reason)),
+                Attempt::TimedOut(reason) => (reason, None),
+                Attempt::Passing { reason, asked } => (reason, asked),
+            };
+            let may_repeat = request.method == Method::Get;
+            let wait = if may_repeat { attempts.failed(asked) } else { None };
+            let Some(wait) = wait else {
+                return Err(SourceError::Unavailable(format!(
+                    "{} {}: {reason} (tried {} times, patience {})",
+                    self.name,
+                    request.path,
+                    attempts.failures().max(1),
+                    self.patience.describe()
+                )));
+            };
+            self.counters.update(|totals| totals.retries += 1);
+            self.reporter.event(&Event::Waiting {
+                server: self.name.clone(),
+                reason: format!("{}: {reason}", request.path),
+                seconds: wait.as_secs_f64(),
+            });
+            self.sleep(wait).await?;
+        }
+    }
+
+    async fn sleep(&self, wait: Duration) -> Result<(), SourceError> {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            () = self.stop.cancelled() => Err(SourceError::Interrupted),
+        }
+    }
+
+    async fn attempt(&self, request: &SourceRequest, url: &url::Url, scheme: usize) -> Attempt {
+        self.counters.update(|totals| totals.source_requests += 1);
+        let deadline = Instant::now() + self.timeouts.whole;
+        let sent = tokio::time::timeout(self.timeouts.first_byte.min(self.timeouts.whole), self.prepare(request, url, scheme).send()).await;
+        let mut response = match sent {
+            Err(_) => return Attempt::TimedOut(format!("no answer within {} s", self.timeouts.first_byte.as_secs())),
+            Ok(Err(error)) => return self.broken(&error),
+            Ok(Ok(response)) => response,
+        };
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        self.budget.learn(&headers);
+        let left = self.budget.left();
+        self.counters.update(|totals| totals.quota_left = left.or(totals.quota_left));
+        let mut body = Vec::new();
+        loop {
+            let until = (Instant::now() + self.timeouts.idle).min(deadline);
+            match tokio::time::timeout_at(until, response.chunk()).await {
+                Err(_) => return Attempt::TimedOut(format!("the answer stalled after {} bytes", body.len())),
+                Ok(Err(error)) => return self.broken(&error),
+                Ok(Ok(None)) => break,
+                Ok(Ok(Some(chunk))) => {
+                    if body.len() + chunk.len() > self.max_body_bytes {
+                        return Attempt::TooLarge;
+                    }
+                    body.extend_from_slice(&chunk);
+                }
+            }
+        }
+        self.judge(request, url, status, &headers, body)
+    }
+
+    fn prepare(&self, request: &SourceRequest, url: &url::Url, scheme: usize) -> reqwest::RequestBuilder {
+        let method = match request.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
+            Method::Delete => reqwest::Method::DELETE,
+        };
+        let mut builder = self.http.request(method, url.clone());
+        for (name, value) in &request.headers {
+            builder = builder.header(name, value);
+        }
+        builder = builder.header("user-agent", concat!("connector-runtime/", env!("CARGO_PKG_VERSION")));
+        if let Some(body) = &request.body {
+            builder = builder.body(body.clone());
+        }
+        // Last, and only here: the URL's origin was checked to be the configured one.
+        if let (Some(token), Some(scheme)) = (&self.token, self.authentication.get(scheme)) {
+            builder = match scheme {
+                Authentication::Header(name) => match reqwest::header::HeaderValue::from_str(token.reveal()) {
+                    Ok(mut value) => {
+                        value.set_sensitive(true);
+                        builder.header(name, value)
+                    }
+                    Err(_) => builder,
+                },
+                Authentication::Bearer => builder.bearer_auth(token.reveal()),
+                Authentication::Anonymous => builder,
+            };
+        }
+        builder
+    }
+
+    fn broken(&self, error: &reqwest::Error) -> Attempt {
+        let reason = self.redactor.apply(&describe_network_error(error)).into_owned();
+        Attempt::Passing { reason, asked: None }
+    }
+
+    fn judge(&self, request: &SourceRequest, url: &url::Url, status: u16, headers: &HeaderMap, body: Vec<u8>) -> Attempt {
+        match status {
+            301 | 302 | 303 | 307 | 308 if request.method == Method::Get => {
+                if let Some(next) = same_origin_redirect(url, headers) {
+                    return Attempt::Redirect(next);
+                }
+            }
+            429 => {
+                let wait = self.budget.refused(headers);
+                return Attempt::Passing {
+                    reason: "429, the rate limit is used up".into(),
+                    asked: Some(wait),
+                };
+            }
+            408 => return Attempt::TimedOut("the source answers 408, its query took too long".into()),
+            500..=599 => {
+                return Attempt::Passing {
+                    reason: format!("{status} {}", self.excerpt(&body)),
+                    asked: retry_after(headers),
+                };
+            }
+            200..=299 if request.expect_json && !is_json(&body) => {
+                return Attempt::Passing {
+                    reason: format!("{status} with something that is not JSON: {}", self.excerpt(&body)),
+                    asked: None,
+                };
+            }
+            _ => {}
+        }
+        Attempt::Answer(SourceResponse {
+            status,
+            headers: headers
+                .iter()
+                .filter(|(name, _)| *name != "set-cookie")
+                .filter_map(|(name, value)| Some((name.as_str().to_owned(), self.redactor.apply(value.to_str().ok()?).into_owned())))
+                .collect(),
+            body,
+        })
+    }
+
+    fn excerpt(&self, body: &[u8]) -> String {
+        let text = String::from_utf8_lossy(&body[..body.len().min(160)]);
+        let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.redactor.apply(&line).into_owned()
+    }
+}
+
+/// 204 and other empty answers have nothing to be checked.
+fn is_json(body: &[u8]) -> bool {
+    body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+}
+
+fn same_origin_redirect(url: &url::Url, headers: &HeaderMap) -> Option<url::Url> {
+    let location = headers.get("location")?.to_str().ok()?;
+    let next = url.join(location).ok()?;
+    (next.origin() == url.origin() && next != *url && next.username().is_empty() && next.password().is_none()).then_some(next)
+}

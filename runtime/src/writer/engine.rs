@@ -1,0 +1,575 @@
+//! The writer's task: one group of work after the other.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::waves::waves;
+use super::{Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, report_dead_letter};
+use crate::cortexdb::bulk::{Fate, Item, MAX_BYTES, MAX_ITEMS};
+use crate::cortexdb::client::{Client, CortexError};
+use crate::cortexdb::envelope::{KeyParts, Modality, Record, Version, envelope_json, idempotency_key};
+use crate::cursors::Cursors;
+use crate::ledger::{Begun, DeadLetter, Entry, Obsolete, Settled, Status};
+use crate::report::{Event, Level};
+
+/// How long a small group waits for company. Long enough that pages arriving together share a request, short enough that nobody
+/// notices: a webhook's record must be stored within two seconds.
+const LINGER: Duration = Duration::from_millis(100);
+/// The most ids that one forget request takes.
+const FORGET_IDS: usize = 100;
+/// Obsolete events read from the ledger at a time.
+const FORGET_BATCH: u32 = 1000;
+
+/// One record of a group with what was decided about it.
+struct Draft {
+    record: Record,
+    stream: String,
+    scope: String,
+    digest: String,
+    generation: u64,
+    /// Frozen by an earlier attempt; `None` where the predecessors are still to be looked up.
+    frozen: Option<Vec<String>>,
+    known_before: bool,
+}
+
+#[derive(Default)]
+struct Group {
+    pages: Vec<Page>,
+    cursors: Vec<(String, Option<String>)>,
+    retract: Option<(String, Vec<String>, String)>,
+    flush: Option<oneshot::Sender<()>>,
+    records: usize,
+    bytes: usize,
+}
+
+impl Group {
+    /// Adds work; true when the group is complete and must be processed before anything else is added.
+    fn add(&mut self, work: Work) -> bool {
+        match work {
+            Work::Page(page) => {
+                self.records += page.records.len();
+                self.bytes += page.records.iter().map(|record| record.content.len()).sum::<usize>();
+                self.pages.push(page);
+                self.records >= MAX_ITEMS || self.bytes >= MAX_BYTES
+            }
+            Work::Cursor { key, value } => {
+                self.cursors.push((key, value));
+                false
+            }
+            Work::Retract {
+                stream,
+                source_ids,
+                reason,
+            } => {
+                self.retract = Some((stream, source_ids, reason));
+                true
+            }
+            Work::Flush(done) => {
+                self.flush = Some(done);
+                true
+            }
+        }
+    }
+}
+
+pub(super) struct Engine {
+    settings: WriterSettings,
+    origins: HashMap<String, BTreeMap<String, String>>,
+    scopes: HashMap<String, String>,
+    out: Option<BufWriter<File>>,
+    /// Dry runs write nothing to the ledger, so that a record listed twice is recognised here.
+    seen_in_dry_run: HashMap<String, String>,
+    said_that_old_versions_stay: bool,
+}
+
+impl Engine {
+    pub(super) fn new(settings: WriterSettings) -> Self {
+        Self {
+            settings,
+            origins: HashMap::new(),
+            scopes: HashMap::new(),
+            out: None,
+            seen_in_dry_run: HashMap::new(),
+            said_that_old_versions_stay: false,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut work: mpsc::UnboundedReceiver<Work>) -> Result<Cursors, WriterError> {
+        self.open_out()?;
+        self.origins = self.settings.store.origins(self.settings.lease.connection).await?;
+        // What an earlier run left to be forgotten: an outage, or a crash between writing and forgetting.
+        self.forget_obsolete().await?;
+        while let Some(first) = work.recv().await {
+            let group = collect(first, &mut work).await;
+            self.process(group).await?;
+        }
+        if let Some(out) = &mut self.out {
+            out.flush().map_err(|source| out_error(&self.settings, source))?;
+        }
+        Ok(self.settings.cursors)
+    }
+
+    fn open_out(&mut self) -> Result<(), WriterError> {
+        if let Some(path) = &self.settings.out {
+            let file = File::create(path).map_err(|source| out_error(&self.settings, source))?;
+            self.out = Some(BufWriter::new(file));
+        }
+        Ok(())
+    }
+
+    async fn process(&mut self, group: Group) -> Result<(), WriterError> {
+        let mut dead = Vec::new();
+        let mut part: Vec<(String, String, Record)> = Vec::new();
+        let mut members: HashMap<String, String> = HashMap::new();
+        for page in group.pages {
+            dead.extend(page.dead);
+            let scope = self.scope_of(&page.origin).await?;
+            for record in page.records {
+                let digest = record.digest();
+                match members.get(&record.source_id) {
+                    Some(same) if *same == digest => {
+                        self.settings.counters.update(|totals| totals.unchanged += 1);
+                        continue;
+                    }
+                    // The record changed while it was being read: the first version is settled before the second begins.
+                    Some(_) => {
+                        self.write(std::mem::take(&mut part)).await?;
+                        members.clear();
+                    }
+                    None => {}
+                }
+                members.insert(record.source_id.clone(), digest);
+                part.push((page.stream.clone(), scope.clone(), record));
+            }
+        }
+        self.write(part).await?;
+        self.bury(dead).await?;
+        if let Some((stream, source_ids, reason)) = group.retract {
+            self.retract(&stream, &source_ids, &reason).await?;
+        }
+        self.forget_obsolete().await?;
+        if !self.is_dry_run() {
+            self.settings.cursors.apply(group.cursors)?;
+        }
+        if let Some(done) = group.flush {
+            let _ = done.send(());
+        }
+        let totals = self.settings.counters.update(|totals| totals.clone());
+        self.settings.reporter.event(&Event::Written {
+            written: totals.written_by_type.values().sum(),
+            unchanged: totals.unchanged,
+        });
+        Ok(())
+    }
+
+    fn is_dry_run(&self) -> bool {
+        matches!(self.settings.target, Target::Nowhere)
+    }
+
+    async fn scope_of(&mut self, origin: &Origin) -> Result<String, WriterError> {
+        if let Some(scope) = self.scopes.get(&origin.id) {
+            return Ok(scope.clone());
+        }
+        let pinned = match self.origins.get(&origin.id) {
+            Some(pinned) => pinned.clone(),
+            None => {
+                if !self.is_dry_run() {
+                    self.settings.store.pin_origin(self.settings.lease, &origin.id, &origin.variables).await?;
+                }
+                self.origins.insert(origin.id.clone(), origin.variables.clone());
+                origin.variables.clone()
+            }
+        };
+        let mut variables = pinned;
+        variables.extend(self.settings.host_variables.clone());
+        let scope = self.settings.template.fill(&variables)?;
+        self.scopes.insert(origin.id.clone(), scope.clone());
+        Ok(scope)
+    }
+
+    async fn write(&mut self, part: Vec<(String, String, Record)>) -> Result<(), WriterError> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        let wanted: HashSet<&str> = part
+            .iter()
+            .flat_map(|(_, _, record)| std::iter::once(&record.source_id).chain(&record.preceded_by))
+            .map(String::as_str)
+            .collect();
+        let wanted: Vec<&str> = wanted.into_iter().collect();
+        let entries = self.settings.store.entries(self.settings.lease.connection, &wanted).await?;
+        let mut drafts = Vec::new();
+        for (stream, scope, record) in part {
+            drafts.extend(self.decide(stream, scope, record, &entries));
+        }
+        if self.is_dry_run() {
+            return self.describe(&drafts);
+        }
+        let nodes: Vec<(&str, &[String])> = drafts
+            .iter()
+            .map(|draft| (draft.record.source_id.as_str(), draft.record.preceded_by.as_slice()))
+            .collect();
+        let mut event_ids: HashMap<String, String> = entries
+            .into_iter()
+            .filter(|(_, entry)| entry.status != Status::Retracted)
+            .filter_map(|(id, entry)| Some((id, entry.event_id?)))
+            .collect();
+        for wave in waves(&nodes) {
+            let wave: Vec<&Draft> = wave.into_iter().map(|index| &drafts[index]).collect();
+            let written = send_wave(&mut self.settings, self.out.as_mut(), &wave, &event_ids).await?;
+            event_ids.extend(written);
+        }
+        Ok(())
+    }
+
+    /// New, changed, or nothing to do.
+    fn decide(&self, stream: String, scope: String, record: Record, entries: &HashMap<String, Entry>) -> Option<Draft> {
+        let digest = record.digest();
+        let entry = entries.get(&record.source_id);
+        let same = entry.filter(|entry| entry.digest == digest && entry.scope == scope);
+        let (generation, frozen) = match (same, entry) {
+            (Some(same), _) if same.status == Status::Live => {
+                self.settings.counters.update(|totals| totals.unchanged += 1);
+                return None;
+            }
+            (Some(same), _) if same.status == Status::Dead => {
+                self.settings.counters.update(|totals| totals.dead_lettered += 1);
+                return None;
+            }
+            // Begun, and no receipt: the same bytes under the same key.
+            (Some(same), _) if same.status == Status::Begun => (same.generation, Some(same.preceded_by.clone())),
+            (_, Some(older)) => (older.generation + 1, None),
+            (_, None) => (1, None),
+        };
+        Some(Draft {
+            stream,
+            scope,
+            digest,
+            generation,
+            frozen,
+            known_before: entry.is_some(),
+            record,
+        })
+    }
+
+    fn describe(&mut self, drafts: &[Draft]) -> Result<(), WriterError> {
+        for draft in drafts {
+            let id = &draft.record.source_id;
+            if self.seen_in_dry_run.insert(id.clone(), draft.digest.clone()).as_ref() == Some(&draft.digest) {
+                continue;
+            }
+            self.settings.counters.update(|totals| {
+                *totals.written_by_type.entry(draft.record.event_type.clone()).or_default() += 1;
+            });
+            self.settings.reporter.event(&Event::WouldWrite {
+                source_id: id.clone(),
+                change: if draft.known_before { "changed" } else { "new" },
+                scope: draft.scope.clone(),
+                title: draft.record.content.lines().next().unwrap_or_default().chars().take(120).collect(),
+            });
+            let preceded_by = draft.frozen.clone().unwrap_or_default();
+            for item in items_of(&self.settings, draft, &preceded_by) {
+                copy_out(self.out.as_mut(), &self.settings, &item)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn bury(&mut self, dead: Vec<DeadLetter>) -> Result<(), WriterError> {
+        if dead.is_empty() {
+            return Ok(());
+        }
+        if !self.is_dry_run() {
+            self.settings.store.settle(self.settings.lease, &[], &dead).await?;
+        }
+        for letter in &dead {
+            report_dead_letter(self.settings.reporter.as_ref(), &self.settings.counters, letter);
+        }
+        Ok(())
+    }
+
+    async fn retract(&mut self, stream: &str, source_ids: &[String], reason: &str) -> Result<(), WriterError> {
+        if self.is_dry_run() {
+            return Ok(());
+        }
+        let records = self.settings.store.retract(self.settings.lease, source_ids).await?;
+        if records > 0 {
+            self.settings.counters.update(|totals| totals.retracted += records);
+            self.say(Level::Info, format!("{stream}: forgetting {records} records ({})", super::printable(reason)));
+        }
+        Ok(())
+    }
+
+    fn say(&self, level: Level, message: String) {
+        self.settings.reporter.event(&Event::Log {
+            level,
+            message,
+            fields: BTreeMap::new(),
+        });
+    }
+
+    /// Forgets what has a successor or is gone. Replaced versions are forgotten only after the new one is acknowledged, so
+    /// that a record is never missing.
+    async fn forget_obsolete(&mut self) -> Result<(), WriterError> {
+        loop {
+            let Target::CortexDb { client, forgetting } = &self.settings.target else { return Ok(()) };
+            let (client, forgetting) = (client.clone(), *forgetting);
+            let connection = self.settings.lease.connection;
+            if forgetting == Forgetting::NotPermitted {
+                return self.old_versions_stay().await;
+            }
+            let batch = self.settings.store.obsolete(connection, FORGET_BATCH).await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            match forget(&client, forgetting, &batch).await {
+                Ok(()) => {
+                    let rows: Vec<i64> = batch.iter().map(|event| event.row).collect();
+                    if forgetting == Forgetting::Redact {
+                        self.settings.store.forgotten(self.settings.lease, &rows).await?;
+                        self.settings.counters.update(|totals| totals.superseded += rows.len() as u64);
+                    } else {
+                        self.settings.store.kept(self.settings.lease, &rows).await?;
+                        self.settings.counters.update(|totals| totals.superseded_pending += rows.len() as u64);
+                        self.say_once_that_old_versions_stay("the token may not redact (`forget.cascade.redact_events`): what was derived from old versions is forgotten, their text stays");
+                    }
+                }
+                Err(CortexError::Forbidden(words)) => {
+                    let lesser = match forgetting {
+                        Forgetting::Redact => Forgetting::DerivedOnly,
+                        _ => Forgetting::NotPermitted,
+                    };
+                    self.say(Level::Debug, format!("forgetting is not permitted: {words}"));
+                    self.settings.target = Target::CortexDb { client, forgetting: lesser };
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+
+    async fn old_versions_stay(&mut self) -> Result<(), WriterError> {
+        let count = self.settings.store.count_obsolete(self.settings.lease.connection).await?;
+        self.settings.counters.update(|totals| totals.superseded_pending = count);
+        if count > 0 {
+            self.say_once_that_old_versions_stay("the token may not forget (`forget.cascade.redact_events` or `forget.cascade.derived_only`): old versions stay beside the new ones until a token that may runs this connection");
+        }
+        Ok(())
+    }
+
+    fn say_once_that_old_versions_stay(&mut self, message: &str) {
+        if !std::mem::replace(&mut self.said_that_old_versions_stay, true) {
+            self.say(Level::Warn, message.to_owned());
+        }
+    }
+}
+
+async fn collect(first: Work, work: &mut mpsc::UnboundedReceiver<Work>) -> Group {
+    let mut group = Group::default();
+    let mut complete = group.add(first);
+    let until = Instant::now() + LINGER;
+    while !complete {
+        match tokio::time::timeout_at(until, work.recv()).await {
+            Ok(Some(next)) => complete = group.add(next),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    group
+}
+
+/// Writes one wave: freeze, send, settle. Returns the event ids that later waves may refer to.
+async fn send_wave(
+    settings: &mut WriterSettings,
+    mut out: Option<&mut BufWriter<File>>,
+    wave: &[&Draft],
+    event_ids: &HashMap<String, String>,
+) -> Result<Vec<(String, String)>, WriterError> {
+    let Target::CortexDb { client, .. } = &settings.target else { return Ok(Vec::new()) };
+    let client = client.clone();
+    let predecessors: Vec<Vec<String>> = wave
+        .iter()
+        .map(|draft| {
+            draft.frozen.clone().unwrap_or_else(|| {
+                draft
+                    .record
+                    .preceded_by
+                    .iter()
+                    .filter_map(|id| event_ids.get(id).cloned())
+                    .collect()
+            })
+        })
+        .collect();
+    let items: Vec<Vec<Item>> = wave.iter().zip(&predecessors).map(|(draft, before)| items_of(settings, draft, before)).collect();
+    let begun: Vec<Begun> = wave
+        .iter()
+        .zip(&predecessors)
+        .zip(&items)
+        .map(|((draft, preceded_by), items)| Begun {
+            source_id: draft.record.source_id.clone(),
+            event_type: draft.record.event_type.clone(),
+            stream: draft.stream.clone(),
+            root: draft.record.thread.as_ref().map(|thread| thread.root.clone()).unwrap_or_default(),
+            appends: appends(draft),
+            scope: draft.scope.clone(),
+            digest: draft.digest.clone(),
+            generation: draft.generation,
+            keys: items.iter().map(|item| item.key.clone()).collect(),
+            preceded_by: preceded_by.clone(),
+        })
+        .collect();
+    settings.store.begin(settings.lease, &begun).await?;
+    let counts: Vec<usize> = items.iter().map(Vec::len).collect();
+    let flat: Vec<Item> = items.into_iter().flatten().collect();
+    let fates = client.write(&flat).await?;
+    let mut settled = Vec::with_capacity(wave.len());
+    let mut dead = Vec::new();
+    let mut written = Vec::new();
+    let mut start = 0;
+    for (draft, count) in wave.iter().zip(counts) {
+        let fates = &fates[start..start + count];
+        let items = &flat[start..start + count];
+        start += count;
+        let mut ids = Vec::with_capacity(count);
+        let mut refusal = None;
+        for fate in fates {
+            match fate {
+                Fate::Stored(id) => ids.push(id.clone()),
+                Fate::Refused(words) => refusal = Some(words),
+            }
+        }
+        if let Some(words) = refusal {
+            ids.clear();
+            dead.push(DeadLetter {
+                source_id: draft.record.source_id.clone(),
+                stream: draft.stream.clone(),
+                reason: words.clone(),
+                payload: settings.redactor.apply(&items[0].json).into_owned(),
+            });
+        } else {
+            written.push((draft.record.source_id.clone(), ids[0].clone()));
+            settings.counters.update(|totals| {
+                *totals.written_by_type.entry(draft.record.event_type.clone()).or_default() += 1;
+            });
+            for item in items {
+                copy_out(out.as_deref_mut(), settings, item)?;
+            }
+        }
+        settled.push(Settled {
+            source_id: draft.record.source_id.clone(),
+            generation: draft.generation,
+            event_ids: ids,
+            appends: appends(draft),
+        });
+    }
+    settings.store.settle(settings.lease, &settled, &dead).await?;
+    for letter in &dead {
+        report_dead_letter(settings.reporter.as_ref(), &settings.counters, letter);
+    }
+    Ok(written)
+}
+
+fn appends(draft: &Draft) -> bool {
+    draft.record.modality == Modality::Observation
+}
+
+/// The envelopes of one version, one for each fragment.
+fn items_of(settings: &WriterSettings, draft: &Draft, preceded_by: &[String]) -> Vec<Item> {
+    let ranges = draft.record.fragment_ranges();
+    let fragments = ranges.len();
+    ranges
+        .into_iter()
+        .enumerate()
+        .map(|(fragment, range)| {
+            let key = idempotency_key(KeyParts {
+                source_instance: &settings.source_instance,
+                scope: &draft.scope,
+                source_id: &draft.record.source_id,
+                generation: draft.generation,
+                fragment,
+                digest: &draft.digest,
+            });
+            let json = envelope_json(
+                &draft.record,
+                Version {
+                    scope: &draft.scope,
+                    key: &key,
+                    digest: &draft.digest,
+                    generation: draft.generation,
+                    fragment,
+                    fragments,
+                    start: range.start,
+                    end: range.end,
+                    preceded_by,
+                    system: &settings.system,
+                    with_actor: settings.with_actor,
+                },
+            );
+            Item {
+                json,
+                key,
+                scope: draft.scope.clone(),
+            }
+        })
+        .collect()
+}
+
+async fn forget(client: &Client, forgetting: Forgetting, batch: &[Obsolete]) -> Result<(), CortexError> {
+    let mut by_scope: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for event in batch {
+        let id = match &event.event_id {
+            Some(id) => Some(id.clone()),
+            // Sent, and no receipt: the key tells whether it arrived.
+            None => {
+                client
+                    .status(&Item {
+                        json: String::new(),
+                        key: event.key.clone(),
+                        scope: event.scope.clone(),
+                    })
+                    .await?
+            }
+        };
+        by_scope.entry(&event.scope).or_default().extend(id);
+    }
+    let cascade = if forgetting == Forgetting::Redact { "redact_events" } else { "derived_only" };
+    for (scope, ids) in by_scope {
+        for ids in ids.chunks(FORGET_IDS) {
+            let body = serde_json::json!({
+                "scope": scope,
+                "selector": { "memory_ids": ids },
+                "cascade": cascade,
+                "audit_note": "replaced by a newer version, or gone from the source",
+            });
+            match client.call(Method::POST, "/v1/forget", Some(body.to_string())).await {
+                Ok(_) => {}
+                // Already gone.
+                Err(CortexError::Refused(refusal)) if refusal.status == 404 => {}
+                Err(CortexError::Refused(refusal)) => {
+                    return Err(CortexError::Standing(format!("old versions in `{scope}` could not be forgotten: {refusal}")));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn copy_out(out: Option<&mut BufWriter<File>>, settings: &WriterSettings, item: &Item) -> Result<(), WriterError> {
+    if let Some(out) = out {
+        writeln!(out, "{}", item.json).map_err(|source| out_error(settings, source))?;
+    }
+    Ok(())
+}
+
+fn out_error(settings: &WriterSettings, source: std::io::Error) -> WriterError {
+    WriterError::Out {
+        path: settings.out.clone().unwrap_or_default(),
+        source,
+    }
+}
+

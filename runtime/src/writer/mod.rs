@@ -1,0 +1,310 @@
+//! The writer: from a component's pages to acknowledged events, cursors behind them.
+//!
+//! A component hands over pages and cursors in one order; this module keeps it. Pages wait in a queue of bounded size (that is the
+//! back-pressure), a task takes them in groups, compares each record with the ledger, writes what is new in waves (so that a comment is sent
+//! when the event id of the one before it is known), and only then moves the cursors that were set behind them. Whatever goes wrong, a
+//! cursor is never durable ahead of a record that is not: the worst that a crash costs is reading a page again.
+//!
+//! * [`engine`]: the task, one group after the other.
+//! * [`waves`]: the order within a group.
+
+mod engine;
+mod waves;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::cortexdb::client::{Client, CortexError};
+use crate::cortexdb::envelope::{RawRecord, Record};
+use crate::cursors::{CursorError, Cursors};
+use crate::ledger::{DeadLetter, Lease, Status, Store, StoreError};
+use crate::redact::Redactor;
+use crate::report::{Counters, Event, Reporter};
+use crate::scope::{ScopeError, ScopeTemplate};
+
+/// Bytes of records that may wait in the queue, in KiB.
+const QUEUE_KIB: usize = 16 << 10;
+/// What a record costs beside its text: strings, labels, the envelope around it.
+const RECORD_OVERHEAD_BYTES: usize = 1024;
+
+/// Why the writer stopped. Everything not yet acknowledged is held behind its cursor.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    /// CortexDB.
+    #[error(transparent)]
+    Cortex(#[from] CortexError),
+    /// The ledger.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state file.
+    #[error(transparent)]
+    Cursors(#[from] CursorError),
+    /// The scope template has no value for this origin.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The file of `--out`.
+    #[error("cannot write {path}: {source}")]
+    Out {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// How replaced versions are forgotten, from best to least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgetting {
+    /// The text is blanked.
+    Redact,
+    /// What was derived from it is forgotten, the text stays.
+    DerivedOnly,
+    /// The token may do neither: both versions stay.
+    NotPermitted,
+}
+
+/// Where records go.
+pub enum Target {
+    /// Into CortexDB.
+    CortexDb {
+        /// Connected and identified.
+        client: Client,
+        /// What the token may do about old versions.
+        forgetting: Forgetting,
+    },
+    /// Nowhere: a dry run, which only says what would happen.
+    Nowhere,
+}
+
+/// What a writer needs for one run.
+pub struct WriterSettings {
+    /// Where records go.
+    pub target: Target,
+    /// The ledger.
+    pub store: Arc<dyn Store>,
+    /// The right to write to it; in a dry run only its connection is used.
+    pub lease: Lease,
+    /// The cursors, already read.
+    pub cursors: Cursors,
+    /// Names the source in keys: its canonical URL.
+    pub source_instance: String,
+    /// Name of the connector, for the label `source:<system>`.
+    pub system: String,
+    /// Where in CortexDB.
+    pub template: ScopeTemplate,
+    /// Values of `{source}`, `{actor}`, `{scope}`.
+    pub host_variables: BTreeMap<String, String>,
+    /// The token may name others as the actor.
+    pub with_actor: bool,
+    /// A copy of every envelope, one JSON object a line.
+    pub out: Option<PathBuf>,
+    /// Totals of the run.
+    pub counters: Arc<Counters>,
+    /// Progress of the run.
+    pub reporter: Arc<dyn Reporter>,
+    /// Removes secrets from what is kept.
+    pub redactor: Redactor,
+}
+
+/// A page of one origin, checked.
+pub(crate) struct Page {
+    pub(crate) stream: String,
+    pub(crate) origin: Origin,
+    pub(crate) records: Vec<Record>,
+    pub(crate) dead: Vec<DeadLetter>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Where records come from, with the values for the scope template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Stable id, `project/42`.
+    pub id: String,
+    /// `project_path`, ...
+    pub variables: BTreeMap<String, String>,
+}
+
+pub(crate) enum Work {
+    Page(Page),
+    Retract { stream: String, source_ids: Vec<String>, reason: String },
+    Cursor { key: String, value: Option<String> },
+    Flush(oneshot::Sender<()>),
+}
+
+/// The face of the writer towards the host imports. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::UnboundedSender<Work>,
+    room: Arc<Semaphore>,
+    store: Arc<dyn Store>,
+    connection: i64,
+    counters: Arc<Counters>,
+    redactor: Redactor,
+    /// What `state.get` sees: the durable cursors and those on their way.
+    cursors: Arc<Mutex<BTreeMap<String, String>>>,
+    failure: Arc<OnceLock<String>>,
+    stopped: CancellationToken,
+}
+
+/// The running writer; ends when every [`Writer`] is gone and the queue is empty.
+pub struct WriterTask {
+    task: tokio::task::JoinHandle<Result<Cursors, WriterError>>,
+}
+
+impl WriterTask {
+    /// Waits for the end and returns the cursors, or why the writer stopped.
+    pub async fn join(self) -> Result<Cursors, WriterError> {
+        match self.task.await {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}
+
+impl Writer {
+    /// Starts the writer's task. It cancels `stopped` when it fails, so that the component is told.
+    pub fn start(settings: WriterSettings, stopped: CancellationToken) -> (Self, WriterTask) {
+        let (queue, work) = mpsc::unbounded_channel();
+        let failure = Arc::new(OnceLock::new());
+        let writer = Self {
+            queue,
+            room: Arc::new(Semaphore::new(QUEUE_KIB)),
+            store: Arc::clone(&settings.store),
+            connection: settings.lease.connection,
+            counters: Arc::clone(&settings.counters),
+            redactor: settings.redactor.clone(),
+            cursors: Arc::new(Mutex::new(settings.cursors.all())),
+            failure: Arc::clone(&failure),
+            stopped: stopped.clone(),
+        };
+        let task = tokio::spawn(async move {
+            let result = engine::Engine::new(settings).run(work).await;
+            if let Err(error) = &result {
+                let _ = failure.set(error.to_string());
+                stopped.cancel();
+            }
+            result
+        });
+        (writer, WriterTask { task })
+    }
+
+    /// Takes a page; waits while the queue is full. The error is the reason why the writer stopped.
+    pub async fn write(&self, stream: String, origin: Origin, batch: Vec<RawRecord>) -> Result<(), String> {
+        let bytes: usize = batch.iter().map(|record| record.content.len() + RECORD_OVERHEAD_BYTES).sum();
+        let cost = u32::try_from((bytes >> 10).clamp(1, QUEUE_KIB)).unwrap_or(1);
+        let room = tokio::select! {
+            biased;
+            () = self.stopped.cancelled() => return Err(self.why()),
+            room = Arc::clone(&self.room).acquire_many_owned(cost) => room.map_err(|_| self.why())?,
+        };
+        let mut records = Vec::with_capacity(batch.len());
+        let mut dead = Vec::new();
+        for raw in batch {
+            let name = printable(&raw.source_id);
+            let words = raw.content.clone();
+            match Record::check(raw) {
+                Ok(record) => records.push(record),
+                Err(reason) => dead.push(DeadLetter {
+                    source_id: name,
+                    stream: stream.clone(),
+                    reason: self.redactor.apply(&reason).into_owned(),
+                    payload: self.redactor.apply(&words).into_owned(),
+                }),
+            }
+        }
+        self.send(Work::Page(Page {
+            stream,
+            origin,
+            records,
+            dead,
+            _room: room,
+        }))
+    }
+
+    /// Counts records that a policy leaves out.
+    pub fn skip(&self, policy: &str, count: u64) {
+        let policy: String = printable(policy).chars().take(64).collect();
+        self.counters.update(|totals| *totals.skipped.entry(policy).or_default() += count);
+    }
+
+    /// Forgets records, after everything that was written before.
+    pub fn retract(&self, stream: String, source_ids: Vec<String>, reason: String) -> Result<(), String> {
+        self.send(Work::Retract {
+            stream,
+            source_ids,
+            reason,
+        })
+    }
+
+    /// Moves a cursor, behind everything that was written before.
+    pub fn set_cursor(&self, key: String, value: Option<String>) {
+        {
+            let mut cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
+            match &value {
+                Some(value) => cursors.insert(key.clone(), value.clone()),
+                None => cursors.remove(&key),
+            };
+        }
+        let _ = self.send(Work::Cursor { key, value });
+    }
+
+    /// The value last set in this or an earlier run.
+    #[must_use]
+    pub fn cursor(&self, key: &str) -> Option<String> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// All cursors whose key starts with `prefix`.
+    #[must_use]
+    pub fn cursors(&self, prefix: &str) -> Vec<(String, String)> {
+        self.cursors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Which of these records are written and not retracted. What the ledger cannot tell counts as unknown.
+    pub async fn known(&self, source_ids: &[String]) -> Vec<bool> {
+        let wanted: Vec<&str> = source_ids.iter().map(String::as_str).collect();
+        let entries = self.store.entries(self.connection, &wanted).await.unwrap_or_default();
+        source_ids
+            .iter()
+            .map(|id| entries.get(id).is_some_and(|entry| entry.status != Status::Retracted && entry.event_id.is_some()))
+            .collect()
+    }
+
+    /// Waits until everything handed over so far has its fate and its cursors are saved.
+    pub async fn flush(&self) -> Result<(), String> {
+        let (done, wait) = oneshot::channel();
+        self.send(Work::Flush(done))?;
+        wait.await.map_err(|_| self.why())
+    }
+
+    fn send(&self, work: Work) -> Result<(), String> {
+        self.queue.send(work).map_err(|_| self.why())
+    }
+
+    fn why(&self) -> String {
+        self.failure.get().cloned().unwrap_or_else(|| "the run is being stopped".to_owned())
+    }
+}
+
+/// Ids and names from a component end in terminals and files: control characters are escaped, length is bounded.
+fn printable(text: &str) -> String {
+    text.chars().take(512).collect::<String>().escape_debug().to_string()
+}
+
+pub(crate) fn report_dead_letter(reporter: &dyn Reporter, counters: &Counters, letter: &DeadLetter) {
+    counters.update(|totals| totals.dead_lettered += 1);
+    reporter.event(&Event::DeadLetter {
+        source_id: letter.source_id.clone(),
+        reason: letter.reason.clone(),
+    });
+}
