@@ -1,0 +1,57 @@
+# Everything a person types. `make` alone lists the targets.
+#
+# One cargo profile (release) serves building, testing and shipping the host: wasmtime's compiler is unusably slow without
+# optimisation, and a second profile would double the cold build.
+
+CARGO        ?= cargo
+TARGET       := wasm32-unknown-unknown
+TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
+DIST         := dist
+CORPUS       ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check corpus wasm-target runtime component simulators clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: runtime component ## Build dist/runtime and dist/gitlab.wasm
+
+demo: build simulators ## Show it: two simulated servers, a first run, changes, a second run
+	@sh examples/demo.sh
+
+test: build simulators ## Run every test
+	$(CARGO) test --locked --release --workspace
+
+check: ## Formatting and lints, warnings as errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
+
+corpus: build ## Map recorded GitLab traffic with the built component: make corpus CORPUS=folder
+	@test -n "$(CORPUS)" || { echo "name the folder of recorded traffic: make corpus CORPUS=../shared/data/gitlab" >&2; exit 2; }
+	$(CARGO) build --locked --release --package connector-tests --bin corpus
+	$(TARGET_DIR)/release/corpus --runtime $(DIST)/runtime --component $(DIST)/gitlab.wasm "$(CORPUS)"
+
+wasm-target:
+	@libdir="$$(rustc --print target-libdir --target $(TARGET))"; test -d "$$libdir" || rustup target add $(TARGET) || { \
+	  echo "The Rust target $(TARGET) is missing and rustup could not add it." >&2; \
+	  echo "With rustup and a network: rustup target add $(TARGET)" >&2; \
+	  echo "Without: install the standard library of that target from your distribution (Debian: libstd-rust-dev-wasm32)." >&2; \
+	  exit 1; }
+
+runtime:
+	$(CARGO) build --locked --release --package connector-runtime --bin runtime
+	@mkdir -p $(DIST)
+	@install -m 755 $(TARGET_DIR)/release/runtime $(DIST)/runtime
+
+component: wasm-target
+	$(CARGO) build --locked --package gitlab-component --lib --profile component --target $(TARGET)
+	@mkdir -p $(DIST)
+	@install -m 644 $(TARGET_DIR)/$(TARGET)/component/gitlab_component.wasm $(DIST)/gitlab.wasm
+
+simulators:
+	$(CARGO) build --locked --release --package connector-tests --bin gitlab-sim --bin cortex-sim
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+	rm -rf $(DIST)
