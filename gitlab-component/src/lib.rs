@@ -1,1 +1,128 @@
-mod b { wit_bindgen::generate!({ path: "../wit", world: "connector", ownership: Borrowing { duplicate_if_necessary: true } }); }
+//! The GitLab connector.
+//!
+//! Reads merge requests, issues, their comments, commits, pipelines and releases of GitLab projects over REST, and says what
+//! each means to CortexDB. It runs as a WebAssembly component, `gitlab.wasm`, that can reach nothing but the interfaces in
+//! `wit/`; compiled natively it is an ordinary library that is tested against a [`host::Host`] made of Rust.
+//!
+//! | module | concern |
+//! |---|---|
+//! | `settings` | what the user may choose |
+//! | `selection` | from names to projects |
+//! | `streams` | what is read of a project, and where each stream continues |
+//! | `walk` | reading lists that change while they are read |
+//! | `client` | requests, and what an answer means |
+//! | `gitlab` | GitLab's objects, read tolerantly |
+//! | `mapping` | what a record means; pure |
+//! | `time` | points in time |
+//! | `check` | can it work? |
+//! | `executor` | `async` Rust on the host's completion queue |
+//! | [`host`] | what is needed from the outside |
+//! | `face` | the generated bindings; wasm only |
+
+mod check;
+mod client;
+mod executor;
+#[cfg(target_arch = "wasm32")]
+mod face;
+mod gitlab;
+pub mod host;
+mod mapping;
+#[cfg(test)]
+mod scenarios;
+mod selection;
+mod settings;
+mod streams;
+#[cfg(test)]
+mod testing;
+mod time;
+mod walk;
+
+use std::cell::RefCell;
+
+use futures_util::future::FutureExt;
+
+use client::Client;
+use executor::Queue;
+use host::{Failure, Finding, Host, RunContext};
+pub use settings::SCHEMA as SETTINGS_SCHEMA;
+use settings::Settings;
+use streams::Session;
+use walk::Stamp;
+
+/// Projects that are read at the same time. More would not be faster, because requests are what is scarce, but would keep
+/// more pages in memory.
+const CONCURRENT_PROJECTS: usize = 8;
+
+/// The kinds of record that this connector writes.
+pub const EVENT_TYPES: &[&str] = &settings::EVENT_TYPES;
+
+/// Reads what is new since the cursors, writes it and moves the cursors.
+///
+/// # Errors
+/// See [`Failure`]. When streams failed, everything else was read nevertheless.
+pub fn sync(host: &dyn Host, context: &RunContext) -> Result<(), Failure> {
+    let settings = Settings::parse(&context.settings).map_err(Failure::Configuration)?;
+    let now = now(context)?;
+    let since = context
+        .since
+        .as_deref()
+        .map(|since| {
+            time::Moment::parse(since).map(Stamp::from).ok_or_else(|| {
+                Failure::Configuration(format!(
+                    "`since` is {since}, which is not a time like 2026-11-22T10:00:00Z."
+                ))
+            })
+        })
+        .transpose()?;
+    let queue = Queue::default();
+    let client = Client::new(host, &queue);
+    executor::block_on(&queue, || host.next(), async {
+        let projects = selection::resolve(&client, &settings).await?;
+        let session = Session {
+            client: &client,
+            settings: &settings,
+            now: &now,
+            since: since.as_ref(),
+            failed: RefCell::default(),
+        };
+        let readings = projects
+            .iter()
+            .map(|project| streams::read_project(&session, project).boxed_local());
+        executor::side_by_side(CONCURRENT_PROJECTS, readings.collect())
+            .await
+            .map_err(selection::failure)?;
+        match session.failed.into_inner() {
+            failed if failed.is_empty() => Ok(()),
+            failed => Err(Failure::Unavailable(format!(
+                "{} of the streams could not be read to the end; their cursors are held, a later run goes on there: {}",
+                failed.len(),
+                failed.join("; ")
+            ))),
+        }
+    })
+}
+
+/// Is GitLab reachable, what can the token see, which features are off?
+///
+/// # Errors
+/// Only when the question cannot be asked at all. A bad token is a finding.
+pub fn check(host: &dyn Host, context: &RunContext) -> Result<Vec<Finding>, Failure> {
+    let settings = Settings::parse(&context.settings).map_err(Failure::Configuration)?;
+    let now = now(context)?;
+    let queue = Queue::default();
+    let client = Client::new(host, &queue);
+    executor::block_on(
+        &queue,
+        || host.next(),
+        check::run(&client, &settings, now.moment),
+    )
+}
+
+fn now(context: &RunContext) -> Result<Stamp, Failure> {
+    Stamp::parse(&context.now).ok_or_else(|| {
+        Failure::Internal(format!(
+            "the host's clock says {}, which is not a time",
+            context.now
+        ))
+    })
+}

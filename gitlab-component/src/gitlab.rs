@@ -1,0 +1,471 @@
+//! GitLab's API objects, as far as they are used.
+//!
+//! The API has changed for ten years and instances of every age are about: fields are missing, null, a string where there
+//! was a number, an object where there was a string. A page must not be lost because one field of one row has another
+//! shape. So every field is optional, and one of an unexpected type counts as absent.
+
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{
+    DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+    value::MapAccessDeserializer,
+};
+
+/// A field that takes what it can use and lets the rest pass.
+pub(crate) trait Loose: Default {
+    fn text(_text: String) -> Self {
+        Self::default()
+    }
+
+    fn unsigned(_number: u64) -> Self {
+        Self::default()
+    }
+
+    fn float(_number: f64) -> Self {
+        Self::default()
+    }
+
+    fn boolean(_flag: bool) -> Self {
+        Self::default()
+    }
+
+    fn object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self::default())
+    }
+
+    fn array<'de, A: SeqAccess<'de>>(mut array: A) -> Result<Self, A::Error> {
+        while array.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::default())
+    }
+}
+
+impl Loose for Option<String> {
+    fn text(text: String) -> Self {
+        Some(text)
+    }
+
+    fn unsigned(number: u64) -> Self {
+        Some(number.to_string())
+    }
+
+    fn float(number: f64) -> Self {
+        Some(number.to_string())
+    }
+}
+
+impl Loose for Option<u64> {
+    fn text(text: String) -> Self {
+        text.parse().ok()
+    }
+
+    fn unsigned(number: u64) -> Self {
+        Some(number)
+    }
+}
+
+impl Loose for Option<f64> {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "durations are far below 2^52 seconds"
+    )]
+    fn unsigned(number: u64) -> Self {
+        Some(number as f64)
+    }
+
+    fn float(number: f64) -> Self {
+        Some(number)
+    }
+}
+
+impl Loose for Option<bool> {
+    fn boolean(flag: bool) -> Self {
+        Some(flag)
+    }
+}
+
+impl<T: DeserializeOwned> Loose for Option<Box<T>> {
+    fn object<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(|object| Some(Box::new(object)))
+    }
+}
+
+impl<T: Loose> Loose for Vec<T> {
+    fn array<'de, A: SeqAccess<'de>>(mut array: A) -> Result<Self, A::Error> {
+        let mut items = Self::new();
+        while let Some(Element(item)) = array.next_element()? {
+            items.push(item);
+        }
+        Ok(items)
+    }
+}
+
+struct Element<T>(T);
+
+impl<'de, T: Loose> Deserialize<'de> for Element<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        loose(deserializer).map(Element)
+    }
+}
+
+struct LooseVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Loose> Visitor<'de> for LooseVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("anything")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<T, E> {
+        Ok(T::text(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<T, E> {
+        Ok(T::text(text))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<T, E> {
+        Ok(T::unsigned(number))
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "no field that is used is negative"
+    )]
+    fn visit_i64<E>(self, number: i64) -> Result<T, E> {
+        Ok(T::float(number as f64))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<T, E> {
+        Ok(T::float(number))
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<T, E> {
+        Ok(T::boolean(flag))
+    }
+
+    fn visit_unit<E>(self) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::object(map)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, array: A) -> Result<T, A::Error> {
+        T::array(array)
+    }
+}
+
+fn loose<'de, D: Deserializer<'de>, T: Loose>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_any(LooseVisitor(PhantomData))
+}
+
+/// Defines an object of the API: every field is optional and [`Loose`], unknown ones are ignored.
+macro_rules! api_object {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Default, Clone, PartialEq, Deserialize)]
+        #[serde(default)]
+        pub(crate) struct $name {
+            $($(#[$field_meta])* #[serde(deserialize_with = "loose")] pub(crate) $field: $type,)*
+        }
+    )*};
+}
+
+api_object! {
+    /// `GET /projects/:id`, and the rows of project lists.
+    Project {
+        id: Option<u64>,
+        path_with_namespace: Option<String>,
+        default_branch: Option<String>,
+        empty_repo: Option<bool>,
+        namespace: Option<Box<Namespace>>,
+    }
+
+    /// The group or user that a project belongs to.
+    Namespace {
+        full_path: Option<String>,
+    }
+
+    /// `GET /groups/:id`.
+    Group {
+        id: Option<u64>,
+        full_path: Option<String>,
+    }
+
+    /// Whoever did something. All of it may be missing: users are deleted.
+    User {
+        id: Option<u64>,
+        username: Option<String>,
+    }
+
+    /// A milestone, as far as records mention it.
+    Milestone {
+        title: Option<String>,
+    }
+
+    /// `GET /projects/:id/merge_requests`.
+    MergeRequest {
+        id: Option<u64>,
+        iid: Option<u64>,
+        title: Option<String>,
+        description: Option<String>,
+        state: Option<String>,
+        draft: Option<bool>,
+        /// What `draft` was called before GitLab 13.2.
+        work_in_progress: Option<bool>,
+        created_at: Option<String>,
+        updated_at: Option<String>,
+        source_branch: Option<String>,
+        target_branch: Option<String>,
+        author: Option<Box<User>>,
+        /// The only assignee, before there could be several.
+        assignee: Option<Box<User>>,
+        assignees: Vec<Option<Box<User>>>,
+        reviewers: Vec<Option<Box<User>>>,
+        labels: Vec<Label>,
+        milestone: Option<Box<Milestone>>,
+        user_notes_count: Option<u64>,
+    }
+
+    /// `GET /projects/:id/issues`.
+    Issue {
+        id: Option<u64>,
+        iid: Option<u64>,
+        title: Option<String>,
+        description: Option<String>,
+        state: Option<String>,
+        issue_type: Option<String>,
+        /// The same in capitals.
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        created_at: Option<String>,
+        updated_at: Option<String>,
+        author: Option<Box<User>>,
+        assignee: Option<Box<User>>,
+        assignees: Vec<Option<Box<User>>>,
+        labels: Vec<Label>,
+        milestone: Option<Box<Milestone>>,
+        user_notes_count: Option<u64>,
+        confidential: Option<bool>,
+        /// Instance-wide id of the issue that it became.
+        moved_to_id: Option<u64>,
+        weight: Option<u64>,
+    }
+
+    /// `GET …/discussions`: a thread, or one comment that stands alone.
+    Discussion {
+        id: Option<String>,
+        notes: Vec<Option<Box<Note>>>,
+    }
+
+    /// One comment.
+    Note {
+        id: Option<u64>,
+        /// `DiffNote`, `DiscussionNote`, or nothing for a plain comment.
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        body: Option<String>,
+        author: Option<Box<User>>,
+        created_at: Option<String>,
+        system: Option<bool>,
+        internal: Option<bool>,
+        /// What `internal` was called before GitLab 15.
+        confidential: Option<bool>,
+        resolvable: Option<bool>,
+        resolved: Option<bool>,
+        position: Option<Box<Position>>,
+    }
+
+    /// Where in a diff a comment stands.
+    Position {
+        new_path: Option<String>,
+        old_path: Option<String>,
+        new_line: Option<u64>,
+        old_line: Option<u64>,
+    }
+
+    /// `GET /projects/:id/repository/commits`.
+    Commit {
+        id: Option<String>,
+        title: Option<String>,
+        message: Option<String>,
+        author_name: Option<String>,
+        committer_name: Option<String>,
+        authored_date: Option<String>,
+        committed_date: Option<String>,
+        created_at: Option<String>,
+    }
+
+    /// `GET /projects/:id/pipelines` (without what only the detail has) and `GET /projects/:id/pipelines/:id`.
+    Pipeline {
+        id: Option<u64>,
+        iid: Option<u64>,
+        name: Option<String>,
+        status: Option<String>,
+        #[serde(rename = "ref")]
+        reference: Option<String>,
+        sha: Option<String>,
+        source: Option<String>,
+        created_at: Option<String>,
+        updated_at: Option<String>,
+        finished_at: Option<String>,
+        duration: Option<f64>,
+        queued_duration: Option<f64>,
+        coverage: Option<String>,
+        user: Option<Box<User>>,
+    }
+
+    /// `GET /projects/:id/releases`. It has no numeric id and no `updated_at`.
+    Release {
+        tag_name: Option<String>,
+        name: Option<String>,
+        description: Option<String>,
+        created_at: Option<String>,
+        released_at: Option<String>,
+        author: Option<Box<User>>,
+        commit: Option<Box<Commit>>,
+        milestones: Vec<Option<Box<Milestone>>>,
+    }
+
+    /// `GET /personal_access_tokens/self`.
+    Token {
+        name: Option<String>,
+        revoked: Option<bool>,
+        active: Option<bool>,
+        scopes: Vec<Option<String>>,
+        /// A date without a time.
+        expires_at: Option<String>,
+    }
+
+    /// `GET /metadata`, `GET /version`.
+    Metadata {
+        version: Option<String>,
+    }
+}
+
+/// A label of an issue or merge request: its title, whether it came as text or (`with_labels_details`) as an object.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Label(pub(crate) Option<String>);
+
+api_object! {
+    LabelDetails {
+        name: Option<String>,
+        title: Option<String>,
+    }
+}
+
+impl Loose for Label {
+    fn text(text: String) -> Self {
+        Self(Some(text))
+    }
+
+    fn object<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
+        let details = LabelDetails::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Self(details.name.or(details.title)))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_field_of_another_type_counts_as_absent_and_does_not_cost_the_page() {
+        let rows: Vec<MergeRequest> = serde_json::from_value(json!([
+            {"iid": "17", "title": ["no", "text"], "draft": "yes", "author": 5, "labels": "bug", "milestone": [1],
+             "assignees": [null, {"id": 3, "username": "ada"}, 4], "updated_at": {"at": 1}, "user_notes_count": -1},
+        ]))
+        .expect("the page is read");
+        let row = &rows[0];
+        assert_eq!(row.iid, Some(17));
+        assert_eq!(
+            (&row.title, row.draft, &row.author, &row.updated_at),
+            (&None, None, &None, &None)
+        );
+        assert_eq!(row.assignees.iter().flatten().count(), 1);
+        assert_eq!(row.user_notes_count, None);
+    }
+
+    #[test]
+    fn labels_come_as_text_or_as_objects() {
+        let issue: Issue =
+            serde_json::from_value(json!({"labels": ["bug", {"id": 1, "name": "a,b"}, 7, null]}))
+                .expect("read");
+        let titles: Vec<_> = issue
+            .labels
+            .into_iter()
+            .filter_map(|label| label.0)
+            .collect();
+        assert_eq!(titles, ["bug", "a,b"]);
+    }
+
+    #[test]
+    fn ids_beyond_32_bits_are_kept() {
+        let note: Note = serde_json::from_str(r#"{"id": 9007199254740993}"#).expect("read");
+        assert_eq!(note.id, Some(9_007_199_254_740_993));
+    }
+
+    /// Any JSON value, a few levels deep, with the field names of the API among its keys.
+    pub(crate) fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,20}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 40, 8, |inner| {
+            let key = prop_oneof![
+                prop::sample::select(vec![
+                    "id",
+                    "iid",
+                    "title",
+                    "labels",
+                    "author",
+                    "notes",
+                    "position",
+                    "username",
+                    "updated_at",
+                    "created_at",
+                    "name",
+                    "tag_name",
+                    "milestone",
+                    "status",
+                    "ref",
+                    "body",
+                    "type",
+                ])
+                .prop_map(str::to_owned),
+                "[a-z_]{1,12}",
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::hash_map(key, inner, 0..8)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_json_object_can_be_read_as_every_kind_of_record(value in any_json()) {
+            if value.is_object() {
+                prop_assert!(serde_json::from_value::<MergeRequest>(value.clone()).is_ok());
+                prop_assert!(serde_json::from_value::<Issue>(value.clone()).is_ok());
+                prop_assert!(serde_json::from_value::<Discussion>(value.clone()).is_ok());
+                prop_assert!(serde_json::from_value::<Commit>(value.clone()).is_ok());
+                prop_assert!(serde_json::from_value::<Pipeline>(value.clone()).is_ok());
+                prop_assert!(serde_json::from_value::<Release>(value.clone()).is_ok());
+                prop_assert!(serde_json::from_value::<Project>(value).is_ok());
+            }
+        }
+    }
+}

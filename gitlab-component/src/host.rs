@@ -1,0 +1,243 @@
+//! What the connector needs from the outside, as one trait.
+//!
+//! The generated bindings exist only on wasm and can only be called there. Everything above them is written against [`Host`]
+//! instead, so that the whole connector compiles natively and is tested against a host made of ordinary Rust; the module
+//! `face` is the one place that translates between the two. The types mirror `wit/`, which documents them.
+
+/// Names one request of this run. Never used twice.
+pub type Ticket = u64;
+
+/// What finally became of a request.
+pub type Outcome = Result<Response, HttpError>;
+
+/// What to do when the source takes too long to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// Try again until the run's patience ends.
+    Retry,
+    /// Report it, so that less can be asked for.
+    Report,
+}
+
+/// A `GET` whose answer must be JSON: the only kind of request that this connector makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Absolute and percent-encoded.
+    pub path: String,
+    /// Not encoded.
+    pub query: Vec<(String, String)>,
+    /// What to do when the answer takes too long.
+    pub on_timeout: OnTimeout,
+    /// Milliseconds to wait before the first attempt.
+    pub delay_ms: u32,
+}
+
+/// An answer of the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body as text.
+    pub body: String,
+}
+
+impl Response {
+    /// The value of a header, by its lower-case name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpError {
+    /// Not allowed or malformed: a bug of this connector.
+    Denied(String),
+    /// Only with [`OnTimeout::Report`].
+    TimedOut(String),
+    /// The body is over this many bytes.
+    TooLarge(u64),
+    /// No usable answer within the run's patience.
+    Unavailable(String),
+    /// The run is being stopped.
+    Interrupted,
+}
+
+/// Why records were not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteError {
+    /// The call breaks a rule of the interface: a bug of this connector.
+    Invalid(String),
+    /// The run is stopping.
+    Stopped(String),
+}
+
+/// How CortexDB should treat an experience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modality {
+    /// A text with a current version.
+    Document,
+    /// One turn of a conversation.
+    Conversation,
+    /// Something that happened at a moment.
+    Observation,
+}
+
+/// The project that records come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Stable id (`project/42`).
+    pub id: String,
+    /// Values for the placeholders of the scope template.
+    pub variables: Vec<(&'static str, String)>,
+}
+
+/// The conversation that an experience is a turn of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// Source id of the record that opened it.
+    pub root: String,
+    /// Place in the thread.
+    pub turn: u32,
+}
+
+/// One record of the source, as it is to be remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Experience {
+    /// Stable identity (`gl:issue:42/7`).
+    pub source_id: String,
+    /// Kind of record.
+    pub event_type: &'static str,
+    /// How CortexDB should treat it.
+    pub modality: Modality,
+    /// The whole text.
+    pub content: String,
+    /// When it happened.
+    pub observed_at: String,
+    /// When GitLab first stored it, where different.
+    pub recorded_at: Option<String>,
+    /// Who did it (`user:17`).
+    pub author: Option<String>,
+    /// Searchable marks.
+    pub labels: Vec<String>,
+    /// Facts about the record.
+    pub attributes: Vec<(&'static str, String)>,
+    /// Source ids of what came directly before.
+    pub preceded_by: Vec<String>,
+    /// The conversation it belongs to.
+    pub thread: Option<Thread>,
+}
+
+/// How loud a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For those who debug the connector.
+    Debug,
+    /// For those who run it.
+    Info,
+    /// Something that a person should look at.
+    Warn,
+    /// Something broke.
+    Error,
+}
+
+/// What a stream is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamState {
+    /// Being read.
+    Reading,
+    /// Read to its end in this run.
+    Complete,
+    /// Not offered here, with GitLab's words.
+    Off(String),
+    /// Ended early, its cursor is held; the reason.
+    Failed(String),
+}
+
+/// What a run is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunContext {
+    /// JSON object that fits the settings schema.
+    pub settings: String,
+    /// The host's clock when the run began, RFC 3339.
+    pub now: String,
+    /// Read again from here, RFC 3339.
+    pub since: Option<String>,
+}
+
+/// Why a run could not be completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The user named something that cannot work. Nothing was written.
+    Configuration(String),
+    /// GitLab refuses the credentials, or they allow too little.
+    Standing(String),
+    /// GitLab could not be read to the end in time.
+    Unavailable(String),
+    /// The host asked to stop.
+    Interrupted,
+    /// GitLab broke its contract, or this connector has a bug.
+    Internal(String),
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Worth knowing.
+    Notice,
+    /// A run would fail.
+    Problem,
+}
+
+/// One thing that `check` looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about.
+    pub subject: String,
+    /// What was found.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+/// The imports of the connector.
+pub trait Host {
+    /// Starts a request and returns at once.
+    fn submit(&self, request: &Request) -> Ticket;
+    /// Waits for the next finished request; `None` when nothing is in flight.
+    fn next(&self) -> Option<(Ticket, Outcome)>;
+    /// The cursor of a stream.
+    fn state(&self, key: &str) -> Option<String>;
+    /// Moves a cursor; it becomes durable behind everything written before.
+    fn set_state(&self, key: &str, value: &str);
+    /// Hands over records.
+    ///
+    /// # Errors
+    /// When the run is stopping, or the call is malformed.
+    fn write(&self, stream: &str, origin: &Origin, batch: &[Experience]) -> Result<(), WriteError>;
+    /// Counts records that a stated policy leaves out.
+    fn skip(&self, stream: &str, policy: &str, count: u64);
+    /// Forgets what was written for these source ids.
+    ///
+    /// # Errors
+    /// When the run is stopping, or the call is malformed.
+    fn retract(&self, stream: &str, source_ids: &[String], reason: &str) -> Result<(), WriteError>;
+    /// For each id, whether some version of it is written.
+    fn known(&self, source_ids: &[String]) -> Vec<bool>;
+    /// One line for those who run the connector.
+    fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]);
+    /// How many records of a stream have been read.
+    fn progress(&self, stream: &str, done: u64, total: Option<u64>);
+    /// What a stream is doing.
+    fn stream_status(&self, stream: &str, state: &StreamState);
+}

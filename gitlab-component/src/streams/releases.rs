@@ -1,0 +1,57 @@
+//! Releases. They have no id and no visible time of change, but the list can be filtered by it.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::{End, Stream};
+use crate::client::{Fault, Listing};
+use crate::gitlab::Release;
+use crate::time::Moment;
+use crate::walk::{self, Stamp, is_ahead};
+
+/// Reads what changed since the cursor.
+pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
+    let position = stream
+        .cursor()
+        .and_then(|cursor| stream.cursor_time(&cursor, "updated_after"));
+    let position = stream.start(position);
+    let mut started = list(stream, position.as_ref()).await?;
+    if is_ahead(position.as_ref(), started) {
+        stream.start_again("it lies in the future");
+        started = list(stream, None).await?;
+    }
+    stream.set_cursor(&json!({ "updated_after": stream.horizon(started).text }));
+    Ok(End::Complete)
+}
+
+/// Writes the releases that were changed after a time; answers GitLab's clock at the first answer.
+async fn list(stream: &Stream<'_>, after: Option<&Stamp>) -> Result<Option<Moment>, Fault> {
+    let mut listing = Listing::new(
+        stream.path("releases"),
+        &[("order_by", "created_at"), ("sort", "asc")],
+    );
+    if let Some(after) = after {
+        listing = listing.with("updated_after", &after.text);
+    }
+    let mut seen = BTreeSet::new();
+    walk::listing(stream.client(), &listing, &mut |rows: Vec<Release>| {
+        let mapper = stream.mapper();
+        let mut experiences = Vec::with_capacity(rows.len());
+        let mut untagged = 0;
+        for row in &rows {
+            match mapper.release(row) {
+                Some(experience) if seen.insert(experience.source_id.clone()) => {
+                    experiences.push(experience);
+                }
+                Some(_) => {}
+                None => untagged += 1,
+            }
+        }
+        stream.write(&experiences)?;
+        stream.skip("without-id", untagged);
+        stream.progress(rows.len(), None);
+        Ok(())
+    })
+    .await
+}

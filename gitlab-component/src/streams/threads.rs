@@ -1,0 +1,359 @@
+//! Merge requests and issues, with the discussions below them.
+//!
+//! Both are walked by `updated_at`. A comment touches its parent, so the discussions of every parent that the walk meets are
+//! read in full: GitLab has no list of changed comments. Parents are written before their comments, because a comment refers
+//! to what it answers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
+use futures_util::future::FutureExt;
+use serde_json::{Map, Value, json};
+
+use super::{End, Stream, child_fault};
+use crate::client::{Fault, Listing, Sizing, Slice};
+use crate::executor::side_by_side;
+use crate::gitlab::{Discussion, Issue, MergeRequest};
+use crate::host::{Experience, Level};
+use crate::mapping::{self, Mapper, Parent};
+use crate::settings::Settings;
+use crate::walk::{Row, Stamp, TimeWalk};
+
+/// Parents whose discussions are read at the same time, within the limit for the whole run.
+const CONCURRENT_DISCUSSIONS: usize = 16;
+
+/// Comments that are collected before they are handed over.
+const NOTES_AT_ONCE: usize = 250;
+
+/// How often the discussions of one parent are read again when their number changes meanwhile.
+const DISCUSSION_PASSES: u8 = 3;
+
+/// A record that people comment on.
+pub(crate) trait Commented: Row {
+    /// Name of the list in the API, and of the stream.
+    const LIST: &'static str;
+    const EVENT_TYPE: &'static str;
+    /// Filters of the list besides time and order.
+    const QUERY: &'static [(&'static str, &'static str)];
+
+    fn iid(&self) -> Option<u64>;
+    fn confidential(&self) -> bool;
+    /// `None` where GitLab does not say.
+    fn comments(&self) -> Option<u64>;
+    fn map(&self, mapper: Mapper<'_>) -> Option<Experience>;
+    /// Whether these settings want the records themselves, not only their comments.
+    fn wanted(settings: &Settings) -> bool;
+}
+
+impl Row for MergeRequest {
+    fn id(&self) -> Option<u64> {
+        self.id.or(self.iid)
+    }
+
+    fn updated_at(&self) -> Option<&str> {
+        self.updated_at.as_deref()
+    }
+}
+
+impl Commented for MergeRequest {
+    const LIST: &'static str = "merge_requests";
+    const EVENT_TYPE: &'static str = "merge_request";
+    // Label details are not wanted for themselves: they keep GitLab from answering out of a cache that is up to eight hours old
+    // and has an old number of comments.
+    const QUERY: &'static [(&'static str, &'static str)] = &[
+        ("scope", "all"),
+        ("state", "all"),
+        ("with_labels_details", "true"),
+    ];
+
+    fn iid(&self) -> Option<u64> {
+        self.iid
+    }
+
+    fn confidential(&self) -> bool {
+        false
+    }
+
+    fn comments(&self) -> Option<u64> {
+        self.user_notes_count
+    }
+
+    fn map(&self, mapper: Mapper<'_>) -> Option<Experience> {
+        mapper.merge_request(self)
+    }
+
+    fn wanted(settings: &Settings) -> bool {
+        settings.events.merge_request
+    }
+}
+
+impl Row for Issue {
+    fn id(&self) -> Option<u64> {
+        self.id.or(self.iid)
+    }
+
+    fn updated_at(&self) -> Option<&str> {
+        self.updated_at.as_deref()
+    }
+}
+
+impl Commented for Issue {
+    const LIST: &'static str = "issues";
+    const EVENT_TYPE: &'static str = "issue";
+    const QUERY: &'static [(&'static str, &'static str)] = &[("scope", "all"), ("state", "all")];
+
+    fn iid(&self) -> Option<u64> {
+        self.iid
+    }
+
+    fn confidential(&self) -> bool {
+        self.confidential == Some(true)
+    }
+
+    fn comments(&self) -> Option<u64> {
+        self.user_notes_count
+    }
+
+    fn map(&self, mapper: Mapper<'_>) -> Option<Experience> {
+        mapper.issue(self)
+    }
+
+    fn wanted(settings: &Settings) -> bool {
+        settings.events.issue
+    }
+}
+
+/// Reads what changed since the cursor.
+pub(crate) async fn read<T: Commented>(stream: &Stream<'_>) -> Result<End, Fault> {
+    let settings = stream.session.settings;
+    let start = stream.start(
+        stream
+            .cursor()
+            .and_then(|cursor| resume::<T>(stream, &cursor)),
+    );
+    let cursor = |at: &Stamp| {
+        json!({
+            "updated_after": at.text,
+            "records": T::wanted(settings),
+            "notes": settings.events.note,
+            "confidential": settings.include_confidential,
+        })
+    };
+
+    let listing = Listing::new(stream.path(T::LIST), T::QUERY);
+    let mut walk = TimeWalk::<T>::new(stream.client(), listing, "created_at", start);
+    while let Some(batch) = walk.next().await? {
+        let rows = batch.rows.len();
+        write_page(stream, batch.rows).await?;
+        stream.progress(rows, walk.total());
+        if let Some(at) = batch.resume {
+            let horizon = stream.horizon(walk.started());
+            stream.set_cursor(&cursor(if at.moment < horizon.moment {
+                &at
+            } else {
+                &horizon
+            }));
+        }
+    }
+    stream.set_cursor(&cursor(&stream.horizon(walk.started())));
+    Ok(End::Complete)
+}
+
+/// The time of a cursor, if what was read up to there is what is wanted now.
+fn resume<T: Commented>(stream: &Stream<'_>, cursor: &Map<String, Value>) -> Option<Stamp> {
+    let settings = stream.session.settings;
+    let had = |key: &str, missing: bool| {
+        cursor
+            .get(key)
+            .map_or(missing, |value| value == &Value::Bool(true))
+    };
+    if T::wanted(settings) && !had("records", true) {
+        stream.start_again("the records themselves were left out so far");
+        return None;
+    }
+    if settings.events.note && !had("notes", true) {
+        stream.start_again("comments were left out so far");
+        return None;
+    }
+    // In both directions: what may no longer be kept has to be found before it can be forgotten.
+    if settings.include_confidential != had("confidential", settings.include_confidential) {
+        stream.start_again("include_confidential was changed");
+        return None;
+    }
+    stream.cursor_time(cursor, "updated_after")
+}
+
+/// Writes a page of parents, and then everything that was said about them.
+async fn write_page<T: Commented>(stream: &Stream<'_>, rows: Vec<T>) -> Result<(), Fault> {
+    let settings = stream.session.settings;
+    let mapper = stream.mapper();
+    let mut experiences = Vec::new();
+    let mut hidden = Vec::new();
+    let mut parents = Vec::new();
+    let mut unidentified = 0;
+    for row in &rows {
+        let Some(iid) = row.iid() else {
+            unidentified += 1;
+            continue;
+        };
+        let source_id = stream.project.source_id(T::EVENT_TYPE, &iid.to_string());
+        if row.confidential() && !settings.include_confidential {
+            hidden.push(source_id);
+            continue;
+        }
+        if T::wanted(settings) {
+            experiences.extend(row.map(mapper));
+        }
+        if settings.events.note && row.comments() != Some(0) {
+            parents.push((
+                iid,
+                Parent {
+                    source_id,
+                    confidential: row.confidential(),
+                },
+            ));
+        }
+    }
+    drop(rows);
+    stream.write(&experiences)?;
+    drop(experiences);
+    stream.skip("without-id", unidentified);
+    stream.skip("confidential-issue", hidden.len() as u64);
+    stream.retract(&hidden, "became confidential")?;
+
+    let notes = Notes::new(stream);
+    let readings = parents
+        .iter()
+        .map(|(iid, parent)| notes.read::<T>(*iid, parent).boxed_local());
+    side_by_side(CONCURRENT_DISCUSSIONS, readings.collect()).await?;
+    notes.flush()
+}
+
+/// The comments of one page of parents, on their way to the host.
+struct Notes<'s> {
+    stream: &'s Stream<'s>,
+    experiences: RefCell<Vec<Experience>>,
+    /// Source ids of comments that must not be kept.
+    hidden: RefCell<Vec<String>>,
+    system: Cell<u64>,
+    internal: Cell<u64>,
+    blank: Cell<u64>,
+}
+
+impl<'s> Notes<'s> {
+    fn new(stream: &'s Stream<'s>) -> Self {
+        Self {
+            stream,
+            experiences: RefCell::default(),
+            hidden: RefCell::default(),
+            system: Cell::default(),
+            internal: Cell::default(),
+            blank: Cell::default(),
+        }
+    }
+
+    /// Reads all discussions of one parent.
+    async fn read<T: Commented>(&self, iid: u64, parent: &Parent) -> Result<(), Fault> {
+        let listing = Listing::new(
+            self.stream.path(&format!("{}/{iid}/discussions", T::LIST)),
+            &[],
+        );
+        let mut seen = BTreeSet::new();
+        let mut sizing = Sizing::default();
+        for _ in 0..DISCUSSION_PASSES {
+            let mut offset = 0;
+            let mut total = None;
+            loop {
+                let slice: Slice<Discussion> = match self
+                    .stream
+                    .client()
+                    .slice(&listing, offset, &mut sizing)
+                    .await
+                {
+                    Ok(slice) => slice,
+                    // Deleted since it was listed.
+                    Err(Fault::Refused(refusal)) if refusal.status == 404 => return Ok(()),
+                    Err(fault) => {
+                        return Err(child_fault(
+                            fault,
+                            &format!("comments of {}", parent.source_id),
+                        ));
+                    }
+                };
+                total = total.or(slice.page.total);
+                for discussion in &slice.rows {
+                    self.add(discussion, parent, &mut seen);
+                }
+                if self.experiences.borrow().len() >= NOTES_AT_ONCE {
+                    self.flush()?;
+                }
+                if !slice.page.more {
+                    if offset == 0 || slice.page.total == total {
+                        return Ok(());
+                    }
+                    break;
+                }
+                offset += u64::from(slice.page.size);
+            }
+        }
+        self.stream.host().log(
+            Level::Debug,
+            "discussions keep changing while they are read; the next run looks again",
+            &[("stream", &self.stream.key), ("parent", &parent.source_id)],
+        );
+        Ok(())
+    }
+
+    /// The comments of one discussion, in order. Each answers the one before it, the first one the parent.
+    fn add(&self, discussion: &Discussion, parent: &Parent, seen: &mut BTreeSet<u64>) {
+        let mapper = self.stream.mapper();
+        let count = |counter: &Cell<u64>| counter.set(counter.get() + 1);
+        let mut before = parent.source_id.clone();
+        for note in discussion.notes.iter().flatten() {
+            let Some(id) = note.id else { continue };
+            let first_time = seen.insert(id);
+            if note.system == Some(true) {
+                if first_time {
+                    count(&self.system);
+                }
+            } else if mapping::is_internal(note)
+                && !self.stream.session.settings.include_confidential
+            {
+                if first_time {
+                    count(&self.internal);
+                    self.hidden
+                        .borrow_mut()
+                        .push(self.stream.project.source_id("note", &id.to_string()));
+                }
+            } else if let Some(experience) =
+                mapper.note(note, discussion.id.as_deref(), parent, &before)
+            {
+                before.clone_from(&experience.source_id);
+                if first_time {
+                    self.experiences.borrow_mut().push(experience);
+                }
+            } else if first_time {
+                count(&self.blank);
+            }
+        }
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        self.stream.write(&self.experiences.take())?;
+        self.stream.skip("system-note", self.system.take());
+        self.stream.skip("internal-note", self.internal.take());
+        self.stream.skip("blank-comment", self.blank.take());
+        // Most internal comments were never public, so only those that are known are worth a retraction.
+        let hidden = self.hidden.take();
+        if hidden.is_empty() {
+            return Ok(());
+        }
+        let known = self.stream.host().known(&hidden);
+        let known: Vec<_> = hidden
+            .into_iter()
+            .zip(known)
+            .filter_map(|(id, known)| known.then_some(id))
+            .collect();
+        self.stream.retract(&known, "became internal")
+    }
+}

@@ -1,0 +1,372 @@
+//! Points in time, read tolerantly and written strictly.
+//!
+//! GitLab prints times in at least four ways (contract of the API, not of one version): RFC 3339 with milliseconds, with an
+//! offset, `2017-09-15 16:50:55 UTC`, and bare dates. CortexDB takes RFC 3339 and nothing else. A guest has no clock and needs
+//! no calendar beyond this, so a hundred lines stand in for a date library that would weigh more than all of the mapping.
+
+use std::fmt;
+
+const SECOND: i64 = 1_000_000;
+const DAY: i64 = 86_400 * SECOND;
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(i64);
+
+impl Moment {
+    /// Reads RFC 3339, `YYYY-MM-DD HH:MM:SS[.f] (UTC|±hhmm|±hh:mm)` or `YYYY-MM-DD`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Parts::parse(text.trim()).map(|parts| parts.moment)
+    }
+
+    /// Reads the `Date` header of HTTP: `Sun, 06 Nov 1994 08:49:37 GMT`.
+    pub(crate) fn parse_http_date(text: &str) -> Option<Self> {
+        const MONTHS: [&str; 12] = [
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        ];
+        let mut words = text.split_once(", ")?.1.split(' ');
+        let day = words.next()?.parse().ok()?;
+        let name = words.next()?;
+        let month = MONTHS.iter().zip(1..).find(|(month, _)| **month == name)?.1;
+        let year = words.next()?.parse().ok()?;
+        let mut clock = words
+            .next()?
+            .split(':')
+            .map(|part| part.parse::<i64>().ok());
+        let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+        (words.next()? == "GMT").then_some(())?;
+        let midnight = midnight(year, month, day)?;
+        time_of_day(hour, minute, second).map(|time| Self(midnight + time))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// This much earlier.
+    pub(crate) fn minus_seconds(self, seconds: i64) -> Self {
+        Self(self.0.saturating_sub(seconds * SECOND))
+    }
+
+    /// One millisecond later: the next time that GitLab's API can print.
+    pub(crate) fn next_millisecond(self) -> Self {
+        Self(self.0.saturating_add(1_000))
+    }
+
+    /// Whole seconds since 1970, for places that have 32 bits: earlier is 0, later than 2106 is the largest number.
+    pub(crate) fn unix_seconds_clamped(self) -> u32 {
+        let seconds = self.0.div_euclid(SECOND);
+        u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Whole days from this moment to a later one.
+    pub(crate) fn days_until(self, later: Self) -> i64 {
+        later.0.saturating_sub(self.0).div_euclid(DAY)
+    }
+}
+
+impl fmt::Display for Moment {
+    /// RFC 3339 in UTC, with as many digits of the second as there are (0, 3 or 6).
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let days = self.0.div_euclid(DAY);
+        let time = self.0.rem_euclid(DAY);
+        let (year, month, day) = date_of(days);
+        let (seconds, micros) = (time / SECOND, time % SECOND);
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        write!(
+            formatter,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
+        )?;
+        match micros {
+            0 => {}
+            whole if whole % 1_000 == 0 => write!(formatter, ".{:03}", whole / 1_000)?,
+            _ => write!(formatter, ".{micros:06}")?,
+        }
+        formatter.write_str("Z")
+    }
+}
+
+/// The same time as valid RFC 3339: untouched where it already is, so that an offset stays what it was.
+pub(crate) fn rfc3339(text: &str) -> Option<String> {
+    let text = text.trim();
+    let parts = Parts::parse(text)?;
+    Some(if parts.strict {
+        text.to_owned()
+    } else {
+        parts.moment.to_string()
+    })
+}
+
+struct Parts {
+    moment: Moment,
+    /// Whether the text is RFC 3339 to the letter.
+    strict: bool,
+}
+
+impl Parts {
+    fn parse(text: &str) -> Option<Self> {
+        let date = text.get(..10)?;
+        let midnight = parse_date(date)?;
+        let rest = &text[10..];
+        if rest.is_empty() {
+            return Some(Self {
+                moment: Moment(midnight),
+                strict: false,
+            });
+        }
+        let separator = *rest.as_bytes().first()?;
+        if !matches!(separator, b'T' | b't' | b' ') {
+            return None;
+        }
+        let clock = rest.get(1..9)?;
+        let bytes = clock.as_bytes();
+        if bytes[2] != b':' || bytes[5] != b':' {
+            return None;
+        }
+        let (hour, minute, second) = (
+            digits(&clock[..2])?,
+            digits(&clock[3..5])?,
+            digits(&clock[6..])?,
+        );
+        let time = time_of_day(hour, minute, second)?;
+
+        let mut rest = &rest[9..];
+        let mut micros = 0;
+        let mut fraction_length = 0;
+        if let Some(fraction) = rest.strip_prefix('.') {
+            fraction_length = fraction.bytes().take_while(u8::is_ascii_digit).count();
+            if fraction_length == 0 {
+                return None;
+            }
+            let kept = &fraction[..fraction_length.min(6)];
+            micros = digits(kept)? * 10_i64.pow(6 - u32::try_from(kept.len()).ok()?);
+            rest = &fraction[fraction_length..];
+        }
+        let offset = Offset::parse(rest.strip_prefix(' ').unwrap_or(rest))?;
+        let moment = Moment((midnight + time + micros).checked_sub(offset.seconds * SECOND)?);
+        let in_range = (0..=9999).contains(&date_of(moment.0.div_euclid(DAY)).0);
+        in_range.then_some(Self {
+            moment,
+            strict: separator == b'T'
+                && second < 60
+                && fraction_length <= 9
+                && offset.strict
+                && !rest.starts_with(' '),
+        })
+    }
+}
+
+struct Offset {
+    seconds: i64,
+    strict: bool,
+}
+
+impl Offset {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Z" => {
+                return Some(Self {
+                    seconds: 0,
+                    strict: true,
+                });
+            }
+            "z" | "UTC" | "GMT" => {
+                return Some(Self {
+                    seconds: 0,
+                    strict: false,
+                });
+            }
+            _ => {}
+        }
+        let sign = match text.as_bytes().first()? {
+            b'+' => 1,
+            b'-' => -1,
+            _ => return None,
+        };
+        let (hours, minutes, strict) = match text[1..].split_once(':') {
+            Some((hours, minutes)) => (hours, minutes, true),
+            None => (text.get(1..3)?, text.get(3..)?, false),
+        };
+        if hours.len() != 2 || minutes.len() != 2 {
+            return None;
+        }
+        let (hours, minutes) = (digits(hours)?, digits(minutes)?);
+        (hours < 24 && minutes < 60).then_some(Self {
+            seconds: sign * (hours * 3600 + minutes * 60),
+            strict,
+        })
+    }
+}
+
+/// Microseconds from 1970 to the start of `YYYY-MM-DD`.
+fn parse_date(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    if !text.is_ascii() || bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
+        return None;
+    }
+    midnight(
+        digits(&text[..4])?,
+        digits(&text[5..7])?,
+        digits(&text[8..])?,
+    )
+}
+
+fn digits(text: &str) -> Option<i64> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+/// Second 60 is a leap second and counts as the first of the next minute.
+fn time_of_day(hour: i64, minute: i64, second: i64) -> Option<i64> {
+    let valid = (0..24).contains(&hour) && (0..60).contains(&minute) && (0..=60).contains(&second);
+    valid.then_some((hour * 3600 + minute * 60 + second) * SECOND)
+}
+
+fn midnight(year: i64, month: i64, day: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let length = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(0..=9999).contains(&year) || !(1..=length).contains(&day) {
+        return None;
+    }
+    // Days from the civil calendar: years start in March, so that the leap day is the last of a year.
+    let shifted_year = if month <= 2 { year - 1 } else { year };
+    let era = shifted_year.div_euclid(400);
+    let year_of_era = shifted_year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some((era * 146_097 + day_of_era - 719_468) * DAY)
+}
+
+/// Year, month and day of a number of days since 1970.
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_form_that_gitlab_prints_is_read() {
+        let expected = Moment::parse("2017-09-15T16:50:55Z").expect("plain");
+        for form in [
+            "2017-09-15T16:50:55.000Z",
+            "2017-09-15 16:50:55 UTC",
+            "2017-09-15 16:50:55.000 UTC",
+            "2017-09-15 09:50:55 -0700",
+            "2017-09-15T18:50:55.000+02:00",
+            "2017-09-15T18:50:55+0200",
+            "2017-09-15t16:50:55z",
+        ] {
+            assert_eq!(Moment::parse(form), Some(expected), "{form}");
+        }
+        assert_eq!(
+            Moment::parse("2017-09-15")
+                .map(|m| m.to_string())
+                .as_deref(),
+            Some("2017-09-15T00:00:00Z")
+        );
+        assert_eq!(
+            Moment::parse_http_date("Fri, 15 Sep 2017 16:50:55 GMT"),
+            Some(expected)
+        );
+    }
+
+    #[test]
+    fn what_is_valid_already_keeps_its_offset_and_the_rest_becomes_utc() {
+        assert_eq!(
+            rfc3339("2021-09-20T11:50:22.001+02:00").as_deref(),
+            Some("2021-09-20T11:50:22.001+02:00")
+        );
+        assert_eq!(
+            rfc3339("2017-09-15 16:50:55 UTC").as_deref(),
+            Some("2017-09-15T16:50:55Z")
+        );
+        assert_eq!(
+            rfc3339("2026-07-28 15:09:25 -0700").as_deref(),
+            Some("2026-07-28T22:09:25Z")
+        );
+        assert_eq!(
+            rfc3339("2016-12-31T23:59:60Z").as_deref(),
+            Some("2017-01-01T00:00:00Z")
+        );
+        assert_eq!(
+            rfc3339("2019-03-31"),
+            Some("2019-03-31T00:00:00Z".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in [
+            "",
+            "soon",
+            "2017-02-29T00:00:00Z",
+            "2017-13-01T00:00:00Z",
+            "2017-09-15T24:00:00Z",
+            "2017-09-15T16:50:55",
+            "2017-09-15T16:50:55.Z",
+            "2017-09-15T16:50:55+2:00",
+            "0000-01-01T00:00:00+23:00",
+            "2017-09-1é",
+            "９017-09-15",
+        ] {
+            assert_eq!(Moment::parse(text), None, "{text}");
+        }
+        assert_eq!(
+            Moment::parse_http_date("Fri, 01 Nov 2019 13-36-03 GMT"),
+            None
+        );
+    }
+
+    #[test]
+    fn a_moment_outside_of_32_bits_is_clamped() {
+        assert_eq!(
+            Moment::parse("1960-01-01T00:00:00Z").map(Moment::unix_seconds_clamped),
+            Some(0)
+        );
+        assert_eq!(
+            Moment::parse("2970-01-01T00:00:00Z").map(Moment::unix_seconds_clamped),
+            Some(u32::MAX)
+        );
+        assert_eq!(
+            Moment::parse("1970-01-02T00:00:00.5Z").map(Moment::unix_seconds_clamped),
+            Some(86_400)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn printing_and_reading_are_inverse(micros in -62_000_000_000_000_000_i64..253_000_000_000_000_000) {
+            let moment = Moment(micros);
+            prop_assert_eq!(Moment::parse(&moment.to_string()), Some(moment));
+        }
+
+        #[test]
+        fn no_text_makes_the_parsers_panic(text in "\\PC{0,40}") {
+            let _ = (Moment::parse(&text), Moment::parse_http_date(&text), rfc3339(&text));
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The first run, and the runs after it.
+
+use simulators::cortex;
+use simulators::gitlab::{self, Selection, Size, TOKEN, World};
+
+use crate::setup::{KEY, Setup};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_run_stores_every_visible_record_once_and_whole() {
+    let setup = Setup::tiny(1).await;
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    setup.assert_complete(&setup.membership());
+    assert_eq!(receipt["written"].as_u64().unwrap() as usize, setup.cortex.cortex().live_events().len());
+    assert_eq!(receipt["outcome"], "complete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_run_writes_nothing() {
+    let setup = Setup::tiny(2).await;
+    setup.run(&[]).await.expect(0);
+    let writes_before = setup.cortex.stats().events;
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    assert_eq!(receipt["written"], 0);
+    assert_eq!(setup.cortex.stats().events, writes_before);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_world_with_ties_unborn_times_and_hundreds_of_records_is_complete_at_the_first_run() {
+    for seed in [11, 12] {
+        let world = World::generate(seed, &Size::items(1500));
+        let setup = Setup::with(world, gitlab::Options::default(), cortex::Options::full(KEY)).await;
+        setup.run(&[]).await.expect(0);
+        setup.assert_complete(&setup.membership());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_read_with_its_subgroups_by_id_or_by_path() {
+    for by_path in [false, true] {
+        let mut setup = Setup::tiny(3).await;
+        let (group, path) = {
+            let world = setup.gitlab.world();
+            let group = world.top_groups()[0];
+            (group, world.group_path(group))
+        };
+        setup.set("GITLAB_GROUP_IDS", &if by_path { path } else { group.to_string() });
+        setup.run(&[]).await.expect(0);
+        setup.assert_complete(&Selection::groups(&[group], TOKEN));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_is_read_by_id_and_by_path_and_only_once() {
+    let mut setup = Setup::tiny(4).await;
+    let (project, path) = {
+        let world = setup.gitlab.world();
+        let (id, project) = world.projects.iter().next().unwrap();
+        (*id, world.project_path(project))
+    };
+    setup.set("GITLAB_PROJECT_IDS", &format!("{project},{path}"));
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&Selection::projects(&[project], TOKEN));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn confidential_records_stay_out_unless_asked_for_and_are_labelled_then() {
+    let mut setup = Setup::tiny(5).await;
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    setup.assert_complete(&setup.membership());
+    assert!(receipt["skipped"]["confidential-issue"].as_u64().unwrap_or(0) > 0, "{receipt}");
+    setup.set("GITLAB_INCLUDE_CONFIDENTIAL", "true");
+    setup.run(&[]).await.expect(0);
+    let mut selection = setup.membership();
+    selection.include_confidential = true;
+    setup.assert_complete(&selection);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_name_another_host_are_followed_on_the_configured_one() {
+    let options = gitlab::Options {
+        link_origin: Some("http://gitlab.internal.invalid".into()),
+        root: "/gitlab".into(),
+        ..gitlab::Options::default()
+    };
+    let setup = Setup::with(World::generate(6, &Size::items(600)), options, cortex::Options::full(KEY)).await;
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oauth_token_is_sent_where_gitlab_takes_it() {
+    let mut setup = Setup::tiny(7).await;
+    setup.set("GITLAB_TOKEN", gitlab::OAUTH_TOKEN);
+    setup.run(&[]).await.expect(0);
+    assert!(!setup.stored().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_tier_token_can_be_used_and_is_never_asked_for_more_than_it_may() {
+    let setup = Setup::with(
+        World::generate(8, &Size::tiny()),
+        gitlab::Options::default(),
+        cortex::Options::free_tier(KEY, "user:local"),
+    )
+    .await;
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_over_a_mebibyte_are_stored_in_fragments_without_losing_a_byte() {
+    let setup = Setup::tiny(9).await;
+    let text = "Gro\u{df}e Texte \u{6f22}\u{5b57}\n".repeat(120_000);
+    let (project, iid) = {
+        let mut world = setup.gitlab.world();
+        let project = *world.projects.iter().find(|(_, project)| !project.merge_requests.is_empty()).unwrap().0;
+        let iid = *world.projects[&project].merge_requests.keys().next().unwrap();
+        world.edit_merge_request(project, iid, Some("Large"), Some(&text)).unwrap();
+        (project, iid)
+    };
+    setup.run(&[]).await.expect(0);
+    let stored = setup.text_of(&format!("gl:merge_request:{project}/{iid}")).unwrap();
+    assert_eq!(stored, format!("Large\n\n{text}"));
+}

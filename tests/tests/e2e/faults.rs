@@ -1,0 +1,153 @@
+//! Servers that misbehave: nothing is lost, nothing is doubled, and the user is told.
+
+use simulators::cortex::{Fault as CortexFault, FaultRule, Route};
+use simulators::gitlab::{Fault, Feature, Rule};
+
+use crate::setup::Setup;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passing_failures_of_gitlab_cost_a_retry_and_nothing_else() {
+    let faults = [
+        Fault::ServerError,
+        Fault::BadGateway,
+        Fault::Html,
+        Fault::BrokenJson,
+        Fault::Truncated { keep: 100 },
+        Fault::Reset,
+        Fault::RateLimited { retry_after: Some(1) },
+        Fault::TooManyRequests { retry_after: Some(1) },
+        Fault::WrongShape,
+    ];
+    for (index, fault) in faults.into_iter().enumerate() {
+        let setup = Setup::tiny(81 + index as u64).await;
+        for path in ["/merge_requests", "/discussions", "/pipelines", "/commits", "/releases", "/issues"] {
+            setup.gitlab.add_fault(Rule::new(path, fault.clone()).after(1).times(1));
+        }
+        setup.run(&[]).await.expect(0);
+        assert!(setup.gitlab.faults_struck() > 0, "{fault:?} never struck");
+        setup.assert_complete(&setup.membership());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn comments_that_fail_for_good_hold_their_stream_and_heal_in_the_next_run() {
+    let setup = Setup::tiny(91).await;
+    setup.gitlab.add_fault(Rule::new("/discussions", Fault::ServerError));
+    let failed = setup.run(&["--patience", "1s"]).await.expect(1);
+    assert!(!failed.receipt()["streams_failed"].as_object().unwrap().is_empty(), "{}", failed.stdout);
+    assert!(setup.stored().keys().any(|id| id.starts_with("gl:commit:")), "one bad endpoint stopped the others");
+    setup.gitlab.set_faults(vec![]);
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feature_that_is_off_is_shown_and_read_once_it_is_on() {
+    let setup = Setup::tiny(92).await;
+    let project = *setup.gitlab.world().projects.iter().find(|(_, project)| project.pipelines.len() > 1).unwrap().0;
+    setup.gitlab.world().set_feature(project, Feature::Builds, false).unwrap();
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    assert!(receipt["streams_off"][format!("{project}/pipelines")].is_string(), "{receipt}");
+    setup.gitlab.world().set_feature(project, Feature::Builds, true).unwrap();
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_revoked_in_the_middle_stops_the_run_and_holds_the_cursors() {
+    let setup = Setup::tiny(93).await;
+    setup.gitlab.add_fault(Rule::new("/discussions", Fault::Revoked).after(3));
+    let stopped = setup.run(&[]).await.expect(1);
+    assert!(stopped.receipt()["reason"].as_str().unwrap().to_lowercase().contains("revoked"), "{}", stopped.stdout);
+    setup.gitlab.set_faults(vec![]);
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passing_failures_of_cortexdb_cost_a_retry_and_no_double() {
+    let faults = [
+        CortexFault::unavailable(),
+        CortexFault::rate_limited(1),
+        CortexFault::CloseBeforeWrite,
+        CortexFault::CloseAfterWrite,
+        CortexFault::TruncatedBody,
+        CortexFault::ReceiptWithoutEventId,
+        CortexFault::ShortResults { missing: 3 },
+        CortexFault::wait_timeout(),
+        CortexFault::Html {
+            status: 502,
+            after_write: true,
+        },
+    ];
+    for (index, fault) in faults.into_iter().enumerate() {
+        let setup = Setup::tiny(101 + index as u64).await;
+        setup.cortex.cortex().add_fault(FaultRule::on(Route::Bulk, fault.clone()).every(2).times(4));
+        setup.run(&[]).await.expect(0);
+        assert!(setup.cortex.cortex().faults_fired() > 0, "{fault:?} never fired");
+        setup.assert_complete(&setup.membership());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_record_is_dead_lettered_alone_and_the_run_says_so() {
+    let setup = Setup::tiny(111).await;
+    let project = *setup.gitlab.world().projects.iter().find(|(_, project)| !project.issues.is_empty()).unwrap().0;
+    let iid = setup.gitlab.world().command("new_issue", &serde_json::json!({"project": project, "title": "POISON-MARKER"})).unwrap().id;
+    setup.cortex.cortex().add_fault(FaultRule::on(Route::Bulk, CortexFault::refuse_item("POISON-MARKER")));
+    let ran = setup.run(&[]).await.expect(3);
+    let letters: Vec<_> = ran.events().into_iter().filter(|event| event["event"] == "dead_letter").collect();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["source_id"], format!("gl:issue:{project}/{iid}"));
+    let membership = setup.membership();
+    let expected = setup.gitlab.world().expected(&membership).len();
+    assert_eq!(setup.stored().len(), expected - 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_cortexdb_dead_letters_nothing_and_heals() {
+    let setup = Setup::tiny(112).await;
+    setup.cortex.cortex().add_fault(FaultRule::on(Route::Bulk, CortexFault::unavailable()));
+    for _ in 0..3 {
+        let receipt = setup.run(&["--patience", "1s"]).await.expect(1).receipt();
+        assert_eq!(receipt["dead_lettered"], 0, "{receipt}");
+    }
+    setup.cortex.cortex().clear_faults();
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_cortexdb_token_stops_the_run_and_dead_letters_nothing() {
+    let setup = Setup::tiny(113).await;
+    setup.cortex.cortex().add_fault(FaultRule::on(Route::Bulk, CortexFault::expired_token()).after(1));
+    let receipt = setup.run(&[]).await.expect(1).receipt();
+    assert_eq!(receipt["dead_lettered"], 0, "{receipt}");
+    setup.cortex.cortex().clear_faults();
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cortexdb_that_answers_only_a_count_is_asked_for_each_event_id() {
+    let setup = Setup::tiny(114).await;
+    setup.cortex.cortex().reconfigure(|options| options.bulk_reply = simulators::cortex::BulkReply::BatchOnly);
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_is_waited_out_and_kept() {
+    let setup = Setup::with(
+        simulators::gitlab::World::generate(115, &simulators::gitlab::Size::tiny()),
+        simulators::gitlab::Options {
+            rate_limit: Some(60),
+            rate_window: std::time::Duration::from_secs(3),
+            ..simulators::gitlab::Options::default()
+        },
+        simulators::cortex::Options::full(crate::setup::KEY),
+    )
+    .await;
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}

@@ -1,0 +1,19 @@
+//! End to end: the released `dist/runtime` runs the built `dist/gitlab.wasm` against both simulators.
+//!
+//! Nothing is mocked between the two servers: the tests see what a user sees (exit codes, output, files) and what the servers see
+//! (requests, events). Build first: `make build`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "a test may fail where it stands, and shares its setup between files"
+)]
+
+mod backfill;
+mod change;
+mod command_line;
+mod component;
+mod faults;
+mod setup;
+mod state;

@@ -1,0 +1,243 @@
+//! A home directory, two servers, and a way to run the program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use simulators::cortex;
+use simulators::gitlab::{self, Expected, Selection, Size, TOKEN, World};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// The key of the simulated CortexDB. Long enough to be looked for in every output.
+pub const KEY: &str = "cortex-key-0123456789abcdef";
+/// No test waits longer for a run to end.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The folder that `make build` fills.
+pub fn dist(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist").join(name);
+    assert!(path.exists(), "{} is missing: run `make build` first", path.display());
+    path
+}
+
+/// One user's world.
+pub struct Setup {
+    pub home: TempDir,
+    pub gitlab: gitlab::Server,
+    pub cortex: cortex::Server,
+    pub variables: BTreeMap<String, String>,
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The JSON events of `--json`.
+    pub fn events(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}")))
+            .collect()
+    }
+
+    /// The receipt of `--json`.
+    pub fn receipt(&self) -> Value {
+        let events = self.events();
+        let receipt = events.into_iter().rfind(|event| event["event"] == "receipt");
+        receipt.unwrap_or_else(|| panic!("no receipt in\n{}\n{}", self.stdout, self.stderr))
+    }
+
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        for secret in [TOKEN, KEY] {
+            assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "a secret is shown:\n{}\n{}", self.stdout, self.stderr);
+        }
+        self
+    }
+}
+
+impl Setup {
+    /// A small GitLab of several projects, a CortexDB that permits everything, an initialised home.
+    pub async fn tiny(seed: u64) -> Self {
+        Self::with(World::generate(seed, &Size::tiny()), gitlab::Options::default(), cortex::Options::full(KEY)).await
+    }
+
+    pub async fn with(world: World, gitlab_options: gitlab::Options, cortex_options: cortex::Options) -> Self {
+        let gitlab = gitlab::Server::start(world, gitlab_options).await.unwrap();
+        let cortex = cortex::Server::start(cortex_options).await.unwrap();
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".cortexdb")).unwrap();
+        let variables = [
+            ("GITLAB_URL", gitlab.url()),
+            ("GITLAB_TOKEN", TOKEN.to_owned()),
+            ("CORTEXDB_URL", cortex.url()),
+        ];
+        let setup = Self {
+            variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            home,
+            gitlab,
+            cortex,
+        };
+        setup.initialise(&json!({"token": KEY, "user_id": "user:local", "scope": "org:acme/user:local", "tier": "free"}));
+        setup
+    }
+
+    /// Writes `~/.cortexdb/state.json` as `cortexdb init` does.
+    pub fn initialise(&self, state: &Value) {
+        std::fs::write(self.cortexdb_folder().join("state.json"), state.to_string()).unwrap();
+    }
+
+    pub fn cortexdb_folder(&self) -> PathBuf {
+        self.home.path().join(".cortexdb")
+    }
+
+    pub fn state_file(&self) -> PathBuf {
+        self.cortexdb_folder().join("connectors-state.json")
+    }
+
+    /// The cursors as the file shows them, by stream.
+    pub fn cursors(&self) -> BTreeMap<String, Value> {
+        let text = std::fs::read_to_string(self.state_file()).unwrap_or_else(|_| "{}".into());
+        let file: Value = serde_json::from_str(&text).unwrap();
+        let connections = file["connections"].as_object().cloned().unwrap_or_default();
+        connections
+            .values()
+            .flat_map(|connection| connection["streams"].as_object().cloned().unwrap_or_default())
+            .collect()
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(dist("runtime"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .envs(&self.variables)
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// `runtime <arguments>`.
+    pub async fn runtime(&self, arguments: &[&str]) -> Ran {
+        let output = tokio::time::timeout(TIMEOUT, self.command(arguments).output())
+            .await
+            .unwrap_or_else(|_| panic!("`runtime {}` did not end", arguments.join(" ")))
+            .unwrap();
+        ran(&output)
+    }
+
+    /// `runtime run dist/gitlab.wasm --json <arguments>`.
+    pub async fn run(&self, arguments: &[&str]) -> Ran {
+        let component = dist("gitlab.wasm");
+        let mut all = vec!["run", component.to_str().unwrap(), "--json"];
+        all.extend(arguments);
+        self.runtime(&all).await
+    }
+
+    /// Starts `runtime run` and lets it go on.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        let component = dist("gitlab.wasm");
+        let mut all = vec!["run", component.to_str().unwrap(), "--json"];
+        all.extend(arguments);
+        self.command(&all).spawn().unwrap()
+    }
+
+    /// Every project that the token is a member of.
+    pub fn membership(&self) -> Selection {
+        let world = self.gitlab.world();
+        let viewer = world.viewer(TOKEN);
+        let projects: Vec<u64> = world
+            .projects
+            .iter()
+            .map(|(id, project)| (*id, project))
+            .filter(|(_, project)| world.role(viewer, project).is_some())
+            .map(|(id, _)| id)
+            .collect();
+        drop(world);
+        Selection::projects(&projects, TOKEN)
+    }
+
+    /// Compares what CortexDB holds with what GitLab shows: nothing missing, nothing else, nothing twice, texts whole, threads right.
+    #[track_caller]
+    pub fn assert_complete(&self, selection: &Selection) {
+        let expected: BTreeMap<String, Expected> = self
+            .gitlab
+            .world()
+            .expected(selection)
+            .into_iter()
+            .map(|record| (record.source_id.clone(), record))
+            .collect();
+        let stored = self.stored();
+        let missing: Vec<_> = expected.keys().filter(|id| !stored.contains_key(*id)).collect();
+        let surplus: Vec<_> = stored.keys().filter(|id| !expected.contains_key(*id)).collect();
+        assert!(missing.is_empty() && surplus.is_empty(), "missing: {missing:?}\nsurplus: {surplus:?}");
+        for (id, record) in &expected {
+            self.assert_faithful(record, &stored[id]);
+        }
+        assert_eq!(self.cortex.cortex().invariant_violations(), Vec::<String>::new());
+    }
+
+    fn assert_faithful(&self, record: &Expected, versions: &[Value]) {
+        let id = &record.source_id;
+        let latest = versions.last().unwrap();
+        let text: String = latest["content"]["text"].as_str().unwrap_or_default().to_owned();
+        for part in [&record.title, &record.text].into_iter().flatten() {
+            assert!(text.contains(part.trim_end()), "{id}: the text lost {part:?}\nstored: {text:?}");
+        }
+        let labels: Vec<&str> = latest["context"]["labels"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert!(labels.contains(&id.as_str()), "{id} is no label: {labels:?}");
+        assert_eq!(labels.contains(&"confidential"), record.confidential, "{id}: {labels:?}");
+        if let Some(state) = &record.state {
+            let known = labels.contains(&format!("state={state}").as_str()) || labels.contains(&format!("status={state}").as_str());
+            assert!(known, "{id} is {state}: {labels:?}");
+        }
+        if let Some(before) = &record.preceded_by {
+            let before_id = latest["context"]["preceded_by"][0].as_str().unwrap_or_else(|| panic!("{id} is not linked to {before}"));
+            let before_event = self.cortex.cortex().event(before_id).unwrap();
+            assert_eq!(before_event.envelope()["source"]["source_id"], **before, "{id} is linked to another record");
+        }
+    }
+
+    /// Live envelopes by source id, oldest first.
+    pub fn stored(&self) -> BTreeMap<String, Vec<Value>> {
+        let mut stored: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for event in self.cortex.cortex().live_events() {
+            let envelope = event.envelope();
+            let id = envelope["source"]["source_id"].as_str().unwrap().to_owned();
+            stored.entry(id).or_default().push(envelope);
+        }
+        stored
+    }
+
+    /// The live text of a record, its fragments put together.
+    pub fn text_of(&self, source_id: &str) -> Option<String> {
+        let versions = self.stored().remove(source_id)?;
+        Some(versions.iter().map(|version| version["content"]["text"].as_str().unwrap()).collect())
+    }
+}
+
+pub fn ran(output: &Output) -> Ran {
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
