@@ -275,7 +275,6 @@ api_object! {
         internal: Option<bool>,
         /// What `internal` was called before GitLab 15.
         confidential: Option<bool>,
-        resolvable: Option<bool>,
         resolved: Option<bool>,
         position: Option<Box<Position>>,
     }

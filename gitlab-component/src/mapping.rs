@@ -166,8 +166,11 @@ impl Mapper<'_> {
         marks.author(note.author.as_deref());
         marks.text("parent", Some(&parent.source_id));
         marks.text("discussion", discussion);
-        marks.text("note_type", note.kind.as_deref());
-        if note.resolvable == Some(true) {
+        // A reply turns a single comment into a `DiscussionNote` that can be resolved: that says something about the reply, not
+        // about this comment, and must not rewrite it.
+        let kind = note.kind.as_deref().filter(|kind| kind.contains("Diff"));
+        marks.text("note_type", kind);
+        if note.resolved == Some(true) {
             marks.flag("resolved", note.resolved);
         }
         if let Some(position) = &note.position {
@@ -388,7 +391,8 @@ impl Mapper<'_> {
         }
         let (labels, attributes) = marks.finish();
         Experience {
-            source_id: self.project.source_id(event_type, id),
+            // No id has white space at its ends; one that claims to would be refused for it.
+            source_id: self.project.source_id(event_type, id.trim()),
             event_type,
             modality,
             content,

@@ -119,9 +119,9 @@ impl Settings {
             projects: names(&settings, "projects", "acme/widget")?,
             groups: names(&settings, "groups", "acme/team")?,
             events: events(&settings)?,
-            include_confidential: flag(&settings, "include_confidential")?,
+            include_confidential: flag(&settings, "include_confidential", false)?,
             pipeline_statuses: statuses(&settings)?,
-            child_pipelines: flag(&settings, "child_pipelines")?,
+            child_pipelines: flag(&settings, "child_pipelines", true)?,
         })
     }
 }
@@ -226,9 +226,9 @@ fn statuses(settings: &Map<String, Value>) -> Result<Vec<String>, String> {
     Ok(statuses)
 }
 
-fn flag(settings: &Map<String, Value>, key: &str) -> Result<bool, String> {
+fn flag(settings: &Map<String, Value>, key: &str, default: bool) -> Result<bool, String> {
     match settings.get(key) {
-        None | Some(Value::Null) => Ok(false),
+        None | Some(Value::Null) => Ok(default),
         Some(Value::Bool(flag)) => Ok(*flag),
         Some(Value::String(text)) => match text.trim().to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => Ok(true),

@@ -214,6 +214,9 @@ impl FakeGitLab {
             .filter(|row| {
                 after.is_none_or(|after| row.updated >= after)
                     && before.is_none_or(|before| row.updated <= before)
+                    && query
+                        .get("source")
+                        .is_none_or(|source| row.body["source"] == **source)
             })
             .collect();
         match query.get("order_by").copied() {

@@ -212,24 +212,47 @@ pub fn ledger_file(state_file: &Path) -> PathBuf {
 }
 
 /// Puts a connection together from all sources, for this connector. `dry_run` needs no key.
-pub fn plan(description: &Description, flags: &Flags, surroundings: &Surroundings, dry_run: bool) -> Result<Plan, ConfigError> {
+pub fn plan(
+    description: &Description,
+    flags: &Flags,
+    surroundings: &Surroundings,
+    dry_run: bool,
+) -> Result<Plan, ConfigError> {
     let file = read_config_file(flags.config.as_deref())?;
     let stored = read_stored_identity(surroundings)?;
     let state_file = match flags.state_file.clone().or(file.run.state_file.clone()) {
         Some(path) => path,
         None => default_state_file(surroundings)?,
     };
-    let patience = duration_setting("run.patience", flags.patience, file.run.patience.as_deref(), DEFAULT_PATIENCE)?;
-    let interval = duration_setting("run.interval", flags.interval, file.run.interval.as_deref(), DEFAULT_INTERVAL)?;
+    let patience = duration_setting(
+        "run.patience",
+        flags.patience,
+        file.run.patience.as_deref(),
+        DEFAULT_PATIENCE,
+    )?;
+    let interval = duration_setting(
+        "run.interval",
+        flags.interval,
+        file.run.interval.as_deref(),
+        DEFAULT_INTERVAL,
+    )?;
     let since = flags.since.clone().or(file.run.since.clone());
     if let Some(since) = &since
         && chrono::DateTime::parse_from_rfc3339(since).is_err()
     {
-        return Err(invalid(format!("--since `{since}` is not an RFC 3339 time; write for example 2026-01-31T00:00:00Z")));
+        return Err(invalid(format!(
+            "--since `{since}` is not an RFC 3339 time; write for example 2026-01-31T00:00:00Z"
+        )));
     }
     let source = source_plan(description, flags, surroundings, &file)?;
     let cortex = cortex_plan(flags, surroundings, &file, &stored, dry_run)?;
-    let template = scope_template(description, flags, surroundings, &file, stored.scope.as_deref())?;
+    let template = scope_template(
+        description,
+        flags,
+        surroundings,
+        &file,
+        stored.scope.as_deref(),
+    )?;
     let settings = connector_settings(description, flags, surroundings, file.settings)?;
     Ok(Plan {
         source,
@@ -244,42 +267,82 @@ pub fn plan(description: &Description, flags: &Flags, surroundings: &Surrounding
     })
 }
 
-fn duration_setting(name: &str, flag: Option<Duration>, file: Option<&str>, default: Duration) -> Result<Duration, ConfigError> {
+fn duration_setting(
+    name: &str,
+    flag: Option<Duration>,
+    file: Option<&str>,
+    default: Duration,
+) -> Result<Duration, ConfigError> {
     match (flag, file) {
         (Some(flag), _) => Ok(flag),
-        (None, Some(text)) => parse_duration(text).map_err(|reason| invalid(format!("{name}: {reason}"))),
+        (None, Some(text)) => {
+            parse_duration(text).map_err(|reason| invalid(format!("{name}: {reason}")))
+        }
         (None, None) => Ok(default),
     }
 }
 
 fn read_config_file(path: Option<&Path>) -> Result<ConfigFile, ConfigError> {
-    let Some(path) = path else { return Ok(ConfigFile::default()) };
-    let text = std::fs::read_to_string(path).map_err(|error| invalid(format!("cannot read the configuration {}: {error}", path.display())))?;
-    toml::from_str(&text).map_err(|error| invalid(format!("{}: {}", path.display(), error.to_string().trim_end())))
+    let Some(path) = path else {
+        return Ok(ConfigFile::default());
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        invalid(format!(
+            "cannot read the configuration {}: {error}",
+            path.display()
+        ))
+    })?;
+    toml::from_str(&text).map_err(|error| {
+        invalid(format!(
+            "{}: {}",
+            path.display(),
+            error.to_string().trim_end()
+        ))
+    })
 }
 
 fn read_stored_identity(surroundings: &Surroundings) -> Result<StoredIdentity, ConfigError> {
-    let Some(path) = surroundings.cortexdb_folder().map(|folder| folder.join("state.json")) else {
+    let Some(path) = surroundings
+        .cortexdb_folder()
+        .map(|folder| folder.join("state.json"))
+    else {
         return Ok(StoredIdentity::default());
     };
     match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(StoredIdentity::default()),
         Err(error) => Err(invalid(format!("cannot read {}: {error}", path.display()))),
-        Ok(text) => serde_json::from_str(&text)
-            .map_err(|error| invalid(format!("{} is not what `cortexdb init` writes ({error}); run `cortexdb init` again", path.display()))),
+        Ok(text) => serde_json::from_str(&text).map_err(|error| {
+            invalid(format!(
+                "{} is not what `cortexdb init` writes ({error}); run `cortexdb init` again",
+                path.display()
+            ))
+        }),
     }
 }
 
 fn read_secret_file(path: &Path) -> Result<String, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| invalid(format!("cannot read the secret file {}: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        invalid(format!(
+            "cannot read the secret file {}: {error}",
+            path.display()
+        ))
+    })?;
     let secret = text.trim();
     if secret.is_empty() {
-        return Err(invalid(format!("the secret file {} is empty", path.display())));
+        return Err(invalid(format!(
+            "the secret file {} is empty",
+            path.display()
+        )));
     }
     Ok(secret.to_owned())
 }
 
-fn source_plan(description: &Description, flags: &Flags, surroundings: &Surroundings, file: &ConfigFile) -> Result<SourcePlan, ConfigError> {
+fn source_plan(
+    description: &Description,
+    flags: &Flags,
+    surroundings: &Surroundings,
+    file: &ConfigFile,
+) -> Result<SourcePlan, ConfigError> {
     let prefix = environment_prefix(&description.name);
     let url_variable = format!("{prefix}URL");
     let text = flags
@@ -288,7 +351,11 @@ fn source_plan(description: &Description, flags: &Flags, surroundings: &Surround
         .or_else(|| surroundings.first(&[&url_variable]))
         .or_else(|| file.source.url.clone())
         .or_else(|| description.default_url.clone())
-        .ok_or_else(|| invalid(format!("no address of the source: pass --url or set {url_variable}")))?;
+        .ok_or_else(|| {
+            invalid(format!(
+                "no address of the source: pass --url or set {url_variable}"
+            ))
+        })?;
     let url = base_url(&text, &url_variable)?;
     let token_variable = format!("{prefix}TOKEN");
     let token = match &flags.token_file {
@@ -303,8 +370,7 @@ fn source_plan(description: &Description, flags: &Flags, surroundings: &Surround
     };
     let needs_token = !description
         .authentication
-        .iter()
-        .any(|scheme| *scheme == crate::source::client::Authentication::Anonymous);
+        .contains(&crate::source::client::Authentication::Anonymous);
     if needs_token && token.is_none() {
         let wanted = description
             .permissions
@@ -317,8 +383,13 @@ fn source_plan(description: &Description, flags: &Flags, surroundings: &Surround
             url.host_str().unwrap_or_default()
         )));
     }
-    if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| (0x21..=0x7e).contains(&byte))) {
-        return Err(invalid(format!("{token_variable} holds characters that no token has (white space, quotes of another alphabet); copy it again")));
+    if token
+        .as_ref()
+        .is_some_and(|token| !token.bytes().all(|byte| (0x21..=0x7e).contains(&byte)))
+    {
+        return Err(invalid(format!(
+            "{token_variable} holds characters that no token has (white space, quotes of another alphabet); copy it again"
+        )));
     }
     let ca_variable = format!("{prefix}CA_FILE");
     Ok(SourcePlan {
@@ -334,15 +405,25 @@ fn source_plan(description: &Description, flags: &Flags, surroundings: &Surround
 
 /// Parses a base URL; the error says what a base URL looks like. Never repeats what may hold a password.
 fn base_url(text: &str, name: &str) -> Result<url::Url, ConfigError> {
-    let url = url::Url::parse(text.trim()).map_err(|error| invalid(format!("{name} is not a URL ({error}); write for example https://gitlab.com")))?;
+    let url = url::Url::parse(text.trim()).map_err(|error| {
+        invalid(format!(
+            "{name} is not a URL ({error}); write for example https://gitlab.com"
+        ))
+    })?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(invalid(format!("{name} must begin with https:// or http:// and name a host")));
+        return Err(invalid(format!(
+            "{name} must begin with https:// or http:// and name a host"
+        )));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid(format!("{name} holds a user or a password; put the token in its own variable")));
+        return Err(invalid(format!(
+            "{name} holds a user or a password; put the token in its own variable"
+        )));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(invalid(format!("{name} has a `?` or `#` part; it is the base address alone")));
+        return Err(invalid(format!(
+            "{name} has a `?` or `#` part; it is the base address alone"
+        )));
     }
     Ok(url)
 }
@@ -360,19 +441,28 @@ fn cortex_plan(
         .or_else(|| surroundings.first(&["CORTEXDB_URL", "CORTEX_URL"]))
         .or_else(|| file.cortexdb.url.clone())
         .unwrap_or_else(|| DEFAULT_URL.to_owned());
-    let url = base_url(&url, "CORTEXDB_URL")?.as_str().trim_end_matches('/').to_owned();
+    let url = base_url(&url, "CORTEXDB_URL")?
+        .as_str()
+        .trim_end_matches('/')
+        .to_owned();
     let key = match &flags.api_key_file {
         Some(path) => Some(read_secret_file(path)?),
         None => match surroundings.first(&["CORTEXDB_API_KEY", "CORTEX_API_KEY"]) {
             Some(key) => Some(key),
             None => match &file.cortexdb.api_key_file {
                 Some(path) => Some(read_secret_file(path)?),
-                None => file.cortexdb.api_key.clone().or_else(|| stored.token.clone()),
+                None => file
+                    .cortexdb
+                    .api_key
+                    .clone()
+                    .or_else(|| stored.token.clone()),
             },
         },
     };
     if key.is_none() && !dry_run {
-        return Err(invalid("no CortexDB key: run `cortexdb init`, or set CORTEXDB_API_KEY"));
+        return Err(invalid(
+            "no CortexDB key: run `cortexdb init`, or set CORTEXDB_API_KEY",
+        ));
     }
     let actor = flags
         .actor
@@ -383,7 +473,9 @@ fn cortex_plan(
     if let Some(actor) = &actor
         && reqwest::header::HeaderValue::from_str(actor).is_err()
     {
-        return Err(invalid("CORTEXDB_ACTOR is not an actor; write for example user:ada"));
+        return Err(invalid(
+            "CORTEXDB_ACTOR is not an actor; write for example user:ada",
+        ));
     }
     Ok(CortexPlan {
         url,
@@ -427,7 +519,9 @@ fn scope_template(
     };
     let template = ScopeTemplate::parse(&text, &description.scope_variables)?;
     if text.contains("{scope}") && stored_scope.is_none() {
-        return Err(invalid("the scope template uses `{scope}`, and ~/.cortexdb/state.json holds none; run `cortexdb init` or write the scope out"));
+        return Err(invalid(
+            "the scope template uses `{scope}`, and ~/.cortexdb/state.json holds none; run `cortexdb init` or write the scope out",
+        ));
     }
     Ok(template)
 }
@@ -450,7 +544,9 @@ fn connector_settings(
         .and_then(Value::as_object)
         .unwrap_or(&no_properties);
     for (name, property) in properties {
-        let Some(variable) = property.get("x-env").and_then(Value::as_str) else { continue };
+        let Some(variable) = property.get("x-env").and_then(Value::as_str) else {
+            continue;
+        };
         if !is_readable_variable(variable, &prefix) {
             return Err(invalid(format!(
                 "the connector asks for the environment variable `{}` as setting `{name}`; only names that begin with `{prefix}` and hold no secret are given to a component",
@@ -463,8 +559,15 @@ fn connector_settings(
     }
     for (name, value) in &flags.settings {
         let Some(property) = properties.get(name) else {
-            let known = properties.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            return Err(invalid(format!("the connector {} has no setting `{name}`; it has {known}", description.name)));
+            let known = properties
+                .keys()
+                .map(|name| format!("`{name}`"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            return Err(invalid(format!(
+                "the connector {} has no setting `{name}`; it has {known}",
+                description.name
+            )));
         };
         let value = match value {
             Value::String(text) => parse_setting(name, text, property)?,
@@ -482,7 +585,12 @@ fn is_readable_variable(variable: &str, prefix: &str) -> bool {
 
 fn parse_setting(name: &str, text: &str, property: &Value) -> Result<Value, ConfigError> {
     match property.get("type").and_then(Value::as_str) {
-        Some("array") => Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| json!(item)).collect()),
+        Some("array") => Ok(text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(|item| json!(item))
+            .collect()),
         Some("boolean") => match text.to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" | "on" => Ok(json!(true)),
             "0" | "false" | "no" | "off" => Ok(json!(false)),
@@ -498,11 +606,19 @@ fn parse_setting(name: &str, text: &str, property: &Value) -> Result<Value, Conf
 
 /// Values that the host itself has for scope templates.
 #[must_use]
-pub fn host_variables(connector: &str, actor: Option<&str>, scope: Option<&str>) -> BTreeMap<String, String> {
-    [("source", Some(connector)), ("actor", actor), ("scope", scope)]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-        .collect()
+pub fn host_variables(
+    connector: &str,
+    actor: Option<&str>,
+    scope: Option<&str>,
+) -> BTreeMap<String, String> {
+    [
+        ("source", Some(connector)),
+        ("actor", actor),
+        ("scope", scope),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+    .collect()
 }
 
 #[cfg(test)]
@@ -534,27 +650,45 @@ mod tests {
         fn with_state(state: &Value) -> Self {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir(folder.path().join(".cortexdb")).unwrap();
-            std::fs::write(folder.path().join(".cortexdb/state.json"), state.to_string()).unwrap();
+            std::fs::write(
+                folder.path().join(".cortexdb/state.json"),
+                state.to_string(),
+            )
+            .unwrap();
             Self(folder)
         }
 
         fn surroundings(&self, variables: &[(&str, &str)]) -> Surroundings {
             Surroundings {
-                variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+                variables: variables
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
                 home: Some(self.0.path().to_owned()),
             }
         }
     }
 
     fn initialised() -> Home {
-        Home::with_state(&json!({"token": "v4.public.abc", "user_id": "user:u_1", "scope": "org:u_1/user:u_1", "tier": "free"}))
+        Home::with_state(
+            &json!({"token": "v4.public.abc", "user_id": "user:u_1", "scope": "org:u_1/user:u_1", "tier": "free"}),
+        )
     }
 
     #[test]
     fn what_cortexdb_init_stored_is_enough_beside_the_gitlab_token() {
         let home = initialised();
-        let plan = plan(&gitlab(), &Flags::default(), &home.surroundings(&[("GITLAB_TOKEN", "glpat-x")]), false).unwrap();
-        assert_eq!(plan.template.as_str(), "org:u_1/source:gitlab/project:{project_path}");
+        let plan = plan(
+            &gitlab(),
+            &Flags::default(),
+            &home.surroundings(&[("GITLAB_TOKEN", "glpat-x")]),
+            false,
+        )
+        .unwrap();
+        assert_eq!(
+            plan.template.as_str(),
+            "org:u_1/source:gitlab/project:{project_path}"
+        );
         assert_eq!(plan.cortex.actor.as_deref(), Some("user:u_1"));
         assert_eq!(plan.cortex.url, DEFAULT_URL);
         assert_eq!(plan.source.canonical_url(), "https://gitlab.com");
@@ -566,7 +700,11 @@ mod tests {
         let home = initialised();
         let config = home.0.path().join("c.toml");
         std::fs::write(&config, "[source]\nurl = \"https://file.example\"\n[cortexdb]\nurl = \"https://file.example\"\nactor = \"user:file\"\n").unwrap();
-        let surroundings = home.surroundings(&[("GITLAB_TOKEN", "t"), ("GITLAB_URL", "https://env.example"), ("CORTEX_URL", "https://cortex.example")]);
+        let surroundings = home.surroundings(&[
+            ("GITLAB_TOKEN", "t"),
+            ("GITLAB_URL", "https://env.example"),
+            ("CORTEX_URL", "https://cortex.example"),
+        ]);
         let flags = Flags {
             config: Some(config),
             url: Some("https://flag.example/gitlab/".into()),
@@ -581,15 +719,29 @@ mod tests {
     #[test]
     fn a_missing_organisation_says_what_to_set() {
         let home = Home::with_state(&json!({"token": "t"}));
-        let error = plan(&gitlab(), &Flags::default(), &home.surroundings(&[("GITLAB_TOKEN", "t")]), false).unwrap_err();
-        assert!(error.to_string().contains("CORTEXDB_SCOPE_TEMPLATE"), "{error}");
+        let error = plan(
+            &gitlab(),
+            &Flags::default(),
+            &home.surroundings(&[("GITLAB_TOKEN", "t")]),
+            false,
+        )
+        .unwrap_err();
+        assert!(
+            error.to_string().contains("CORTEXDB_SCOPE_TEMPLATE"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_missing_token_names_its_variable_and_the_permission() {
         let home = initialised();
-        let error = plan(&gitlab(), &Flags::default(), &home.surroundings(&[]), false).unwrap_err().to_string();
-        assert!(error.contains("GITLAB_TOKEN") && error.contains("read_api"), "{error}");
+        let error = plan(&gitlab(), &Flags::default(), &home.surroundings(&[]), false)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("GITLAB_TOKEN") && error.contains("read_api"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -601,7 +753,10 @@ mod tests {
             ("GITLAB_INCLUDE_CONFIDENTIAL", "true"),
         ]);
         let plan = plan(&gitlab(), &Flags::default(), &surroundings, false).unwrap();
-        assert_eq!(plan.settings, json!({"projects": ["42", "acme/widget"], "include_confidential": true}));
+        assert_eq!(
+            plan.settings,
+            json!({"projects": ["42", "acme/widget"], "include_confidential": true})
+        );
     }
 
     #[test]
@@ -609,8 +764,15 @@ mod tests {
         let home = initialised();
         for variable in ["AWS_REGION", "GITLAB_TOKEN", "GITLABX"] {
             let mut greedy = gitlab();
-            greedy.settings_schema = json!({"properties": {"x": {"type": "string", "x-env": variable}}});
-            let error = plan(&greedy, &Flags::default(), &home.surroundings(&[("GITLAB_TOKEN", "t")]), false).unwrap_err();
+            greedy.settings_schema =
+                json!({"properties": {"x": {"type": "string", "x-env": variable}}});
+            let error = plan(
+                &greedy,
+                &Flags::default(),
+                &home.surroundings(&[("GITLAB_TOKEN", "t")]),
+                false,
+            )
+            .unwrap_err();
             assert!(error.to_string().contains(variable), "{error}");
         }
     }
@@ -618,10 +780,24 @@ mod tests {
     #[test]
     fn addresses_with_passwords_or_other_schemes_are_refused_without_repeating_them() {
         let home = initialised();
-        for address in ["https://ada:hunter22@gitlab.com", "ftp://gitlab.com", "gitlab.com", "https://gitlab.com?x=1"] {
-            let error = plan(&gitlab(), &Flags::default(), &home.surroundings(&[("GITLAB_TOKEN", "t"), ("GITLAB_URL", address)]), false).unwrap_err();
+        for address in [
+            "https://ada:hunter22@gitlab.com",
+            "ftp://gitlab.com",
+            "gitlab.com",
+            "https://gitlab.com?x=1",
+        ] {
+            let error = plan(
+                &gitlab(),
+                &Flags::default(),
+                &home.surroundings(&[("GITLAB_TOKEN", "t"), ("GITLAB_URL", address)]),
+                false,
+            )
+            .unwrap_err();
             let text = error.to_string();
-            assert!(text.contains("GITLAB_URL") && !text.contains("hunter22"), "{text}");
+            assert!(
+                text.contains("GITLAB_URL") && !text.contains("hunter22"),
+                "{text}"
+            );
         }
     }
 
@@ -634,7 +810,9 @@ mod tests {
             config: Some(config),
             ..Flags::default()
         };
-        let error = plan(&gitlab(), &flags, &home.surroundings(&[]), false).unwrap_err().to_string();
+        let error = plan(&gitlab(), &flags, &home.surroundings(&[]), false)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("urll"), "{error}");
     }
 

@@ -21,10 +21,14 @@ const VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum CursorError {
     /// Another process runs on this state.
-    #[error("another `runtime run` is using {0}; wait for it, stop it, or give this one its own --state-file")]
+    #[error(
+        "another `runtime run` is using {0}; wait for it, stop it, or give this one its own --state-file"
+    )]
     Locked(PathBuf),
     /// The file or its directory cannot be read or written.
-    #[error("cannot use the state file {path}: {source}. Check the directory and its permissions, or pass --state-file")]
+    #[error(
+        "cannot use the state file {path}: {source}. Check the directory and its permissions, or pass --state-file"
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -32,7 +36,9 @@ pub enum CursorError {
         source: io::Error,
     },
     /// The file was written by a later version.
-    #[error("the state file {path} has version {found}, this runtime knows {VERSION}; update the runtime or pass another --state-file")]
+    #[error(
+        "the state file {path} has version {found}, this runtime knows {VERSION}; update the runtime or pass another --state-file"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -76,7 +82,10 @@ impl Cursors {
             path: path.to_owned(),
             source,
         };
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
         let lock = OpenOptions::new()
@@ -139,7 +148,9 @@ impl Cursors {
     fn read(&self) -> Result<Option<Document>, CursorError> {
         let text = match std::fs::read(&self.path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Document::default())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(Document::default()));
+            }
             Err(error) => return Err(self.failed(error)),
         };
         if text.iter().all(u8::is_ascii_whitespace) {
@@ -168,7 +179,13 @@ impl Cursors {
         self.document
             .connections
             .get(&self.connection)
-            .map(|connection| connection.streams.iter().map(|(key, value)| (key.clone(), to_guest(value))).collect())
+            .map(|connection| {
+                connection
+                    .streams
+                    .iter()
+                    .map(|(key, value)| (key.clone(), to_guest(value)))
+                    .collect()
+            })
             .unwrap_or_default()
     }
 
@@ -183,8 +200,15 @@ impl Cursors {
     }
 
     /// Moves cursors and makes them durable, all together. `None` removes one.
-    pub fn apply(&mut self, changes: impl IntoIterator<Item = (String, Option<String>)>) -> Result<(), CursorError> {
-        let connection = self.document.connections.entry(self.connection.clone()).or_default();
+    pub fn apply(
+        &mut self,
+        changes: impl IntoIterator<Item = (String, Option<String>)>,
+    ) -> Result<(), CursorError> {
+        let connection = self
+            .document
+            .connections
+            .entry(self.connection.clone())
+            .or_default();
         let mut changed = false;
         for (key, value) in changes {
             changed = true;
@@ -196,7 +220,8 @@ impl Cursors {
         if !changed {
             return Ok(());
         }
-        connection.updated_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        connection.updated_at =
+            chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
         self.save()
     }
 
@@ -218,7 +243,11 @@ impl Cursors {
         file.write_all(&text)?;
         file.sync_all()?;
         std::fs::rename(&temporary, &self.path)?;
-        if let Some(parent) = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = self
+            .path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
             File::open(parent)?.sync_all()?;
         }
         Ok(())
@@ -247,7 +276,9 @@ fn from_guest(value: String) -> Value {
 }
 
 fn to_guest(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -264,17 +295,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/connectors-state.json");
         let mut cursors = Cursors::open(&path, "gitlab").unwrap();
-        cursors.apply(change("42/issues", r#"{"updated_after":"2026-01-01T00:00:00Z"}"#)).unwrap();
+        cursors
+            .apply(change(
+                "42/issues",
+                r#"{"updated_after":"2026-01-01T00:00:00Z"}"#,
+            ))
+            .unwrap();
         let file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(file.pointer("/connections/gitlab/streams/42~1issues/updated_after").unwrap(), "2026-01-01T00:00:00Z");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            file.pointer("/connections/gitlab/streams/42~1issues/updated_after")
+                .unwrap(),
+            "2026-01-01T00:00:00Z"
+        );
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]
     fn what_the_user_edits_is_what_the_guest_gets() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.json");
-        std::fs::write(&path, r#"{"connections":{"gitlab":{"streams":{"42/issues":"2026-05-05"}}}}"#).unwrap();
+        std::fs::write(
+            &path,
+            r#"{"connections":{"gitlab":{"streams":{"42/issues":"2026-05-05"}}}}"#,
+        )
+        .unwrap();
         let cursors = Cursors::open(&path, "gitlab").unwrap();
         assert_eq!(cursors.all()["42/issues"], "2026-05-05");
     }
@@ -284,7 +331,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.json");
         let _first = Cursors::open(&path, "gitlab").unwrap();
-        assert!(matches!(Cursors::open(&path, "gitlab"), Err(CursorError::Locked(_))));
+        assert!(matches!(
+            Cursors::open(&path, "gitlab"),
+            Err(CursorError::Locked(_))
+        ));
     }
 
     #[test]
@@ -302,8 +352,14 @@ mod tests {
     fn other_connections_in_the_file_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.json");
-        Cursors::open(&path, "one").unwrap().apply(change("a", "1")).unwrap();
-        Cursors::open(&path, "two").unwrap().apply(change("b", "2")).unwrap();
+        Cursors::open(&path, "one")
+            .unwrap()
+            .apply(change("a", "1"))
+            .unwrap();
+        Cursors::open(&path, "two")
+            .unwrap()
+            .apply(change("b", "2"))
+            .unwrap();
         assert_eq!(Cursors::open(&path, "one").unwrap().all()["a"], "1");
     }
 }

@@ -16,12 +16,22 @@ pub fn build(base: &url::Url, ca_file: Option<&Path>) -> Result<reqwest::Client,
             .tcp_nodelay(true)
             .pool_max_idle_per_host(64);
         // A proxy stands between this machine and others, never between it and itself.
-        if is_loopback(base) { builder.no_proxy() } else { builder }
+        if is_loopback(base) {
+            builder.no_proxy()
+        } else {
+            builder
+        }
     };
-    let extra = ca_file.map(read_certificates).transpose()?.unwrap_or_default();
+    let extra = ca_file
+        .map(read_certificates)
+        .transpose()?
+        .unwrap_or_default();
     if base.scheme() == "http" && extra.is_empty() {
         // Loading the system's roots takes longer than a whole request on a local network.
-        return builder().tls_certs_only([]).build().map_err(|error| error.to_string());
+        return builder()
+            .tls_certs_only([])
+            .build()
+            .map_err(|error| error.to_string());
     }
     builder().tls_certs_merge(extra).build().map_err(|error| {
         format!("no HTTPS client: {error}. Install the system's CA certificates (Debian: ca-certificates), or name a file with --ca-file")
@@ -38,10 +48,15 @@ fn is_loopback(url: &url::Url) -> bool {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot read the CA file {}: {error}", path.display()))?;
-    let certificates = reqwest::Certificate::from_pem_bundle(&bytes).map_err(|error| format!("{} holds no PEM certificates: {error}", path.display()))?;
+    let bytes = std::fs::read(path)
+        .map_err(|error| format!("cannot read the CA file {}: {error}", path.display()))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&bytes)
+        .map_err(|error| format!("{} holds no PEM certificates: {error}", path.display()))?;
     if certificates.is_empty() {
-        return Err(format!("{} holds no PEM certificates (`-----BEGIN CERTIFICATE-----`)", path.display()));
+        return Err(format!(
+            "{} holds no PEM certificates (`-----BEGIN CERTIFICATE-----`)",
+            path.display()
+        ));
     }
     Ok(certificates)
 }

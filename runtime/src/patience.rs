@@ -63,7 +63,10 @@ impl Attempts<'_> {
     pub fn failed(&mut self, asked: Option<Duration>) -> Option<Duration> {
         let since = *self.first_failure.get_or_insert_with(Instant::now);
         self.failures += 1;
-        let wait = asked.map_or_else(|| jittered(self.failures), |asked| asked + asked.mul_f64(fastrand::f64() * 0.1));
+        let wait = asked.map_or_else(
+            || jittered(self.failures),
+            |asked| asked + asked.mul_f64(fastrand::f64() * 0.1),
+        );
         if let Some(limit) = self.patience.limit
             && (self.patience.exhausted.load(Ordering::Relaxed) || since.elapsed() + wait > limit)
         {
@@ -82,7 +85,11 @@ impl Attempts<'_> {
 
 fn jittered(failures: u32) -> Duration {
     let ceiling = FIRST_WAIT
-        .saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX))
+        .saturating_mul(
+            1_u32
+                .checked_shl(failures.saturating_sub(1))
+                .unwrap_or(u32::MAX),
+        )
         .min(LONGEST_WAIT);
     // Never nothing: a tenth of the ceiling keeps a refused connection from being hammered.
     ceiling.mul_f64(0.1 + 0.9 * fastrand::f64())
@@ -91,7 +98,9 @@ fn jittered(failures: u32) -> Duration {
 /// Parses `90s`, `10m`, `2h`, `500ms` or a plain number of seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number
         .parse()
@@ -101,7 +110,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "" | "s" => Ok(Duration::from_secs(number)),
         "m" | "min" => Ok(Duration::from_secs(number.saturating_mul(60))),
         "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        _ => Err(format!("`{text}` is not a duration; write for example 30s, 10m or 2h")),
+        _ => Err(format!(
+            "`{text}` is not a duration; write for example 30s, 10m or 2h"
+        )),
     }
 }
 
@@ -131,8 +142,14 @@ mod tests {
     #[test]
     fn what_the_server_asks_for_is_waited_at_least() {
         let patience = Patience::new(Some(Duration::from_secs(600)));
-        let wait = patience.begin().failed(Some(Duration::from_secs(60))).unwrap();
-        assert!(wait >= Duration::from_secs(60) && wait <= Duration::from_secs(66), "{wait:?}");
+        let wait = patience
+            .begin()
+            .failed(Some(Duration::from_secs(60)))
+            .unwrap();
+        assert!(
+            wait >= Duration::from_secs(60) && wait <= Duration::from_secs(66),
+            "{wait:?}"
+        );
     }
 
     #[test]

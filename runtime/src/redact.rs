@@ -81,7 +81,10 @@ mod tests {
     #[test]
     fn a_secret_that_contains_another_is_replaced_whole() {
         let redactor = Redactor::new([Secret::new("glpat-1"), Secret::new("glpat-12345")]);
-        assert_eq!(redactor.apply("token glpat-12345 refused"), "token [secret] refused");
+        assert_eq!(
+            redactor.apply("token glpat-12345 refused"),
+            "token [secret] refused"
+        );
     }
 
     #[test]

@@ -67,7 +67,9 @@ impl RunError {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Cortex(CortexError::Misconfigured(_))
-            | Self::Writer(WriterError::Cortex(CortexError::Misconfigured(_)) | WriterError::Scope(_))
+            | Self::Writer(
+                WriterError::Cortex(CortexError::Misconfigured(_)) | WriterError::Scope(_),
+            )
             | Self::HttpClient(_) => Outcome::Misconfigured,
             _ => Outcome::Failed,
         }
@@ -77,7 +79,10 @@ impl RunError {
 /// The secrets of a connection, for the redactor.
 #[must_use]
 pub fn redactor_for(plan: &Plan) -> Redactor {
-    let secrets: Vec<Secret> = [plan.source.token.clone(), plan.cortex.key.clone()].into_iter().flatten().collect();
+    let secrets: Vec<Secret> = [plan.source.token.clone(), plan.cortex.key.clone()]
+        .into_iter()
+        .flatten()
+        .collect();
     Redactor::new(secrets)
 }
 
@@ -94,8 +99,14 @@ pub struct Circumstances {
 }
 
 /// The way to the source of this connection.
-pub fn source_client(connector: &Connector, plan: &Plan, around: &Circumstances, stop: CancellationToken) -> Result<SourceClient, RunError> {
-    let http = http_client::build(&plan.source.url, plan.source.ca_file.as_deref()).map_err(RunError::HttpClient)?;
+pub fn source_client(
+    connector: &Connector,
+    plan: &Plan,
+    around: &Circumstances,
+    stop: CancellationToken,
+) -> Result<SourceClient, RunError> {
+    let http = http_client::build(&plan.source.url, plan.source.ca_file.as_deref())
+        .map_err(RunError::HttpClient)?;
     Ok(SourceClient {
         http,
         name: connector.description.name.clone(),
@@ -115,9 +126,15 @@ pub fn source_client(connector: &Connector, plan: &Plan, around: &Circumstances,
 }
 
 /// Connects to CortexDB and asks who we are. `None`: a dry run without a key.
-pub async fn connect(plan: &Plan, around: &Circumstances) -> Result<Option<(Client, Identity)>, RunError> {
-    let Some(key) = plan.cortex.key.clone() else { return Ok(None) };
-    let base = url::Url::parse(&plan.cortex.url).map_err(|error| RunError::HttpClient(error.to_string()))?;
+pub async fn connect(
+    plan: &Plan,
+    around: &Circumstances,
+) -> Result<Option<(Client, Identity)>, RunError> {
+    let Some(key) = plan.cortex.key.clone() else {
+        return Ok(None);
+    };
+    let base = url::Url::parse(&plan.cortex.url)
+        .map_err(|error| RunError::HttpClient(error.to_string()))?;
     let client = Client::new(
         http_client::build(&base, None).map_err(RunError::HttpClient)?,
         Endpoint {
@@ -131,7 +148,9 @@ pub async fn connect(plan: &Plan, around: &Circumstances) -> Result<Option<(Clie
         Arc::clone(&around.reporter),
         around.stop.clone(),
     );
-    Ok(Some(identify(client, plan.cortex.tenant_id.as_deref()).await?))
+    Ok(Some(
+        identify(client, plan.cortex.tenant_id.as_deref()).await?,
+    ))
 }
 
 /// The name of a connection in the state file and the ledger. Another source, server or tenant is another connection, with its own
@@ -161,22 +180,39 @@ pub async fn run_once(
         stop,
     };
     around.reporter.event(&Event::Started {
-        connector: format!("{} {}", connector.description.name, connector.description.version),
+        connector: format!(
+            "{} {}",
+            connector.description.name, connector.description.version
+        ),
         source: plan.source.canonical_url(),
-        cortexdb: if plan.cortex.key.is_some() { plan.cortex.url.clone() } else { String::new() },
+        cortexdb: if plan.cortex.key.is_some() {
+            plan.cortex.url.clone()
+        } else {
+            String::new()
+        },
         dry_run: options.dry_run,
     });
     let (outcome, reason) = match execute(connector, plan, options, &around).await {
         Ok(end) => end,
         Err(_) if around.stop.is_cancelled() => (Outcome::Interrupted, None),
-        Err(error) => (error.outcome(), Some(around.redactor.apply(&error.to_string()).into_owned())),
+        Err(error) => (
+            error.outcome(),
+            Some(around.redactor.apply(&error.to_string()).into_owned()),
+        ),
     };
     let receipt = around.counters.receipt(outcome, reason, options.dry_run);
-    around.reporter.event(&Event::Receipt(Box::new(receipt.clone())));
+    around
+        .reporter
+        .event(&Event::Receipt(Box::new(receipt.clone())));
     receipt
 }
 
-async fn execute(connector: &Connector, plan: &Plan, options: &RunOptions, around: &Circumstances) -> Result<(Outcome, Option<String>), RunError> {
+async fn execute(
+    connector: &Connector,
+    plan: &Plan,
+    options: &RunOptions,
+    around: &Circumstances,
+) -> Result<(Outcome, Option<String>), RunError> {
     let connected = connect(plan, around).await?;
     let identity = connected.as_ref().map(|(_, identity)| identity);
     let name = connection_name(&connector.description.name, plan, identity);
@@ -197,8 +233,19 @@ async fn execute(connector: &Connector, plan: &Plan, options: &RunOptions, aroun
         });
     }
     let (store, lease) = open_ledger(plan, options, &name).await?;
-    let renewing = (!options.dry_run).then(|| keep_lease(Arc::clone(&store), lease, around.stop.clone()));
-    let end = drive(connector, plan, options, around, connected, cursors, Arc::clone(&store), lease).await;
+    let renewing =
+        (!options.dry_run).then(|| keep_lease(Arc::clone(&store), lease, around.stop.clone()));
+    let end = drive(
+        connector,
+        plan,
+        options,
+        around,
+        connected,
+        cursors,
+        Arc::clone(&store),
+        lease,
+    )
+    .await;
     if let Some(renewing) = renewing {
         renewing.abort();
     }
@@ -220,7 +267,11 @@ async fn execute(connector: &Connector, plan: &Plan, options: &RunOptions, aroun
     end
 }
 
-async fn open_ledger(plan: &Plan, options: &RunOptions, name: &str) -> Result<(Arc<dyn Store>, Lease), RunError> {
+async fn open_ledger(
+    plan: &Plan,
+    options: &RunOptions,
+    name: &str,
+) -> Result<(Arc<dyn Store>, Lease), RunError> {
     let path = ledger_file(&plan.state_file);
     if !options.dry_run {
         let store = SqliteStore::open(&path).await?;
@@ -229,7 +280,11 @@ async fn open_ledger(plan: &Plan, options: &RunOptions, name: &str) -> Result<(A
     }
     // A dry run looks at the ledger, where there is one, and changes nothing.
     if let Some(store) = SqliteStore::open_read_only(&path).await? {
-        let connection = store.connections().await?.into_iter().find(|row| row.name == name);
+        let connection = store
+            .connections()
+            .await?
+            .into_iter()
+            .find(|row| row.name == name);
         let lease = Lease {
             connection: connection.map_or(-1, |row| row.id),
             epoch: -1,
@@ -241,7 +296,11 @@ async fn open_ledger(plan: &Plan, options: &RunOptions, name: &str) -> Result<(A
     Ok((Arc::new(store), lease))
 }
 
-fn keep_lease(store: Arc<dyn Store>, lease: Lease, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+fn keep_lease(
+    store: Arc<dyn Store>,
+    lease: Lease,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(RENEW).await;
@@ -253,7 +312,10 @@ fn keep_lease(store: Arc<dyn Store>, lease: Lease, stop: CancellationToken) -> t
     })
 }
 
-#[allow(clippy::too_many_arguments, reason = "the parts of a run, put together in one place")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the parts of a run, put together in one place"
+)]
 async fn drive(
     connector: &Connector,
     plan: &Plan,
@@ -269,7 +331,10 @@ async fn drive(
     let backfill = cursors.all().is_empty();
     let identity = connected.as_ref().map(|(_, identity)| identity.clone());
     let client = connected.map(|(client, _)| client);
-    let actor = client.as_ref().and_then(|client| client.actor().map(str::to_owned)).or_else(|| plan.cortex.actor.clone());
+    let actor = client
+        .as_ref()
+        .and_then(|client| client.actor().map(str::to_owned))
+        .or_else(|| plan.cortex.actor.clone());
     let settings = WriterSettings {
         target: match client {
             Some(client) if !options.dry_run => Target::CortexDb {
@@ -284,8 +349,14 @@ async fn drive(
         source_instance: plan.source.canonical_url(),
         system: connector.description.name.clone(),
         template: plan.template.clone(),
-        host_variables: host_variables(&connector.description.name, actor.as_deref(), plan.stored_scope.as_deref()),
-        with_actor: identity.as_ref().is_some_and(|identity| identity.lists("scope.write.on_behalf_of")),
+        host_variables: host_variables(
+            &connector.description.name,
+            actor.as_deref(),
+            plan.stored_scope.as_deref(),
+        ),
+        with_actor: identity
+            .as_ref()
+            .is_some_and(|identity| identity.lists("scope.write.on_behalf_of")),
         out: options.out.clone(),
         counters: Arc::clone(&around.counters),
         reporter: Arc::clone(&around.reporter),
@@ -317,7 +388,11 @@ async fn drive(
     Ok(conclude(around, result))
 }
 
-async fn keep_stream_states(store: &dyn Store, lease: Lease, streams: &std::collections::BTreeMap<String, StreamState>) -> Result<(), RunError> {
+async fn keep_stream_states(
+    store: &dyn Store,
+    lease: Lease,
+    streams: &std::collections::BTreeMap<String, StreamState>,
+) -> Result<(), RunError> {
     for (stream, state) in streams {
         let (word, detail) = match state {
             StreamState::Reading => ("reading", ""),
@@ -332,17 +407,27 @@ async fn keep_stream_states(store: &dyn Store, lease: Lease, streams: &std::coll
 
 fn conclude(around: &Circumstances, result: Result<(), CallFailure>) -> (Outcome, Option<String>) {
     match result {
-        Ok(()) if around.counters.update(|totals| totals.dead_lettered) > 0 => (Outcome::CompleteWithDeadLetters, None),
+        Ok(()) if around.counters.update(|totals| totals.dead_lettered) > 0 => {
+            (Outcome::CompleteWithDeadLetters, None)
+        }
         Ok(()) => (Outcome::Complete, None),
         Err(CallFailure::Interrupted) => (Outcome::Interrupted, None),
         Err(_) if around.stop.is_cancelled() => (Outcome::Interrupted, None),
-        Err(failure @ CallFailure::Configuration(_)) => (Outcome::Misconfigured, Some(around.redactor.apply(&failure.to_string()).into_owned())),
-        Err(failure) => (Outcome::Failed, Some(around.redactor.apply(&failure.to_string()).into_owned())),
+        Err(failure @ CallFailure::Configuration(_)) => (
+            Outcome::Misconfigured,
+            Some(around.redactor.apply(&failure.to_string()).into_owned()),
+        ),
+        Err(failure) => (
+            Outcome::Failed,
+            Some(around.redactor.apply(&failure.to_string()).into_owned()),
+        ),
     }
 }
 
 fn forgetting(identity: Option<&Identity>) -> Forgetting {
-    let Some(identity) = identity else { return Forgetting::NotPermitted };
+    let Some(identity) = identity else {
+        return Forgetting::NotPermitted;
+    };
     if identity.may("forget.cascade.redact_events") {
         Forgetting::Redact
     } else if identity.may("forget.cascade.derived_only") {

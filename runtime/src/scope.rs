@@ -87,14 +87,20 @@ impl ScopeTemplate {
             reason,
         };
         if text.trim().is_empty() {
-            return Err(malformed("it is empty; write for example `org:acme/source:gitlab/project:{project_path}`".into()));
+            return Err(malformed(
+                "it is empty; write for example `org:acme/source:gitlab/project:{project_path}`"
+                    .into(),
+            ));
         }
         let mut segments = Vec::new();
         for part in text.split('/') {
             segments.push(parse_segment(part).map_err(malformed)?);
         }
         if segments.len() > MAX_SEGMENTS {
-            return Err(malformed(format!("{} segments; CortexDB takes at most {MAX_SEGMENTS}", segments.len())));
+            return Err(malformed(format!(
+                "{} segments; CortexDB takes at most {MAX_SEGMENTS}",
+                segments.len()
+            )));
         }
         let template = Self {
             text: text.to_owned(),
@@ -106,7 +112,8 @@ impl ScopeTemplate {
 
     fn check_names(&self, connector_variables: &[String]) -> Result<(), ScopeError> {
         let known = |name: &str| {
-            HOST_VARIABLES.contains(&name) || connector_variables.iter().any(|variable| variable == name)
+            HOST_VARIABLES.contains(&name)
+                || connector_variables.iter().any(|variable| variable == name)
         };
         match self.placeholders().find(|name| !known(name)) {
             None => Ok(()),
@@ -171,13 +178,16 @@ impl ScopeTemplate {
             }
         }
         let scope = filled.join("/");
-        check_scope(&scope).map_err(|reason| unfilled(format!("`{scope}` is not a legal scope: {reason}")))?;
+        check_scope(&scope)
+            .map_err(|reason| unfilled(format!("`{scope}` is not a legal scope: {reason}")))?;
         Ok(scope)
     }
 }
 
 fn parse_segment(part: &str) -> Result<Segment, String> {
-    if let Some(name) = part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'))
+    if let Some(name) = part
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'))
         && !name.contains(['{', '}'])
     {
         return Ok(Segment::Whole(name.to_owned()));
@@ -192,7 +202,9 @@ fn parse_segment(part: &str) -> Result<Segment, String> {
         let close = rest[open..]
             .find('}')
             .map(|offset| open + offset)
-            .ok_or_else(|| format!("segment `{part}` opens a placeholder that it does not close"))?;
+            .ok_or_else(|| {
+                format!("segment `{part}` opens a placeholder that it does not close")
+            })?;
         if open > 0 {
             pieces.push(Piece::Literal(rest[..open].to_owned()));
         }
@@ -206,7 +218,9 @@ fn parse_segment(part: &str) -> Result<Segment, String> {
         if let Piece::Literal(literal) = piece
             && let Some(character) = literal.chars().find(|c| !is_id_char(*c))
         {
-            return Err(format!("segment `{part}`: `{character}` is not allowed in an id; use letters, digits, `_` and `-`"));
+            return Err(format!(
+                "segment `{part}`: `{character}` is not allowed in an id; use letters, digits, `_` and `-`"
+            ));
         }
     }
     if pieces.is_empty() {
@@ -223,7 +237,10 @@ fn parse_segment(part: &str) -> Result<Segment, String> {
 pub fn check_scope(scope: &str) -> Result<(), String> {
     let segments: Vec<&str> = scope.split('/').collect();
     if segments.len() > MAX_SEGMENTS {
-        return Err(format!("{} segments, at most {MAX_SEGMENTS}", segments.len()));
+        return Err(format!(
+            "{} segments, at most {MAX_SEGMENTS}",
+            segments.len()
+        ));
     }
     for segment in segments {
         let (kind, id) = segment
@@ -231,10 +248,15 @@ pub fn check_scope(scope: &str) -> Result<(), String> {
             .ok_or_else(|| format!("segment `{segment}` should look like `type:id`"))?;
         check_type(kind)?;
         if id.is_empty() || id.len() > MAX_ID_BYTES {
-            return Err(format!("the id of `{segment}` has {} bytes, it needs 1 to {MAX_ID_BYTES}", id.len()));
+            return Err(format!(
+                "the id of `{segment}` has {} bytes, it needs 1 to {MAX_ID_BYTES}",
+                id.len()
+            ));
         }
         if let Some(character) = id.chars().find(|c| !is_id_char(*c)) {
-            return Err(format!("`{character}` in `{segment}`; an id takes letters, digits, `_` and `-`"));
+            return Err(format!(
+                "`{character}` in `{segment}`; an id takes letters, digits, `_` and `-`"
+            ));
         }
     }
     Ok(())
@@ -249,7 +271,9 @@ fn check_type(kind: &str) -> Result<(), String> {
     {
         Ok(())
     } else {
-        Err(format!("`{kind}` is not a scope type; it takes a lower-case letter, then letters, digits and `_`, up to {MAX_TYPE_BYTES}"))
+        Err(format!(
+            "`{kind}` is not a scope type; it takes a lower-case letter, then letters, digits and `_`, up to {MAX_TYPE_BYTES}"
+        ))
     }
 }
 
@@ -296,47 +320,90 @@ mod tests {
     use proptest::prelude::*;
 
     fn gitlab_variables() -> Vec<String> {
-        ["project_path", "project_id", "group_path"].map(String::from).to_vec()
+        ["project_path", "project_id", "group_path"]
+            .map(String::from)
+            .to_vec()
     }
 
     fn values(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
     fn the_default_template_puts_a_nested_project_path_into_one_legal_id() {
-        let template = ScopeTemplate::parse("org:acme/source:gitlab/project:{project_path}", &gitlab_variables()).unwrap();
-        let scope = template.fill(&values(&[("project_path", "acme/team/widget.js")])).unwrap();
-        assert_eq!(scope, "org:acme/source:gitlab/project:acme__team__widget_djs");
+        let template = ScopeTemplate::parse(
+            "org:acme/source:gitlab/project:{project_path}",
+            &gitlab_variables(),
+        )
+        .unwrap();
+        let scope = template
+            .fill(&values(&[("project_path", "acme/team/widget.js")]))
+            .unwrap();
+        assert_eq!(
+            scope,
+            "org:acme/source:gitlab/project:acme__team__widget_djs"
+        );
     }
 
     #[test]
     fn an_unknown_placeholder_is_refused_with_the_names_that_would_work() {
-        let error = ScopeTemplate::parse("org:acme/project:{entity.project}", &gitlab_variables()).unwrap_err();
+        let error = ScopeTemplate::parse("org:acme/project:{entity.project}", &gitlab_variables())
+            .unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("{entity.project}") && text.contains("{project_path}"), "{text}");
+        assert!(
+            text.contains("{entity.project}") && text.contains("{project_path}"),
+            "{text}"
+        );
     }
 
     #[test]
     fn actor_and_scope_may_stand_for_whole_segments() {
-        let template = ScopeTemplate::parse("{scope}/source:{source}/project:{project_id}", &gitlab_variables()).unwrap();
+        let template = ScopeTemplate::parse(
+            "{scope}/source:{source}/project:{project_id}",
+            &gitlab_variables(),
+        )
+        .unwrap();
         let scope = template
-            .fill(&values(&[("scope", "org:u_1/user:u_1"), ("source", "gitlab"), ("project_id", "42")]))
+            .fill(&values(&[
+                ("scope", "org:u_1/user:u_1"),
+                ("source", "gitlab"),
+                ("project_id", "42"),
+            ]))
             .unwrap();
         assert_eq!(scope, "org:u_1/user:u_1/source:gitlab/project:42");
     }
 
     #[test]
     fn a_bare_word_a_space_and_an_unclosed_brace_are_refused() {
-        for text in ["acme", "org:ac me", "org:{project_path", "Org:acme", "org:", ""] {
-            assert!(ScopeTemplate::parse(text, &gitlab_variables()).is_err(), "accepted {text:?}");
+        for text in [
+            "acme",
+            "org:ac me",
+            "org:{project_path",
+            "Org:acme",
+            "org:",
+            "",
+        ] {
+            assert!(
+                ScopeTemplate::parse(text, &gitlab_variables()).is_err(),
+                "accepted {text:?}"
+            );
         }
     }
 
     #[test]
     fn a_missing_value_names_the_placeholder() {
-        let template = ScopeTemplate::parse("org:acme/team:{group_path}", &gitlab_variables()).unwrap();
-        assert!(template.fill(&values(&[])).unwrap_err().to_string().contains("group_path"));
+        let template =
+            ScopeTemplate::parse("org:acme/team:{group_path}", &gitlab_variables()).unwrap();
+        assert!(
+            template
+                .fill(&values(&[]))
+                .unwrap_err()
+                .to_string()
+                .contains("group_path")
+        );
     }
 
     proptest! {

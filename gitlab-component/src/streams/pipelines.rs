@@ -2,7 +2,9 @@
 //!
 //! The list lacks what is worth remembering (duration, coverage, who started it), so each finished pipeline is looked up. One
 //! that is still running is counted and left out; it is listed again when it changes. Child pipelines are hidden from the list and
-//! need a second walk with a position of its own.
+//! need a second walk with a position of their own.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
@@ -10,13 +12,15 @@ use super::{End, Stream, child_fault};
 use crate::client::{Fault, Listing};
 use crate::executor::gather;
 use crate::gitlab::Pipeline;
-use crate::walk::{Row, Stamp, TimeWalk};
+use crate::walk::{self, Row, Stamp, TimeWalk};
 
 /// Pipelines that are looked up at the same time, within the limit for the whole run.
 const CONCURRENT_DETAILS: usize = 16;
 
 const POSITION: &str = "updated_after";
 const CHILD_POSITION: &str = "child_updated_after";
+/// The source of pipelines that another pipeline of the same project started.
+const CHILD: &str = "parent_pipeline";
 
 impl Row for Pipeline {
     fn id(&self) -> Option<u64> {
@@ -38,15 +42,16 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
         "statuses".to_owned(),
         json!(stream.session.settings.pipeline_statuses),
     );
-    walk(stream, &mut cursor, POSITION, &[]).await?;
-    if stream.session.settings.child_pipelines {
-        walk(
-            stream,
-            &mut cursor,
-            CHILD_POSITION,
-            &[("source", "parent_pipeline")],
-        )
-        .await?;
+    let was_read_before = cursor.contains_key(POSITION);
+    let met = walk(stream, &mut cursor, POSITION, None).await?;
+    // Where there never was a pipeline there is no child of one.
+    let may_have_children = met > 0 || was_read_before;
+    if stream.session.settings.child_pipelines && may_have_children {
+        match walk(stream, &mut cursor, CHILD_POSITION, Some(CHILD)).await {
+            // Before 17.0 GitLab does not know this source, and shows child pipelines nowhere.
+            Err(Fault::Refused(refusal)) if refusal.status == 400 => {}
+            other => drop(other?),
+        }
     }
     Ok(End::Complete)
 }
@@ -66,39 +71,78 @@ fn covers(stream: &Stream<'_>, cursor: &Map<String, Value>) -> bool {
     covered
 }
 
-/// Walks one list from the position that the cursor holds under `key`.
+/// Walks one list from the position that the cursor holds under `key`; answers how many rows it met.
 async fn walk(
     stream: &Stream<'_>,
     cursor: &mut Map<String, Value>,
     key: &str,
-    filter: &[(&str, &str)],
-) -> Result<(), Fault> {
+    source: Option<&str>,
+) -> Result<u64, Fault> {
     let position = if cursor.contains_key(key) {
         stream.cursor_time(cursor, key)
     } else {
         None
     };
-    let mut move_to = |at: &Stamp| {
+    let move_to = |cursor: &mut Map<String, Value>, at: &Stamp| {
         cursor.insert(key.to_owned(), json!(at.text));
         stream.set_cursor(&Value::Object(cursor.clone()));
     };
-    let listing = Listing::new(stream.path("pipelines"), filter);
-    let mut walk =
-        TimeWalk::<Pipeline>::new(stream.client(), listing, "id", stream.start(position));
-    while let Some(batch) = walk.next().await? {
-        let rows = batch.rows.len();
+    let filter: Vec<(&str, &str)> = source
+        .map(|source| ("source", source))
+        .into_iter()
+        .collect();
+    let listing = Listing::new(stream.path("pipelines"), &filter);
+    let start = stream.start(position);
+    let from_the_beginning = start.is_none();
+    let unread = format!("{key}_timeless_unread");
+    if from_the_beginning {
+        cursor.insert(unread.clone(), Value::Bool(true));
+    }
+    let goes_on = !from_the_beginning && cursor.contains_key(&unread);
+    let mut walk = TimeWalk::<Pipeline>::new(stream.client(), listing.clone(), "id", start);
+    let mut met = 0;
+    while let Some(mut batch) = walk.next().await? {
+        met += batch.rows.len() as u64;
+        // An instance that does not know the filter lists everything again.
+        batch.rows.retain(|row| {
+            source.is_none() || row.source.is_none() || row.source.as_deref() == source
+        });
         write_page(stream, &batch.rows).await?;
-        stream.progress(rows, walk.total());
+        stream.progress(batch.rows.len(), walk.total());
         if let Some(at) = batch.resume {
             let horizon = stream.horizon(walk.started());
-            move_to(if at.moment < horizon.moment {
+            let at = if at.moment < horizon.moment {
                 &at
             } else {
                 &horizon
-            });
+            };
+            move_to(cursor, at);
         }
     }
-    move_to(&stream.horizon(walk.started()));
+    let some_were_not_met = from_the_beginning && walk.total().is_none_or(|total| met < total);
+    if some_were_not_met || goes_on {
+        write_timeless(stream, listing).await?;
+    }
+    cursor.remove(&unread);
+    move_to(cursor, &stream.horizon(walk.started()));
+    Ok(met)
+}
+
+/// Very old pipelines have no `updated_at`, so no window of time shows them. They do not change any more: reading them once, sorted by
+/// id, is enough.
+async fn write_timeless(stream: &Stream<'_>, listing: Listing) -> Result<(), Fault> {
+    let listing = listing.with("order_by", "id").with("sort", "asc");
+    let mut timeless = BTreeMap::new();
+    walk::listing(stream.client(), &listing, &mut |rows: Vec<Pipeline>| {
+        let old = rows.into_iter().filter(|row| row.updated_at.is_none());
+        timeless.extend(old.filter_map(|row| Some((row.id?, row))));
+        Ok(())
+    })
+    .await?;
+    let timeless: Vec<Pipeline> = timeless.into_values().collect();
+    for page in timeless.chunks(100) {
+        write_page(stream, page).await?;
+    }
     Ok(())
 }
 

@@ -185,7 +185,11 @@ impl CheckArguments {
 
 impl ConnectionArguments {
     fn flags(&self) -> Flags {
-        let mut settings: Vec<(String, Value)> = self.settings.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let mut settings: Vec<(String, Value)> = self
+            .settings
+            .iter()
+            .map(|(name, value)| (name.clone(), json!(value)))
+            .collect();
         if !self.projects.is_empty() {
             settings.push(("projects".into(), json!(self.projects)));
         }
@@ -237,8 +241,18 @@ mod tests {
     #[test]
     fn an_interval_is_a_number_of_seconds_or_a_duration() {
         for (text, seconds) in [("60", 60), ("5m", 300)] {
-            let arguments = Arguments::try_parse_from(["runtime", "run", "x.wasm", "--watch", "--interval", text]).unwrap();
-            let Command::Run(run) = arguments.command else { panic!("not a run") };
+            let arguments = Arguments::try_parse_from([
+                "runtime",
+                "run",
+                "x.wasm",
+                "--watch",
+                "--interval",
+                text,
+            ])
+            .unwrap();
+            let Command::Run(run) = arguments.command else {
+                panic!("not a run")
+            };
             assert_eq!(run.flags().interval, Some(Duration::from_secs(seconds)));
         }
     }

@@ -23,14 +23,20 @@ pub(super) async fn check(arguments: CheckArguments) -> u8 {
         verbose: false,
     };
     let reporter = reporter(quiet);
-    let connector = match Connector::load(&arguments.component, bare_access(Arc::clone(&reporter))).await {
-        Ok(connector) => connector,
-        Err(error) => {
-            complain(&error.to_string());
-            return USAGE;
-        }
-    };
-    let plan = match plan(&connector.description, &arguments.flags(), &Surroundings::of_this_process(), false) {
+    let connector =
+        match Connector::load(&arguments.component, bare_access(Arc::clone(&reporter))).await {
+            Ok(connector) => connector,
+            Err(error) => {
+                complain(&error.to_string());
+                return USAGE;
+            }
+        };
+    let plan = match plan(
+        &connector.description,
+        &arguments.flags(),
+        &Surroundings::of_this_process(),
+        false,
+    ) {
         Ok(plan) => plan,
         Err(error) => {
             complain(&error.to_string());
@@ -49,11 +55,18 @@ pub(super) async fn check(arguments: CheckArguments) -> u8 {
         finding.message = around.redactor.apply(&finding.message).into_owned();
     }
     show(&findings, arguments.json);
-    let problems = findings.iter().any(|finding| finding.severity == Severity::Problem);
+    let problems = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Problem);
     u8::from(problems)
 }
 
-fn finding(severity: Severity, subject: &str, message: impl Into<String>, remedy: Option<&str>) -> Finding {
+fn finding(
+    severity: Severity,
+    subject: &str,
+    message: impl Into<String>,
+    remedy: Option<&str>,
+) -> Finding {
     Finding {
         severity,
         subject: subject.to_owned(),
@@ -65,17 +78,41 @@ fn finding(severity: Severity, subject: &str, message: impl Into<String>, remedy
 async fn cortexdb_findings(plan: &Plan, around: &Circumstances) -> Vec<Finding> {
     let (client, identity) = match connect(plan, around).await {
         Ok(Some(connected)) => connected,
-        Ok(None) => return vec![finding(Severity::Problem, "CortexDB", "no key", Some("set CORTEXDB_API_KEY or run `cortexdb init`"))],
-        Err(error) => return vec![finding(Severity::Problem, "CortexDB", error.to_string(), None)],
+        Ok(None) => {
+            return vec![finding(
+                Severity::Problem,
+                "CortexDB",
+                "no key",
+                Some("set CORTEXDB_API_KEY or run `cortexdb init`"),
+            )];
+        }
+        Err(error) => {
+            return vec![finding(
+                Severity::Problem,
+                "CortexDB",
+                error.to_string(),
+                None,
+            )];
+        }
     };
     let mut findings = vec![
         finding(
             Severity::Ok,
             "CortexDB",
-            format!("{} as {} (tenant {})", client.url(), identity.caller, identity.tenant_id),
+            format!(
+                "{} as {} (tenant {})",
+                client.url(),
+                identity.caller,
+                identity.tenant_id
+            ),
             None,
         ),
-        finding(Severity::Ok, "scope", format!("template {}", plan.template.as_str()), None),
+        finding(
+            Severity::Ok,
+            "scope",
+            format!("template {}", plan.template.as_str()),
+            None,
+        ),
     ];
     if !identity.may("forget.cascade.redact_events") {
         findings.push(finding(
@@ -96,10 +133,21 @@ async fn cortexdb_findings(plan: &Plan, around: &Circumstances) -> Vec<Finding> 
     findings
 }
 
-async fn source_findings(connector: &Connector, plan: &Plan, around: &Circumstances) -> Vec<Finding> {
+async fn source_findings(
+    connector: &Connector,
+    plan: &Plan,
+    around: &Circumstances,
+) -> Vec<Finding> {
     let source = match source_client(connector, plan, around, around.stop.child_token()) {
         Ok(source) => source,
-        Err(error) => return vec![finding(Severity::Problem, "source", error.to_string(), None)],
+        Err(error) => {
+            return vec![finding(
+                Severity::Problem,
+                "source",
+                error.to_string(),
+                None,
+            )];
+        }
     };
     let access = Access {
         source: Some(Arc::new(source)),
@@ -116,8 +164,18 @@ async fn source_findings(connector: &Connector, plan: &Plan, around: &Circumstan
     };
     match connector.check(access, &context).await {
         Ok(findings) => findings,
-        Err(failure @ CallFailure::Configuration(_)) => vec![finding(Severity::Problem, "configuration", failure.to_string(), None)],
-        Err(failure) => vec![finding(Severity::Problem, "source", failure.to_string(), None)],
+        Err(failure @ CallFailure::Configuration(_)) => vec![finding(
+            Severity::Problem,
+            "configuration",
+            failure.to_string(),
+            None,
+        )],
+        Err(failure) => vec![finding(
+            Severity::Problem,
+            "source",
+            failure.to_string(),
+            None,
+        )],
     }
 }
 
@@ -132,12 +190,18 @@ fn show(findings: &[Finding], as_json: bool) {
             Severity::Notice => "notice",
             Severity::Problem => "PROBLEM",
         };
-        say(&format!("{word:<8} {}: {}", finding.subject, finding.message));
+        say(&format!(
+            "{word:<8} {}: {}",
+            finding.subject, finding.message
+        ));
         if let Some(remedy) = &finding.remedy {
             say(&format!("{:<8} what to do: {remedy}", ""));
         }
     }
-    let problems = findings.iter().filter(|finding| finding.severity == Severity::Problem).count();
+    let problems = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Problem)
+        .count();
     say(&match problems {
         0 => "no problem found".to_owned(),
         1 => "1 problem found".to_owned(),

@@ -15,7 +15,10 @@ pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
     let bytes = match std::fs::read(&arguments.component) {
         Ok(bytes) => bytes,
         Err(error) => {
-            complain(&format!("cannot read {}: {error}", arguments.component.display()));
+            complain(&format!(
+                "cannot read {}: {error}",
+                arguments.component.display()
+            ));
             return USAGE;
         }
     };
@@ -33,10 +36,19 @@ pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
         verbose: false,
     };
     let loaded = match admitted {
-        Ok(World::Connector) => Some(Connector::load(&arguments.component, bare_access(Arc::clone(&reporter(quiet)))).await),
+        Ok(World::Connector) => Some(
+            Connector::load(
+                &arguments.component,
+                bare_access(Arc::clone(&reporter(quiet))),
+            )
+            .await,
+        ),
         _ => None,
     };
-    let description = loaded.as_ref().and_then(|loaded| loaded.as_ref().ok()).map(|connector| &connector.description);
+    let description = loaded
+        .as_ref()
+        .and_then(|loaded| loaded.as_ref().ok())
+        .map(|connector| &connector.description);
     let refusal = match (&admitted, &loaded) {
         (Err(error), _) => Some(error.to_string()),
         (_, Some(Err(error))) => Some(error.to_string()),
@@ -54,7 +66,11 @@ pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
     0
 }
 
-fn to_json(inspection: &Inspection, description: Option<&Description>, refusal: Option<&str>) -> Value {
+fn to_json(
+    inspection: &Inspection,
+    description: Option<&Description>,
+    refusal: Option<&str>,
+) -> Value {
     json!({
         "world": inspection.world,
         "bytes": inspection.bytes,
@@ -77,7 +93,10 @@ fn to_json(inspection: &Inspection, description: Option<&Description>, refusal: 
 fn show(inspection: &Inspection, description: Option<&Description>) {
     let row = |name: &str, value: &str| say(&format!("{name:<12}{value}"));
     if let Some(description) = description {
-        row("name", &format!("{} {}", description.name, description.version));
+        row(
+            "name",
+            &format!("{} {}", description.name, description.version),
+        );
         row("summary", &description.summary);
     }
     row("world", inspection.world.map_or("none", World::as_str));
@@ -87,7 +106,11 @@ fn show(inspection: &Inspection, description: Option<&Description>) {
     list("exports", &inspection.exports);
     if let Some(description) = description {
         list("events", &description.event_types);
-        let permissions: Vec<String> = description.permissions.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+        let permissions: Vec<String> = description
+            .permissions
+            .iter()
+            .map(|(name, reason)| format!("{name}: {reason}"))
+            .collect();
         list("permissions", &permissions);
         row("scope", &description.default_scope_template);
     }
@@ -98,6 +121,10 @@ fn list(name: &str, values: &[String]) {
         say(&format!("{name:<12}none"));
     }
     for (index, value) in values.iter().enumerate() {
-        say(&format!("{:<12}{}", if index == 0 { name } else { "" }, value.escape_debug()));
+        say(&format!(
+            "{:<12}{}",
+            if index == 0 { name } else { "" },
+            value.escape_debug()
+        ));
     }
 }

@@ -95,7 +95,11 @@ impl Lines {
         change(&mut seen);
         if let Some(bar) = &self.bar {
             bar.set_message(seen.summary());
-        } else if !self.output.quiet && seen.last_line.is_none_or(|at| at.elapsed() > PLAIN_PROGRESS) {
+        } else if !self.output.quiet
+            && seen
+                .last_line
+                .is_none_or(|at| at.elapsed() > PLAIN_PROGRESS)
+        {
             if seen.last_line.is_some() {
                 self.line(&seen.summary());
             }
@@ -107,7 +111,12 @@ impl Lines {
 impl Reporter for Lines {
     fn event(&self, event: &Event) {
         match event {
-            Event::Started { connector, source, cortexdb, dry_run } => {
+            Event::Started {
+                connector,
+                source,
+                cortexdb,
+                dry_run,
+            } => {
                 if !self.output.quiet {
                     let target = match (dry_run, cortexdb.as_str()) {
                         (true, _) => "nothing is written (dry run)",
@@ -116,12 +125,20 @@ impl Reporter for Lines {
                     self.line(&format!("{connector}: {source} -> {target}"));
                 }
             }
-            Event::Log { level, message, fields } => self.log(*level, message, fields),
+            Event::Log {
+                level,
+                message,
+                fields,
+            } => self.log(*level, message, fields),
             Event::Progress { stream, done, .. } => self.progress(|seen| {
                 seen.read.insert(stream.clone(), *done);
             }),
             Event::Stream { stream, state } => self.stream(stream, state),
-            Event::Waiting { server, reason, seconds } => {
+            Event::Waiting {
+                server,
+                reason,
+                seconds,
+            } => {
                 if *seconds > 5.0 || self.output.verbose {
                     self.line(&format!("waiting {seconds:.0} s for {server}: {reason}"));
                 }
@@ -130,8 +147,15 @@ impl Reporter for Lines {
                 seen.written = *written;
                 seen.unchanged = *unchanged;
             }),
-            Event::DeadLetter { source_id, reason } => self.line(&format!("dead letter {source_id}: {reason}")),
-            Event::WouldWrite { source_id, change, scope, title } => {
+            Event::DeadLetter { source_id, reason } => {
+                self.line(&format!("dead letter {source_id}: {reason}"));
+            }
+            Event::WouldWrite {
+                source_id,
+                change,
+                scope,
+                title,
+            } => {
                 self.progress(|seen| seen.would_write += 1);
                 if !self.output.quiet {
                     let text = format!("would write {change} {source_id} to {scope}: {title}");
@@ -168,7 +192,10 @@ impl Lines {
             Level::Warn => "warning",
             Level::Error => "error",
         };
-        let fields: String = fields.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+        let fields: String = fields
+            .iter()
+            .map(|(key, value)| format!(" {key}={value}"))
+            .collect();
         self.line(&format!("{word}: {message}{fields}"));
     }
 
@@ -184,12 +211,17 @@ impl Lines {
                     self.line(&format!("{stream} is off: {words}"));
                 }
             }
-            StreamState::Failed(words) => self.line(&format!("{stream} ended early, its cursor is held: {words}")),
+            StreamState::Failed(words) => self.line(&format!(
+                "{stream} ended early, its cursor is held: {words}"
+            )),
         }
     }
 
     fn receipt(&self, receipt: &Receipt) {
-        let succeeded = matches!(receipt.outcome, Outcome::Complete | Outcome::CompleteWithDeadLetters);
+        let succeeded = matches!(
+            receipt.outcome,
+            Outcome::Complete | Outcome::CompleteWithDeadLetters
+        );
         if let Some(reason) = &receipt.reason
             && !succeeded
         {
@@ -211,29 +243,70 @@ fn receipt_lines(receipt: &Receipt) -> Vec<String> {
         Outcome::CompleteWithDeadLetters => "complete, with dead letters",
         Outcome::Failed => "FAILED, the cursors concerned are held; run again",
         Outcome::Misconfigured => "NOT STARTED, the configuration cannot work",
-        Outcome::Interrupted => "interrupted, the batch in flight was finished and the cursors are saved; run again to go on",
+        Outcome::Interrupted => {
+            "interrupted, the batch in flight was finished and the cursors are saved; run again to go on"
+        }
     };
     let mut lines = vec![format!("{verdict} ({})", duration(receipt.duration_ms))];
-    let by_type: Vec<String> = receipt.written_by_type.iter().map(|(kind, count)| format!("{kind} {}", HumanCount(*count))).collect();
-    let detail = if by_type.is_empty() { String::new() } else { format!("  ({})", by_type.join(", ")) };
-    let what = if receipt.dry_run { "would write" } else { "written" };
-    lines.push(format!("  {what:<14}{}{detail}", HumanCount(receipt.written)));
-    lines.push(format!("  {:<14}{}", "unchanged", HumanCount(receipt.unchanged)));
+    let by_type: Vec<String> = receipt
+        .written_by_type
+        .iter()
+        .map(|(kind, count)| format!("{kind} {}", HumanCount(*count)))
+        .collect();
+    let detail = if by_type.is_empty() {
+        String::new()
+    } else {
+        format!("  ({})", by_type.join(", "))
+    };
+    let what = if receipt.dry_run {
+        "would write"
+    } else {
+        "written"
+    };
+    lines.push(format!(
+        "  {what:<14}{}{detail}",
+        HumanCount(receipt.written)
+    ));
+    lines.push(format!(
+        "  {:<14}{}",
+        "unchanged",
+        HumanCount(receipt.unchanged)
+    ));
     if receipt.superseded > 0 {
-        lines.push(format!("  {:<14}{} old versions forgotten", "superseded", HumanCount(receipt.superseded)));
+        lines.push(format!(
+            "  {:<14}{} old versions forgotten",
+            "superseded",
+            HumanCount(receipt.superseded)
+        ));
     }
     if receipt.superseded_pending > 0 {
-        lines.push(format!("  {:<14}{} old versions stay readable", "not forgotten", HumanCount(receipt.superseded_pending)));
+        lines.push(format!(
+            "  {:<14}{} old versions stay readable",
+            "not forgotten",
+            HumanCount(receipt.superseded_pending)
+        ));
     }
     if receipt.retracted > 0 {
-        lines.push(format!("  {:<14}{} gone or confidential", "retracted", HumanCount(receipt.retracted)));
+        lines.push(format!(
+            "  {:<14}{} gone or confidential",
+            "retracted",
+            HumanCount(receipt.retracted)
+        ));
     }
     if !receipt.skipped.is_empty() {
-        let policies: Vec<String> = receipt.skipped.iter().map(|(policy, count)| format!("{policy} {}", HumanCount(*count))).collect();
+        let policies: Vec<String> = receipt
+            .skipped
+            .iter()
+            .map(|(policy, count)| format!("{policy} {}", HumanCount(*count)))
+            .collect();
         lines.push(format!("  {:<14}{}", "skipped", policies.join(", ")));
     }
     if receipt.dead_lettered > 0 {
-        lines.push(format!("  {:<14}{} refused for good, kept in the ledger", "dead letters", HumanCount(receipt.dead_lettered)));
+        lines.push(format!(
+            "  {:<14}{} refused for good, kept in the ledger",
+            "dead letters",
+            HumanCount(receipt.dead_lettered)
+        ));
     }
     for (stream, words) in &receipt.streams_off {
         lines.push(format!("  {:<14}{stream}: {words}", "off"));
@@ -241,8 +314,15 @@ fn receipt_lines(receipt: &Receipt) -> Vec<String> {
     for (stream, words) in &receipt.streams_failed {
         lines.push(format!("  {:<14}{stream}: {words}", "failed"));
     }
-    let quota = receipt.quota_left.map(|left| format!(", {} left of the quota", HumanCount(left))).unwrap_or_default();
-    let retries = if receipt.retries > 0 { format!(", {} repeated", HumanCount(receipt.retries)) } else { String::new() };
+    let quota = receipt
+        .quota_left
+        .map(|left| format!(", {} left of the quota", HumanCount(left)))
+        .unwrap_or_default();
+    let retries = if receipt.retries > 0 {
+        format!(", {} repeated", HumanCount(receipt.retries))
+    } else {
+        String::new()
+    };
     lines.push(format!(
         "  {:<14}{} to the source{quota}, {} to CortexDB{retries}",
         "requests",

@@ -17,14 +17,20 @@ use crate::sandbox::limits::Limits;
 
 pub(super) async fn run(arguments: RunArguments) -> u8 {
     let reporter = reporter(arguments.output);
-    let connector = match Connector::load(&arguments.component, bare_access(Arc::clone(&reporter))).await {
-        Ok(connector) => connector,
-        Err(error) => {
-            complain(&error.to_string());
-            return USAGE;
-        }
-    };
-    let plan = match plan(&connector.description, &arguments.flags(), &Surroundings::of_this_process(), arguments.dry_run) {
+    let connector =
+        match Connector::load(&arguments.component, bare_access(Arc::clone(&reporter))).await {
+            Ok(connector) => connector,
+            Err(error) => {
+                complain(&error.to_string());
+                return USAGE;
+            }
+        };
+    let plan = match plan(
+        &connector.description,
+        &arguments.flags(),
+        &Surroundings::of_this_process(),
+        arguments.dry_run,
+    ) {
         Ok(plan) => plan,
         Err(error) => {
             complain(&error.to_string());
@@ -38,7 +44,14 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
     let stop = CancellationToken::new();
     listen_for_signals(stop.clone(), Arc::clone(&reporter));
     loop {
-        let receipt = run_once(&connector, &plan, &options, Arc::clone(&reporter), stop.clone()).await;
+        let receipt = run_once(
+            &connector,
+            &plan,
+            &options,
+            Arc::clone(&reporter),
+            stop.clone(),
+        )
+        .await;
         if !arguments.watch {
             return receipt.outcome.exit_code();
         }
@@ -69,7 +82,12 @@ pub(super) fn bare_access(reporter: Arc<dyn Reporter>) -> Access {
 fn listen_for_signals(stop: CancellationToken, reporter: Arc<dyn Reporter>) {
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+        let (Ok(mut terminate), Ok(mut interrupt)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
+            return;
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -25,12 +25,18 @@ pub(super) async fn status(arguments: StatusArguments) -> u8 {
     match read(&state_file).await {
         Ok(connections) if arguments.json => {
             let list: Vec<Value> = connections.iter().map(Connection::to_json).collect();
-            say(&json!({ "state_file": state_file.display().to_string(), "connections": list }).to_string());
+            say(
+                &json!({ "state_file": state_file.display().to_string(), "connections": list })
+                    .to_string(),
+            );
             0
         }
         Ok(connections) => {
             if connections.is_empty() {
-                say(&format!("no connection has run with {} yet", state_file.display()));
+                say(&format!(
+                    "no connection has run with {} yet",
+                    state_file.display()
+                ));
             }
             for connection in &connections {
                 connection.show();
@@ -52,13 +58,25 @@ struct Connection {
 }
 
 async fn read(state_file: &Path) -> Result<Vec<Connection>, String> {
-    let mut cursors = Cursors::peek(state_file, "").map_err(|error| error.to_string())?.every_connection();
+    let mut cursors = Cursors::peek(state_file, "")
+        .map_err(|error| error.to_string())?
+        .every_connection();
     let mut connections = Vec::new();
-    if let Some(store) = SqliteStore::open_read_only(&ledger_file(state_file)).await.map_err(|error| error.to_string())? {
-        for row in store.connections().await.map_err(|error| error.to_string())? {
+    if let Some(store) = SqliteStore::open_read_only(&ledger_file(state_file))
+        .await
+        .map_err(|error| error.to_string())?
+    {
+        for row in store
+            .connections()
+            .await
+            .map_err(|error| error.to_string())?
+        {
             connections.push(Connection {
                 name: row.name.clone(),
-                streams: store.streams(row.id).await.map_err(|error| error.to_string())?,
+                streams: store
+                    .streams(row.id)
+                    .await
+                    .map_err(|error| error.to_string())?,
                 cursors: cursors.remove(&row.name).unwrap_or_default(),
                 ledger: Some(row),
             });
@@ -88,7 +106,10 @@ impl Connection {
     }
 
     fn to_json(&self) -> Value {
-        let last_run = self.ledger.as_ref().and_then(|ledger| ledger.last_run.as_ref());
+        let last_run = self
+            .ledger
+            .as_ref()
+            .and_then(|ledger| ledger.last_run.as_ref());
         let streams: Vec<Value> = self
             .rows()
             .into_iter()
@@ -118,16 +139,35 @@ impl Connection {
     fn show(&self) {
         say(&self.name);
         if let Some(ledger) = &self.ledger {
-            let records: Vec<String> = ledger.live.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-            say(&format!("  records       {}", if records.is_empty() { "none".to_owned() } else { records.join(", ") }));
+            let records: Vec<String> = ledger
+                .live
+                .iter()
+                .map(|(kind, count)| format!("{kind} {count}"))
+                .collect();
+            say(&format!(
+                "  records       {}",
+                if records.is_empty() {
+                    "none".to_owned()
+                } else {
+                    records.join(", ")
+                }
+            ));
             say(&format!("  dead letters  {}", ledger.dead_letters));
             if ledger.obsolete > 0 {
                 say(&format!("  to forget     {} old versions", ledger.obsolete));
             }
             if let Some((at, receipt)) = &ledger.last_run {
                 let receipt: Value = serde_json::from_str(receipt).unwrap_or(Value::Null);
-                let outcome = receipt.get("outcome").and_then(Value::as_str).unwrap_or("unknown").replace('_', " ");
-                let reason = receipt.get("reason").and_then(Value::as_str).map(|reason| format!(": {reason}")).unwrap_or_default();
+                let outcome = receipt
+                    .get("outcome")
+                    .and_then(Value::as_str)
+                    .unwrap_or("unknown")
+                    .replace('_', " ");
+                let reason = receipt
+                    .get("reason")
+                    .and_then(Value::as_str)
+                    .map(|reason| format!(": {reason}"))
+                    .unwrap_or_default();
                 say(&format!("  last run      {at}, {outcome}{reason}"));
             }
         }
@@ -135,10 +175,14 @@ impl Connection {
         let width = rows.keys().map(|stream| stream.len()).max().unwrap_or(0);
         for (stream, (state, cursor)) in rows {
             let word = state.map_or("-", |state| state.state.as_str());
-            let detail = state.map(|state| state.detail.as_str()).filter(|detail| !detail.is_empty());
+            let detail = state
+                .map(|state| state.detail.as_str())
+                .filter(|detail| !detail.is_empty());
             let text = match (detail, cursor) {
                 (Some(detail), _) => detail.to_owned(),
-                (None, Some(cursor)) => cursor.as_str().map_or_else(|| cursor.to_string(), str::to_owned),
+                (None, Some(cursor)) => cursor
+                    .as_str()
+                    .map_or_else(|| cursor.to_string(), str::to_owned),
                 (None, None) => String::new(),
             };
             say(format!("  {stream:<width$}  {word:<8}  {text}").trim_end());

@@ -71,12 +71,17 @@ impl Client {
                         attempts = self.attempts();
                         continue;
                     }
-                    let reason = format!("{} of {} items are not written yet", again.len(), piece.len());
+                    let reason = format!(
+                        "{} of {} items are not written yet",
+                        again.len(),
+                        piece.len()
+                    );
                     self.wait_before_retry(&mut attempts, reason, None).await?;
                     pieces.push(again);
                 }
                 Err(CortexError::Refused(refusal)) => {
-                    self.divide(items, &piece, &refusal, &mut pieces, &mut fates).await?;
+                    self.divide(items, &piece, &refusal, &mut pieces, &mut fates)
+                        .await?;
                 }
                 Err(other) => return Err(other),
             }
@@ -98,12 +103,20 @@ impl Client {
             body.push_str(&items[index].json);
         }
         body.push_str("]}");
-        let reply = self.call(Method::POST, "/v1/experience/bulk", Some(body)).await?;
+        let reply = self
+            .call(Method::POST, "/v1/experience/bulk", Some(body))
+            .await?;
         Ok(read_replies(&reply, piece.len()))
     }
 
     /// Records what the replies say; returns the items that must be sent again.
-    async fn settle(&self, items: &[Item], piece: &[usize], replies: Vec<Reply>, fates: &mut [Option<Fate>]) -> Result<Vec<usize>, CortexError> {
+    async fn settle(
+        &self,
+        items: &[Item],
+        piece: &[usize],
+        replies: Vec<Reply>,
+        fates: &mut [Option<Fate>],
+    ) -> Result<Vec<usize>, CortexError> {
         let mut again = Vec::new();
         for (&index, reply) in piece.iter().zip(replies) {
             match reply {
@@ -116,7 +129,10 @@ impl Client {
                 },
                 Reply::TryAgain => again.push(index),
                 Reply::Misconfigured(words) => {
-                    return Err(CortexError::Misconfigured(format!("CortexDB does not accept the scope `{}`: {words}. Change the scope template", items[index].scope)));
+                    return Err(CortexError::Misconfigured(format!(
+                        "CortexDB does not accept the scope `{}`: {words}. Change the scope template",
+                        items[index].scope
+                    )));
                 }
                 Reply::Standing(words) => return Err(CortexError::Standing(words)),
             }
@@ -178,7 +194,10 @@ impl Client {
     async fn recover_conflict(&self, item: &Item) -> Result<Fate, CortexError> {
         Ok(match self.status(item).await? {
             Some(event_id) => Fate::Stored(event_id),
-            None => Fate::Refused(format!("409 IDEMPOTENCY_CONFLICT for key {}, and no event is stored under it", item.key)),
+            None => Fate::Refused(format!(
+                "409 IDEMPOTENCY_CONFLICT for key {}, and no event is stored under it",
+                item.key
+            )),
         })
     }
 
@@ -191,7 +210,10 @@ impl Client {
         );
         match self.call(Method::GET, &path, None).await {
             Ok(answer) => {
-                let found = answer.get("found").and_then(Value::as_bool).unwrap_or(false);
+                let found = answer
+                    .get("found")
+                    .and_then(Value::as_bool)
+                    .unwrap_or(false);
                 let failed = answer.get("status").and_then(Value::as_str) == Some("failed");
                 Ok(event_id(&answer).filter(|_| found && !failed))
             }
@@ -237,9 +259,15 @@ fn event_id(value: &Value) -> Option<String> {
 fn read_replies(reply: &Value, count: usize) -> Vec<Reply> {
     let mut replies: Vec<Reply> = (0..count).map(|_| Reply::Silent).collect();
     for list in ["results", "failures", "errors"] {
-        let entries = reply.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let entries = reply
+            .get(list)
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
         for (position, entry) in entries.iter().enumerate() {
-            let named = entry.get("index").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
+            let named = entry
+                .get("index")
+                .and_then(Value::as_u64)
+                .and_then(|index| usize::try_from(index).ok());
             let index = match (named, list) {
                 (Some(index), _) => index,
                 (None, "results") => position,
@@ -264,7 +292,11 @@ fn read_entry(entry: &Value) -> Reply {
     let words = ["error", "message"]
         .iter()
         .find_map(|name| entry.get(name))
-        .map(|words| words.as_str().map_or_else(|| words.to_string(), str::to_owned))
+        .map(|words| {
+            words
+                .as_str()
+                .map_or_else(|| words.to_string(), str::to_owned)
+        })
         .unwrap_or_default();
     let said = format!("{code} {words}").trim().to_owned();
     if code.is_empty()
@@ -278,9 +310,12 @@ fn read_entry(entry: &Value) -> Reply {
     let retriable = entry.get("retriable").and_then(Value::as_bool);
     match code.as_str() {
         "IDEMPOTENCY_CONFLICT" => Reply::Conflict,
-        "INVALID_BODY" | "INVALID_ENVELOPE" | "PAYLOAD_TOO_LARGE" | "BODY_TOO_LARGE" | "CONTENT_TOO_LARGE" => Reply::BadData(said),
+        "INVALID_BODY" | "INVALID_ENVELOPE" | "PAYLOAD_TOO_LARGE" | "BODY_TOO_LARGE"
+        | "CONTENT_TOO_LARGE" => Reply::BadData(said),
         _ if is_scope_policy(&code) => Reply::Misconfigured(said),
-        "POLICY_DENIED" | "NOT_A_MEMBER" | "EXPIRED_TOKEN" | "TOKEN_EXPIRED" | "REVOKED_TOKEN" => Reply::Standing(said),
+        "POLICY_DENIED" | "NOT_A_MEMBER" | "EXPIRED_TOKEN" | "TOKEN_EXPIRED" | "REVOKED_TOKEN" => {
+            Reply::Standing(said)
+        }
         _ if retriable == Some(false) => Reply::BadData(said),
         _ => Reply::TryAgain,
     }
@@ -302,27 +337,48 @@ mod tests {
     #[test]
     fn a_request_holds_at_most_a_thousand_items_and_eight_mebibytes() {
         let many: Vec<Item> = (0..2500).map(|_| item(10)).collect();
-        assert_eq!(split_to_limits(&many).iter().map(Vec::len).collect::<Vec<_>>(), [1000, 1000, 500]);
+        assert_eq!(
+            split_to_limits(&many)
+                .iter()
+                .map(Vec::len)
+                .collect::<Vec<_>>(),
+            [1000, 1000, 500]
+        );
         let large: Vec<Item> = (0..5).map(|_| item(3 << 20)).collect();
-        assert_eq!(split_to_limits(&large).iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(
+            split_to_limits(&large)
+                .iter()
+                .map(Vec::len)
+                .collect::<Vec<_>>(),
+            [2, 2, 1]
+        );
     }
 
     #[test]
     fn an_item_that_the_reply_does_not_mention_is_not_taken_as_written() {
-        let replies = read_replies(&json!({"accepted": 2, "results": [{"index": 1, "event_id": "evt_1"}]}), 2);
+        let replies = read_replies(
+            &json!({"accepted": 2, "results": [{"index": 1, "event_id": "evt_1"}]}),
+            2,
+        );
         assert!(matches!(replies[0], Reply::Silent));
         assert!(matches!(&replies[1], Reply::Stored(id) if id == "evt_1"));
     }
 
     #[test]
     fn an_unknown_item_error_is_tried_again_and_not_dead_lettered() {
-        let replies = read_replies(&json!({"partial": true, "failures": [{"index": 0, "error_code": "SHARD_MOVING", "error": "later"}]}), 1);
+        let replies = read_replies(
+            &json!({"partial": true, "failures": [{"index": 0, "error_code": "SHARD_MOVING", "error": "later"}]}),
+            1,
+        );
         assert!(matches!(replies[0], Reply::TryAgain));
     }
 
     #[test]
     fn an_invalid_envelope_is_final() {
-        let replies = read_replies(&json!({"failures": [{"index": 0, "error_code": "invalid_envelope", "error": "blank"}]}), 1);
+        let replies = read_replies(
+            &json!({"failures": [{"index": 0, "error_code": "invalid_envelope", "error": "blank"}]}),
+            1,
+        );
         assert!(matches!(&replies[0], Reply::BadData(words) if words == "INVALID_ENVELOPE blank"));
     }
 

@@ -91,7 +91,10 @@ pub struct Client {
 }
 
 enum Failure {
-    Passing { reason: String, asked: Option<Duration> },
+    Passing {
+        reason: String,
+        asked: Option<Duration>,
+    },
     Final(CortexError),
 }
 
@@ -138,7 +141,12 @@ impl Client {
     }
 
     /// Sends one request until it is answered for good. The body is sent again unchanged, which is what makes repeating safe.
-    pub async fn call(&self, method: Method, path_and_query: &str, body: Option<String>) -> Result<Value, CortexError> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<String>,
+    ) -> Result<Value, CortexError> {
         let body = body.map(bytes::Bytes::from);
         let mut attempts = self.patience.begin();
         loop {
@@ -157,7 +165,12 @@ impl Client {
     }
 
     /// Waits before the next attempt, or says that the patience is over.
-    pub(super) async fn wait_before_retry(&self, attempts: &mut Attempts<'_>, reason: String, asked: Option<Duration>) -> Result<(), CortexError> {
+    pub(super) async fn wait_before_retry(
+        &self,
+        attempts: &mut Attempts<'_>,
+        reason: String,
+        asked: Option<Duration>,
+    ) -> Result<(), CortexError> {
         let Some(wait) = attempts.failed(asked) else {
             return Err(CortexError::Unavailable(format!(
                 "{reason} (tried {} times, patience {}). Nothing is lost: run again when it answers",
@@ -177,30 +190,47 @@ impl Client {
         }
     }
 
-    async fn attempt(&self, method: &Method, path_and_query: &str, body: Option<bytes::Bytes>) -> Result<Value, Failure> {
+    async fn attempt(
+        &self,
+        method: &Method,
+        path_and_query: &str,
+        body: Option<bytes::Bytes>,
+    ) -> Result<Value, Failure> {
         self.counters.update(|totals| totals.cortexdb_requests += 1);
         let mut request = self
             .http
-            .request(method.clone(), format!("{}{path_and_query}", self.endpoint.url))
-            .header("user-agent", concat!("connector-runtime/", env!("CARGO_PKG_VERSION")))
+            .request(
+                method.clone(),
+                format!("{}{path_and_query}", self.endpoint.url),
+            )
+            .header(
+                "user-agent",
+                concat!("connector-runtime/", env!("CARGO_PKG_VERSION")),
+            )
             .bearer_auth(self.endpoint.key.reveal());
         if let Some(actor) = &self.endpoint.actor {
             request = request.header("x-cortex-actor", actor);
         }
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body);
+            request = request
+                .header("content-type", "application/json")
+                .body(body);
         }
         let exchange = async {
             let response = request.send().await.map_err(|error| self.network(&error))?;
             let status = response.status();
             let asked = retry_after(response.headers());
-            let text = read_capped(response).await.map_err(|error| self.network(&error))?;
+            let text = read_capped(response)
+                .await
+                .map_err(|error| self.network(&error))?;
             Ok::<_, Failure>((status, asked, text))
         };
-        let (status, asked, text) = tokio::time::timeout(REPLY_TIMEOUT, exchange).await.map_err(|_| Failure::Passing {
-            reason: format!("no complete reply within {} s", REPLY_TIMEOUT.as_secs()),
-            asked: None,
-        })??;
+        let (status, asked, text) = tokio::time::timeout(REPLY_TIMEOUT, exchange)
+            .await
+            .map_err(|_| Failure::Passing {
+                reason: format!("no complete reply within {} s", REPLY_TIMEOUT.as_secs()),
+                asked: None,
+            })??;
         let json: Option<Value> = serde_json::from_slice(&text).ok();
         if status.is_success() {
             return json.ok_or_else(|| Failure::Passing {
@@ -213,14 +243,26 @@ impl Client {
 
     fn network(&self, error: &reqwest::Error) -> Failure {
         Failure::Passing {
-            reason: self.redactor.apply(&describe_network_error(error)).into_owned(),
+            reason: self
+                .redactor
+                .apply(&describe_network_error(error))
+                .into_owned(),
             asked: None,
         }
     }
 
-    fn classify(&self, status: StatusCode, asked: Option<Duration>, json: Option<&Value>, text: &[u8]) -> Failure {
+    fn classify(
+        &self,
+        status: StatusCode,
+        asked: Option<Duration>,
+        json: Option<&Value>,
+        text: &[u8],
+    ) -> Failure {
         let field = |name: &str| json.and_then(|json| json.get(name));
-        let code = field("error_code").and_then(Value::as_str).unwrap_or_default().to_ascii_uppercase();
+        let code = field("error_code")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_ascii_uppercase();
         let words = field("message").and_then(Value::as_str).map_or_else(
             || String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned(),
             str::to_owned,
@@ -234,20 +276,29 @@ impl Client {
             )));
         }
         match status.as_u16() {
-            401 | 402 => Failure::Final(CortexError::Standing(format!("{said}. {}", remedy(&code)))),
+            401 | 402 => {
+                Failure::Final(CortexError::Standing(format!("{said}. {}", remedy(&code))))
+            }
             403 => Failure::Final(CortexError::Forbidden(format!(
                 "{said}{}. Use a token with that permission",
                 denied_capability(json)
             ))),
             // Durable already; the caller asks for the status of its keys.
-            400 | 404 | 405 | 408 | 409 | 413 | 415 | 422 => Failure::Final(CortexError::Refused(Refusal {
-                status: status.as_u16(),
-                code,
-                message,
-                index: named_index(json),
-            })),
-            500..=599 if retriable == Some(false) => Failure::Final(CortexError::Standing(format!("{said}. The server says that repeating cannot help"))),
-            425 | 429 | 500..=599 => Failure::Passing { reason: said, asked },
+            400 | 404 | 405 | 408 | 409 | 413 | 415 | 422 => {
+                Failure::Final(CortexError::Refused(Refusal {
+                    status: status.as_u16(),
+                    code,
+                    message,
+                    index: named_index(json),
+                }))
+            }
+            500..=599 if retriable == Some(false) => Failure::Final(CortexError::Standing(
+                format!("{said}. The server says that repeating cannot help"),
+            )),
+            425 | 429 | 500..=599 => Failure::Passing {
+                reason: said,
+                asked,
+            },
             300..=399 => Failure::Final(CortexError::Misconfigured(format!(
                 "CortexDB at {} answers {said} (a redirect); set CORTEXDB_URL to where it leads",
                 self.endpoint.url
@@ -265,7 +316,10 @@ impl Client {
 /// Codes that speak about the scope template, not about the record.
 #[must_use]
 pub fn is_scope_policy(code: &str) -> bool {
-    matches!(code, "UNREGISTERED_SCOPE_TYPE" | "SCOPE_REGISTRATION_REQUIRED")
+    matches!(
+        code,
+        "UNREGISTERED_SCOPE_TYPE" | "SCOPE_REGISTRATION_REQUIRED"
+    )
 }
 
 fn denied_capability(json: Option<&Value>) -> String {
@@ -277,7 +331,9 @@ fn denied_capability(json: Option<&Value>) -> String {
 
 fn remedy(code: &str) -> &'static str {
     match code {
-        "EXPIRED_TOKEN" | "TOKEN_EXPIRED" | "REVOKED_TOKEN" => "Get a new token (`cortexdb init`) and run again; the cursors are held",
+        "EXPIRED_TOKEN" | "TOKEN_EXPIRED" | "REVOKED_TOKEN" => {
+            "Get a new token (`cortexdb init`) and run again; the cursors are held"
+        }
         "ACTOR_MISMATCH" => "Set CORTEXDB_ACTOR to the token's own actor",
         "WRONG_TENANT" => "Check CORTEXDB_TENANT_ID and the token",
         _ => "Check CORTEXDB_API_KEY; the cursors are held",
@@ -285,7 +341,9 @@ fn remedy(code: &str) -> &'static str {
 }
 
 fn named_index(json: Option<&Value>) -> Option<usize> {
-    let index = json?.pointer("/details/index").or_else(|| json?.get("index"))?;
+    let index = json?
+        .pointer("/details/index")
+        .or_else(|| json?.get("index"))?;
     usize::try_from(index.as_u64()?).ok()
 }
 
@@ -296,7 +354,10 @@ pub(crate) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Durati
         return Some(Duration::from_secs(seconds.min(3600)));
     }
     let at = chrono::DateTime::parse_from_rfc2822(&value).ok()?;
-    let wait = at.signed_duration_since(chrono::Utc::now()).num_seconds().clamp(0, 3600);
+    let wait = at
+        .signed_duration_since(chrono::Utc::now())
+        .num_seconds()
+        .clamp(0, 3600);
     Some(Duration::from_secs(wait.unsigned_abs()))
 }
 

@@ -88,7 +88,10 @@ pub struct Record {
 
 /// A record as a component hands it over, not yet checked.
 #[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the fields are those of `Record`, before the checks")]
+#[allow(
+    missing_docs,
+    reason = "the fields are those of `Record`, before the checks"
+)]
 pub struct RawRecord {
     pub source_id: String,
     pub event_type: String,
@@ -108,25 +111,45 @@ impl Record {
     pub fn check(raw: RawRecord) -> Result<Self, String> {
         check_source_id(&raw.source_id)?;
         if !is_event_type(&raw.event_type) {
-            return Err(format!("event type `{}` is not of the form [a-z][a-z0-9_]*, up to 32 bytes", raw.event_type.escape_debug()));
+            return Err(format!(
+                "event type `{}` is not of the form [a-z][a-z0-9_]*, up to 32 bytes",
+                raw.event_type.escape_debug()
+            ));
         }
         if raw.source_id.split(':').nth(1) != Some(raw.event_type.as_str()) {
-            return Err(format!("the source id does not carry the event type `{}` as its second part", raw.event_type));
+            return Err(format!(
+                "the source id does not carry the event type `{}` as its second part",
+                raw.event_type
+            ));
         }
         if raw.content.trim().is_empty() {
             return Err("the text is blank, and CortexDB stores no blank text".to_owned());
         }
         if raw.content.len() > MAX_FRAGMENT_BYTES * MAX_FRAGMENTS {
-            return Err(format!("the text has {} bytes; one source can hold {}", raw.content.len(), MAX_FRAGMENT_BYTES * MAX_FRAGMENTS));
+            return Err(format!(
+                "the text has {} bytes; one source can hold {}",
+                raw.content.len(),
+                MAX_FRAGMENT_BYTES * MAX_FRAGMENTS
+            ));
         }
-        for (name, value) in [("observed-at", Some(&raw.observed_at)), ("recorded-at", raw.recorded_at.as_ref())] {
+        for (name, value) in [
+            ("observed-at", Some(&raw.observed_at)),
+            ("recorded-at", raw.recorded_at.as_ref()),
+        ] {
             if let Some(value) = value
                 && chrono::DateTime::parse_from_rfc3339(value).is_err()
             {
-                return Err(format!("{name} `{}` is not an RFC 3339 time", value.escape_debug()));
+                return Err(format!(
+                    "{name} `{}` is not an RFC 3339 time",
+                    value.escape_debug()
+                ));
             }
         }
-        for id in raw.preceded_by.iter().chain(raw.thread.as_ref().map(|thread| &thread.root)) {
+        for id in raw
+            .preceded_by
+            .iter()
+            .chain(raw.thread.as_ref().map(|thread| &thread.root))
+        {
             check_source_id(id)?;
         }
         let author = raw.author.filter(|author| is_actor(author));
@@ -184,7 +207,9 @@ fn split_text(text: &str, most: usize) -> Vec<std::ops::Range<usize>> {
         }
         // A fragment of white space alone would be refused as blank: take the break before it back into text.
         while text[end..].trim().is_empty() && end < text.len() {
-            let Some(last) = text[start..end].trim_end().char_indices().next_back() else { break };
+            let Some(last) = text[start..end].trim_end().char_indices().next_back() else {
+                break;
+            };
             end = start + last.0;
         }
         ranges.push(start..end);
@@ -195,32 +220,59 @@ fn split_text(text: &str, most: usize) -> Vec<std::ops::Range<usize>> {
 
 /// Checks an id against the limits of a source descriptor: 1 to 4096 bytes, no control characters, no white space at the ends.
 pub fn check_source_id(id: &str) -> Result<(), String> {
-    let shown = || id.chars().take(80).collect::<String>().escape_debug().to_string();
+    let shown = || {
+        id.chars()
+            .take(80)
+            .collect::<String>()
+            .escape_debug()
+            .to_string()
+    };
     if id.is_empty() || id.len() > MAX_SOURCE_ID_BYTES {
-        return Err(format!("a source id of {} bytes; it takes 1 to {MAX_SOURCE_ID_BYTES}", id.len()));
+        return Err(format!(
+            "a source id of {} bytes; it takes 1 to {MAX_SOURCE_ID_BYTES}",
+            id.len()
+        ));
     }
     if id.chars().any(char::is_control) {
         return Err(format!("source id `{}` has a control character", shown()));
     }
     if id.trim() != id {
-        return Err(format!("source id `{}` begins or ends with white space", shown()));
+        return Err(format!(
+            "source id `{}` begins or ends with white space",
+            shown()
+        ));
     }
     let mut parts = id.splitn(3, ':');
-    let complete = parts.by_ref().take(2).all(|part| !part.is_empty() && part.is_ascii()) && parts.next().is_some_and(|rest| !rest.is_empty());
-    if complete { Ok(()) } else { Err(format!("source id `{}` is not of the form system:event-type:id", shown())) }
+    let complete = parts
+        .by_ref()
+        .take(2)
+        .all(|part| !part.is_empty() && part.is_ascii())
+        && parts.next().is_some_and(|rest| !rest.is_empty());
+    if complete {
+        Ok(())
+    } else {
+        Err(format!(
+            "source id `{}` is not of the form system:event-type:id",
+            shown()
+        ))
+    }
 }
 
 fn is_event_type(text: &str) -> bool {
     text.len() <= 32
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 fn is_actor(text: &str) -> bool {
     text.split_once(':').is_some_and(|(kind, local)| {
         matches!(kind, "user" | "agent" | "service" | "system")
             && (1..=128).contains(&local.len())
-            && local.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@' | '-'))
+            && local
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@' | '-'))
     })
 }
 
@@ -230,10 +282,11 @@ fn wire_labels(labels: &[String], attributes: &[(String, String)]) -> Vec<String
     const HOST_LABELS: usize = 5;
     let room = MAX_LABELS - HOST_LABELS;
     let mut wire: Vec<String> = Vec::with_capacity(labels.len() + attributes.len());
-    let all = labels
-        .iter()
-        .map(|label| encode_label(label))
-        .chain(attributes.iter().map(|(key, value)| encode_label(&format!("{key}={value}"))));
+    let all = labels.iter().map(|label| encode_label(label)).chain(
+        attributes
+            .iter()
+            .map(|(key, value)| encode_label(&format!("{key}={value}"))),
+    );
     let mut omitted = 0_usize;
     for label in all {
         if label.is_empty() || wire.contains(&label) {
@@ -315,9 +368,15 @@ fn readable_id(source_id: &str) -> String {
     let digest = hex(&sha256_of_parts([source_id.as_bytes()]), 16);
     let container_end = source_id.find('/').map_or(0, |slash| slash + 1);
     let (container, id) = source_id.split_at(container_end);
-    let container_is_usable = container.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) && container.len() + 16 <= room && !container.is_empty();
+    let container_is_usable = container.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+        && container.len() + 16 <= room
+        && !container.is_empty();
     if !container_is_usable {
-        let system: String = source_id.chars().take_while(|c| c.is_ascii_alphanumeric()).take(16).collect();
+        let system: String = source_id
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric())
+            .take(16)
+            .collect();
         return format!("{system}:~{digest}");
     }
     let is_hash = id.len() >= 20 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -402,8 +461,14 @@ struct Fragment<'a> {
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Locator<'a> {
-    Conversation { session_id: &'a str, turn_index: u32 },
-    Generic { path: Vec<&'a str>, ordinal: usize },
+    Conversation {
+        session_id: &'a str,
+        turn_index: u32,
+    },
+    Generic {
+        path: Vec<&'a str>,
+        ordinal: usize,
+    },
 }
 
 #[derive(Serialize)]
@@ -469,7 +534,11 @@ pub fn envelope_json(record: &Record, version: Version<'_>) -> String {
             content_kind: "text/plain",
             source_fingerprint,
             fragments: [Fragment {
-                fragment_id: format!("fragment-{}-{}", version.fragment, &content_fingerprint[7..31]),
+                fragment_id: format!(
+                    "fragment-{}-{}",
+                    version.fragment,
+                    &content_fingerprint[7..31]
+                ),
                 locator,
                 byte_range: ByteRange {
                     start: version.start,
@@ -493,7 +562,11 @@ fn locator_path(source_id: &str) -> Vec<&str> {
         .splitn(3, ':')
         .filter(|part| !part.is_empty() && part.len() <= 1024 && part.trim() == *part)
         .collect();
-    if parts.is_empty() { vec!["record"] } else { parts }
+    if parts.is_empty() {
+        vec!["record"]
+    } else {
+        parts
+    }
 }
 
 #[cfg(test)]
@@ -533,13 +606,19 @@ mod tests {
         let key = key("gl:merge_request:42/17");
         let (id, mark) = key.split_once('@').unwrap();
         assert_eq!(id, "gl:merge_request:42/17");
-        assert!(mark.len() == 16 && mark.bytes().all(|b| b.is_ascii_hexdigit()), "{mark}");
+        assert!(
+            mark.len() == 16 && mark.bytes().all(|b| b.is_ascii_hexdigit()),
+            "{mark}"
+        );
     }
 
     #[test]
     fn a_commit_key_keeps_as_much_of_the_sha_as_fits() {
         let key = key("gl:commit:1234567890/da39a3ee5e6b4b0d3255bfef95601890afd80709");
-        assert!(key.starts_with("gl:commit:1234567890/da39a3ee5e6b4b0d3255") && key.len() == 64, "{key}");
+        assert!(
+            key.starts_with("gl:commit:1234567890/da39a3ee5e6b4b0d3255") && key.len() == 64,
+            "{key}"
+        );
     }
 
     #[test]
@@ -573,11 +652,20 @@ mod tests {
             Record::check(record).unwrap_err()
         };
         assert!(broken(|r| r.content = " \n".into()).contains("blank"));
-        assert!(broken(|r| r.source_id = "gl:merge_request:42/\u{7}".into()).contains("control character"));
+        assert!(
+            broken(|r| r.source_id = "gl:merge_request:42/\u{7}".into())
+                .contains("control character")
+        );
         assert!(broken(|r| r.source_id = "gl:issue:42/17".into()).contains("second part"));
         assert!(broken(|r| r.observed_at = "yesterday".into()).contains("RFC 3339"));
         assert!(broken(|r| r.event_type = "Merge".into()).contains("event type"));
-        assert!(broken(|r| r.thread = Some(Thread { root: String::new(), turn: 0 })).contains("source id"));
+        assert!(
+            broken(|r| r.thread = Some(Thread {
+                root: String::new(),
+                turn: 0
+            }))
+            .contains("source id")
+        );
     }
 
     #[test]

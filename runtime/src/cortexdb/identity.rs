@@ -41,7 +41,10 @@ impl Identity {
 }
 
 /// Asks who we are, adopts the caller of an operator key when no actor is configured, and checks that writing is possible at all.
-pub async fn identify(client: Client, expected_tenant: Option<&str>) -> Result<(Client, Identity), CortexError> {
+pub async fn identify(
+    client: Client,
+    expected_tenant: Option<&str>,
+) -> Result<(Client, Identity), CortexError> {
     let answer = client.call(Method::GET, "/v1/auth/whoami", None).await.map_err(|error| match error {
         CortexError::Refused(refusal) => CortexError::Misconfigured(format!(
             "{} does not look like CortexDB: GET /v1/auth/whoami answers {refusal}. Check CORTEXDB_URL",
@@ -49,17 +52,31 @@ pub async fn identify(client: Client, expected_tenant: Option<&str>) -> Result<(
         )),
         other => other,
     })?;
-    let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        answer
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let identity = Identity {
         caller: text("caller"),
         tenant_id: text("tenant_id"),
         capabilities: answer
             .get("effective_capabilities")
             .and_then(Value::as_array)
-            .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            .map(|list| {
+                list.iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            })
             .unwrap_or_default(),
     };
-    let issuer = answer.pointer("/token/iss").and_then(Value::as_str).unwrap_or_default();
+    let issuer = answer
+        .pointer("/token/iss")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if identity.tenant_id.is_empty() {
         return Err(CortexError::Misconfigured("CortexDB's whoami names no tenant; the ledger cannot be kept apart. Check CORTEXDB_URL".into()));
     }
@@ -79,7 +96,9 @@ pub async fn identify(client: Client, expected_tenant: Option<&str>) -> Result<(
                 identity.caller
             )));
         }
-        None if OPERATOR_ISSUERS.contains(&issuer) && !identity.caller.is_empty() => client.with_actor(identity.caller.clone()),
+        None if OPERATOR_ISSUERS.contains(&issuer) && !identity.caller.is_empty() => {
+            client.with_actor(identity.caller.clone())
+        }
         None => {
             return Err(CortexError::Misconfigured(
                 "no CortexDB actor: set CORTEXDB_ACTOR (for example user:ada), or run `cortexdb init`, which stores it".into(),

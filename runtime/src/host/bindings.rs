@@ -2,7 +2,15 @@
 //!
 //! One module for each published version: when 0.2 comes, this one stays, and old components keep running.
 
-#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, unreachable_pub, unused_qualifications, reason = "generated")]
+#![allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated"
+)]
 
 wasmtime::component::bindgen!({
     path: "../wit",

@@ -59,7 +59,9 @@ pub enum CallFailure {
 impl std::fmt::Display for CallFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Configuration(words) | Self::Standing(words) | Self::Unavailable(words) => f.write_str(words),
+            Self::Configuration(words) | Self::Standing(words) | Self::Unavailable(words) => {
+                f.write_str(words)
+            }
             Self::Interrupted => f.write_str("interrupted"),
             Self::Internal(words) => write!(f, "the connector reports a defect: {words}"),
             Self::Trapped(words) => write!(f, "the connector was stopped: {words}"),
@@ -139,7 +141,11 @@ pub struct RunContext {
 impl RunContext {
     fn to_wit(&self) -> wit::RunContext {
         wit::RunContext {
-            kind: if self.backfill { wit::RunKind::Backfill } else { wit::RunKind::Poll },
+            kind: if self.backfill {
+                wit::RunKind::Backfill
+            } else {
+                wit::RunKind::Poll
+            },
             settings: self.settings.clone(),
             now: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
             since: self.since.clone(),
@@ -182,9 +188,14 @@ impl Connector {
         let engine = first_party().map_err(invalid)?;
         let component = Component::new(&engine, &bytes).map_err(invalid)?;
         let mut linker = Linker::new(&engine);
-        World::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state).map_err(invalid)?;
-        let pre = linker.instantiate_pre(&component).and_then(ConnectorPre::new).map_err(invalid)?;
-        let ticker = Ticker::start(&engine).map_err(|error| LoadError::Invalid(error.to_string()))?;
+        World::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
+            .map_err(invalid)?;
+        let pre = linker
+            .instantiate_pre(&component)
+            .and_then(ConnectorPre::new)
+            .map_err(invalid)?;
+        let ticker =
+            Ticker::start(&engine).map_err(|error| LoadError::Invalid(error.to_string()))?;
         let description = describe(&engine, &pre, access).await?;
         Ok(Self {
             engine,
@@ -196,8 +207,14 @@ impl Connector {
     }
 
     /// Asks the connector what it can see.
-    pub async fn check(&self, access: Access, context: &RunContext) -> Result<Vec<Finding>, CallFailure> {
-        let (mut store, instance) = instantiate(&self.engine, &self.pre, access).await.map_err(|error| trapped(&error))?;
+    pub async fn check(
+        &self,
+        access: Access,
+        context: &RunContext,
+    ) -> Result<Vec<Finding>, CallFailure> {
+        let (mut store, instance) = instantiate(&self.engine, &self.pre, access)
+            .await
+            .map_err(|error| trapped(&error))?;
         let answer = instance
             .cortexdb_connector_source()
             .call_check(&mut store, &context.to_wit())
@@ -227,7 +244,10 @@ impl Connector {
                 streams: BTreeMap::new(),
             },
             Ok((mut store, instance)) => {
-                let answer = instance.cortexdb_connector_source().call_sync(&mut store, &context.to_wit()).await;
+                let answer = instance
+                    .cortexdb_connector_source()
+                    .call_sync(&mut store, &context.to_wit())
+                    .await;
                 let result = match answer {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(failure)) => Err(failure.into()),
@@ -242,7 +262,11 @@ impl Connector {
     }
 }
 
-async fn instantiate(engine: &Engine, pre: &ConnectorPre<HostState>, access: Access) -> wasmtime::Result<(Store<HostState>, World)> {
+async fn instantiate(
+    engine: &Engine,
+    pre: &ConnectorPre<HostState>,
+    access: Access,
+) -> wasmtime::Result<(Store<HostState>, World)> {
     let limits = access.limits;
     let mut store = Store::new(engine, HostState::new(access));
     store.limiter(|state| &mut state.store_limits);
@@ -275,7 +299,12 @@ fn trapped(error: &wasmtime::Error) -> CallFailure {
     }
     let mut report = words.join(": ");
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
-        let frames: Vec<&str> = backtrace.frames().iter().filter_map(wasmtime::FrameInfo::func_name).take(6).collect();
+        let frames: Vec<&str> = backtrace
+            .frames()
+            .iter()
+            .filter_map(wasmtime::FrameInfo::func_name)
+            .take(6)
+            .collect();
         if !frames.is_empty() {
             report.push_str(&format!(" (in {})", frames.join(" <- ")));
         }
@@ -283,23 +312,36 @@ fn trapped(error: &wasmtime::Error) -> CallFailure {
     CallFailure::Trapped(report)
 }
 
-async fn describe(engine: &Engine, pre: &ConnectorPre<HostState>, access: Access) -> Result<Description, LoadError> {
+async fn describe(
+    engine: &Engine,
+    pre: &ConnectorPre<HostState>,
+    access: Access,
+) -> Result<Description, LoadError> {
     let failed = |error: wasmtime::Error| LoadError::Describe(trapped(&error).to_string());
     let (mut store, instance) = instantiate(engine, pre, access).await.map_err(failed)?;
-    let said = instance.cortexdb_connector_source().call_describe(&mut store).await.map_err(failed)?;
+    let said = instance
+        .cortexdb_connector_source()
+        .call_describe(&mut store)
+        .await
+        .map_err(failed)?;
     let bad = LoadError::Describe;
     if !is_connector_name(&said.name) {
-        return Err(bad(format!("the name `{}` is not of the form [a-z][a-z0-9-]*, up to 32 bytes", said.name.escape_debug())));
+        return Err(bad(format!(
+            "the name `{}` is not of the form [a-z][a-z0-9-]*, up to 32 bytes",
+            said.name.escape_debug()
+        )));
     }
-    let settings_schema: serde_json::Value =
-        serde_json::from_str(&said.settings_schema).map_err(|error| bad(format!("the settings schema is not JSON: {error}")))?;
+    let settings_schema: serde_json::Value = serde_json::from_str(&said.settings_schema)
+        .map_err(|error| bad(format!("the settings schema is not JSON: {error}")))?;
     let authentication = said
         .authentication
         .into_iter()
         .map(|scheme| match scheme {
-            wit::Authentication::Header(name) => reqwest::header::HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
-                .map(Authentication::Header)
-                .map_err(|_| bad(format!("`{}` is not a header name", name.escape_debug()))),
+            wit::Authentication::Header(name) => {
+                reqwest::header::HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
+                    .map(Authentication::Header)
+                    .map_err(|_| bad(format!("`{}` is not a header name", name.escape_debug())))
+            }
             wit::Authentication::Bearer => Ok(Authentication::Bearer),
             wit::Authentication::Anonymous => Ok(Authentication::Anonymous),
         })
@@ -312,13 +354,20 @@ async fn describe(engine: &Engine, pre: &ConnectorPre<HostState>, access: Access
         settings_schema,
         default_url: said.default_url,
         authentication,
-        permissions: said.permissions.into_iter().map(|permission| (permission.name, permission.reason)).collect(),
+        permissions: said
+            .permissions
+            .into_iter()
+            .map(|permission| (permission.name, permission.reason))
+            .collect(),
         scope_variables: said.scope_variables,
         default_scope_template: said.default_scope_template,
     })
 }
 
 fn is_connector_name(name: &str) -> bool {
-    name.len() <= 32 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    name.len() <= 32
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
-

@@ -83,7 +83,8 @@ impl HostState {
 
     /// Ticks that a component may compute for between two waits.
     pub(super) fn cpu_budget_ticks(&self) -> u64 {
-        u64::try_from(self.limits.cpu_between_waits.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.limits.cpu_between_waits.as_millis() / TICK.as_millis())
+            .unwrap_or(u64::MAX)
     }
 
     fn clean(&self, text: &str, most: usize) -> String {
@@ -93,14 +94,25 @@ impl HostState {
         }
         let cut = &text[..end];
         // Escape sequences of a component must not reach a terminal.
-        let printable: String = cut.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect();
+        let printable: String = cut
+            .chars()
+            .map(|c| {
+                if c.is_control() && c != '\n' && c != '\t' {
+                    '\u{fffd}'
+                } else {
+                    c
+                }
+            })
+            .collect();
         self.redactor.apply(&printable).into_owned()
     }
 }
 
 fn check_name(what: &str, name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
-        return Err(format!("{what} must have 1 to {MAX_NAME_BYTES} bytes and no control characters"));
+        return Err(format!(
+            "{what} must have 1 to {MAX_NAME_BYTES} bytes and no control characters"
+        ));
     }
     Ok(())
 }
@@ -139,17 +151,23 @@ impl http::Host for HostState {
         self.in_flight.spawn(async move {
             let answer = match source {
                 Some(source) => source.execute(&request).await,
-                None => Err(SourceError::Denied("this call has no access to the source".into())),
+                None => Err(SourceError::Denied(
+                    "this call has no access to the source".into(),
+                )),
             };
             (ticket, answer)
         });
         Ok(ticket)
     }
 
-    async fn next(&mut self) -> wasmtime::Result<Option<(u64, Result<http::Response, http::HttpError>)>> {
+    async fn next(
+        &mut self,
+    ) -> wasmtime::Result<Option<(u64, Result<http::Response, http::HttpError>)>> {
         let finished = self.in_flight.join_next().await;
         self.cpu_ticks = 0;
-        let Some(finished) = finished else { return Ok(None) };
+        let Some(finished) = finished else {
+            return Ok(None);
+        };
         let (ticket, answer) = finished.map_err(wasmtime::Error::from)?;
         let answer = match answer {
             Ok(response) => Ok(http::Response {
@@ -176,12 +194,19 @@ impl state::Host for HostState {
     }
 
     fn list(&mut self, prefix: String) -> wasmtime::Result<Vec<(String, String)>> {
-        Ok(self.writer.as_ref().map(|writer| writer.cursors(&prefix)).unwrap_or_default())
+        Ok(self
+            .writer
+            .as_ref()
+            .map(|writer| writer.cursors(&prefix))
+            .unwrap_or_default())
     }
 
     fn set(&mut self, key: String, value: Option<String>) -> wasmtime::Result<()> {
         check_name("a state key", &key).map_err(wasmtime::Error::msg)?;
-        if value.as_ref().is_some_and(|value| value.len() > MAX_STATE_VALUE_BYTES) {
+        if value
+            .as_ref()
+            .is_some_and(|value| value.len() > MAX_STATE_VALUE_BYTES)
+        {
             return Err(wasmtime::Error::msg(format!(
                 "limit reached: the state value of `{}` is over {MAX_STATE_VALUE_BYTES} bytes",
                 key.escape_debug()
@@ -202,21 +227,31 @@ impl wit_writer::Host for HostState {
         batch: Vec<types::Experience>,
     ) -> wasmtime::Result<Result<(), wit_writer::WriteError>> {
         self.cpu_ticks = 0;
-        if let Err(reason) = check_name("a stream", &stream).and_then(|()| check_name("an origin id", &origin.id)) {
+        if let Err(reason) =
+            check_name("a stream", &stream).and_then(|()| check_name("an origin id", &origin.id))
+        {
             return Ok(Err(wit_writer::WriteError::Invalid(reason)));
         }
         if batch.len() > MAX_BATCH {
-            return Ok(Err(wit_writer::WriteError::Invalid(format!("a batch of {} records; at most {MAX_BATCH}", batch.len()))));
+            return Ok(Err(wit_writer::WriteError::Invalid(format!(
+                "a batch of {} records; at most {MAX_BATCH}",
+                batch.len()
+            ))));
         }
         let Some(writer) = self.writer.clone() else {
-            return Ok(Err(wit_writer::WriteError::Stopped("this call may not write".into())));
+            return Ok(Err(wit_writer::WriteError::Stopped(
+                "this call may not write".into(),
+            )));
         };
         let origin = Origin {
             id: origin.id,
             variables: origin.variables.into_iter().collect(),
         };
         let records = batch.into_iter().map(raw_record).collect();
-        Ok(writer.write(stream, origin, records).await.map_err(wit_writer::WriteError::Stopped))
+        Ok(writer
+            .write(stream, origin, records)
+            .await
+            .map_err(wit_writer::WriteError::Stopped))
     }
 
     fn skip(&mut self, stream: String, policy: String, count: u64) -> wasmtime::Result<()> {
@@ -237,8 +272,12 @@ impl wit_writer::Host for HostState {
             return Ok(Err(wit_writer::WriteError::Invalid(problem)));
         }
         Ok(match &self.writer {
-            Some(writer) => writer.retract(stream, source_ids, reason).map_err(wit_writer::WriteError::Stopped),
-            None => Err(wit_writer::WriteError::Stopped("this call may not write".into())),
+            Some(writer) => writer
+                .retract(stream, source_ids, reason)
+                .map_err(wit_writer::WriteError::Stopped),
+            None => Err(wit_writer::WriteError::Stopped(
+                "this call may not write".into(),
+            )),
         })
     }
 
@@ -274,13 +313,21 @@ fn raw_record(experience: types::Experience) -> RawRecord {
 }
 
 impl log::Host for HostState {
-    fn log(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
+    fn log(
+        &mut self,
+        level: log::Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    ) -> wasmtime::Result<()> {
         self.log_lines += 1;
         if self.log_lines > self.limits.log_lines {
             if self.log_lines == self.limits.log_lines + 1 {
                 self.reporter.event(&Event::Log {
                     level: Level::Warn,
-                    message: format!("the component has logged {} lines; the rest of this run is dropped", self.limits.log_lines),
+                    message: format!(
+                        "the component has logged {} lines; the rest of this run is dropped",
+                        self.limits.log_lines
+                    ),
                     fields: BTreeMap::new(),
                 });
             }
@@ -298,7 +345,12 @@ impl log::Host for HostState {
             fields: fields
                 .iter()
                 .take(MAX_LOG_FIELDS)
-                .map(|(key, value)| (self.clean(key, MAX_NAME_BYTES), self.clean(value, MAX_LOG_BYTES)))
+                .map(|(key, value)| {
+                    (
+                        self.clean(key, MAX_NAME_BYTES),
+                        self.clean(value, MAX_LOG_BYTES),
+                    )
+                })
                 .collect(),
         };
         self.reporter.event(&event);
@@ -307,7 +359,11 @@ impl log::Host for HostState {
 
     fn progress(&mut self, stream: String, done: u64, total: Option<u64>) -> wasmtime::Result<()> {
         let stream = self.clean(&stream, MAX_NAME_BYTES);
-        self.reporter.event(&Event::Progress { stream, done, total });
+        self.reporter.event(&Event::Progress {
+            stream,
+            done,
+            total,
+        });
         Ok(())
     }
 
@@ -317,7 +373,9 @@ impl log::Host for HostState {
             log::StreamState::Reading => StreamState::Reading,
             log::StreamState::Complete => StreamState::Complete,
             log::StreamState::Off(words) => StreamState::Off(self.clean(&words, MAX_LOG_BYTES)),
-            log::StreamState::Failed(words) => StreamState::Failed(self.clean(&words, MAX_LOG_BYTES)),
+            log::StreamState::Failed(words) => {
+                StreamState::Failed(self.clean(&words, MAX_LOG_BYTES))
+            }
         };
         self.counters.update(|totals| match &state {
             StreamState::Off(words) => {

@@ -27,7 +27,9 @@ pub enum StoreError {
     #[error("another process has taken over this connection; this one stops")]
     Fenced,
     /// Another process holds the connection and is alive.
-    #[error("another process ({owner}) is running this connection; wait for it or stop it. If it is dead, its lease ends by itself in {seconds} s")]
+    #[error(
+        "another process ({owner}) is running this connection; wait for it or stop it. If it is dead, its lease ends by itself in {seconds} s"
+    )]
     Held {
         /// Who holds it.
         owner: String,
@@ -212,16 +214,33 @@ pub trait Store: Send + Sync {
     async fn release(&self, lease: Lease) -> Result<(), StoreError>;
 
     /// The variables pinned to each origin.
-    async fn origins(&self, connection: i64) -> Result<HashMap<String, BTreeMap<String, String>>, StoreError>;
+    async fn origins(
+        &self,
+        connection: i64,
+    ) -> Result<HashMap<String, BTreeMap<String, String>>, StoreError>;
     /// Pins the variables of an origin, once.
-    async fn pin_origin(&self, lease: Lease, origin: &str, variables: &BTreeMap<String, String>) -> Result<(), StoreError>;
+    async fn pin_origin(
+        &self,
+        lease: Lease,
+        origin: &str,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<(), StoreError>;
 
     /// The entries of these source ids; unknown ones are absent.
-    async fn entries(&self, connection: i64, source_ids: &[&str]) -> Result<HashMap<String, Entry>, StoreError>;
+    async fn entries(
+        &self,
+        connection: i64,
+        source_ids: &[&str],
+    ) -> Result<HashMap<String, Entry>, StoreError>;
     /// Writes down versions before they are sent.
     async fn begin(&self, lease: Lease, versions: &[Begun]) -> Result<(), StoreError>;
     /// Records fates: event ids become current, and the versions they replace become obsolete.
-    async fn settle(&self, lease: Lease, settled: &[Settled], dead: &[DeadLetter]) -> Result<(), StoreError>;
+    async fn settle(
+        &self,
+        lease: Lease,
+        settled: &[Settled],
+        dead: &[DeadLetter],
+    ) -> Result<(), StoreError>;
     /// Makes everything known of these records, and of the turns of the threads they opened, obsolete. Returns how many records that
     /// were.
     async fn retract(&self, lease: Lease, source_ids: &[String]) -> Result<u64, StoreError>;
@@ -235,7 +254,13 @@ pub trait Store: Send + Sync {
     async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError>;
 
     /// Keeps what a stream last reported.
-    async fn stream_state(&self, lease: Lease, stream: &str, state: &str, detail: &str) -> Result<(), StoreError>;
+    async fn stream_state(
+        &self,
+        lease: Lease,
+        stream: &str,
+        state: &str,
+        detail: &str,
+    ) -> Result<(), StoreError>;
     /// Keeps the receipt of a finished run.
     async fn finish_run(&self, lease: Lease, receipt_json: &str) -> Result<(), StoreError>;
 

@@ -10,10 +10,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Row, Sqlite, Transaction};
 
-use super::{Begun, ConnectionRow, DeadLetter, Entry, Lease, Obsolete, Settled, Status, Store, StoreError, StreamRow};
+use super::{
+    Begun, ConnectionRow, DeadLetter, Entry, Lease, Obsolete, Settled, Status, Store, StoreError,
+    StreamRow,
+};
 
 /// Receipts kept for each connection.
 const RUNS_KEPT: i64 = 100;
@@ -33,7 +38,11 @@ impl SqliteStore {
             path: path.display().to_string(),
             reason,
         };
-        create_private(path).map_err(|error| unusable(format!("{error}. Check that the directory exists and can be written")))?;
+        create_private(path).map_err(|error| {
+            unusable(format!(
+                "{error}. Check that the directory exists and can be written"
+            ))
+        })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -74,7 +83,10 @@ impl SqliteStore {
         if !path.exists() {
             return Ok(None);
         }
-        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(10));
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(10));
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options)
@@ -194,7 +206,10 @@ impl Store for SqliteStore {
         Ok(transaction.commit().await?)
     }
 
-    async fn origins(&self, connection: i64) -> Result<HashMap<String, BTreeMap<String, String>>, StoreError> {
+    async fn origins(
+        &self,
+        connection: i64,
+    ) -> Result<HashMap<String, BTreeMap<String, String>>, StoreError> {
         let rows = sqlx::query("SELECT origin, variables FROM origins WHERE connection = ?")
             .bind(connection)
             .fetch_all(&self.readers)
@@ -207,7 +222,12 @@ impl Store for SqliteStore {
             .collect()
     }
 
-    async fn pin_origin(&self, lease: Lease, origin: &str, variables: &BTreeMap<String, String>) -> Result<(), StoreError> {
+    async fn pin_origin(
+        &self,
+        lease: Lease,
+        origin: &str,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<(), StoreError> {
         let json = to_json(variables)?;
         let mut transaction = self.fenced(lease).await?;
         sqlx::query("INSERT INTO origins (connection, origin, variables) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
@@ -219,7 +239,11 @@ impl Store for SqliteStore {
         Ok(transaction.commit().await?)
     }
 
-    async fn entries(&self, connection: i64, source_ids: &[&str]) -> Result<HashMap<String, Entry>, StoreError> {
+    async fn entries(
+        &self,
+        connection: i64,
+        source_ids: &[&str],
+    ) -> Result<HashMap<String, Entry>, StoreError> {
         if source_ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -279,7 +303,12 @@ impl Store for SqliteStore {
         Ok(transaction.commit().await?)
     }
 
-    async fn settle(&self, lease: Lease, settled: &[Settled], dead: &[DeadLetter]) -> Result<(), StoreError> {
+    async fn settle(
+        &self,
+        lease: Lease,
+        settled: &[Settled],
+        dead: &[DeadLetter],
+    ) -> Result<(), StoreError> {
         let settled = to_json(settled)?;
         let mut transaction = self.fenced(lease).await?;
         sqlx::query(
@@ -386,11 +415,13 @@ impl Store for SqliteStore {
     }
 
     async fn count_obsolete(&self, connection: i64) -> Result<u64, StoreError> {
-        let count: i64 = sqlx::query("SELECT count(*) AS n FROM events WHERE connection = ? AND state = 'obsolete'")
-            .bind(connection)
-            .fetch_one(&self.readers)
-            .await?
-            .try_get("n")?;
+        let count: i64 = sqlx::query(
+            "SELECT count(*) AS n FROM events WHERE connection = ? AND state = 'obsolete'",
+        )
+        .bind(connection)
+        .fetch_one(&self.readers)
+        .await?
+        .try_get("n")?;
         Ok(unsigned(count))
     }
 
@@ -405,14 +436,22 @@ impl Store for SqliteStore {
 
     async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
-        sqlx::query("UPDATE events SET state = 'kept' WHERE id IN (SELECT value FROM json_each(?))")
-            .bind(to_json(rows)?)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "UPDATE events SET state = 'kept' WHERE id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(to_json(rows)?)
+        .execute(&mut *transaction)
+        .await?;
         Ok(transaction.commit().await?)
     }
 
-    async fn stream_state(&self, lease: Lease, stream: &str, state: &str, detail: &str) -> Result<(), StoreError> {
+    async fn stream_state(
+        &self,
+        lease: Lease,
+        stream: &str,
+        state: &str,
+        detail: &str,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
         sqlx::query(
             "INSERT INTO streams (connection, stream, state, detail, at) VALUES (?, ?, ?, ?, strftime('%FT%TZ'))
@@ -429,11 +468,13 @@ impl Store for SqliteStore {
 
     async fn finish_run(&self, lease: Lease, receipt_json: &str) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
-        sqlx::query("INSERT INTO runs (connection, ended_at, receipt) VALUES (?, strftime('%FT%TZ'), ?)")
-            .bind(lease.connection)
-            .bind(receipt_json)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "INSERT INTO runs (connection, ended_at, receipt) VALUES (?, strftime('%FT%TZ'), ?)",
+        )
+        .bind(lease.connection)
+        .bind(receipt_json)
+        .execute(&mut *transaction)
+        .await?;
         sqlx::query(
             "DELETE FROM runs WHERE connection = ?1 AND id NOT IN (SELECT id FROM runs WHERE connection = ?1 ORDER BY id DESC LIMIT ?2)",
         )
@@ -481,10 +522,12 @@ impl Store for SqliteStore {
     }
 
     async fn streams(&self, connection: i64) -> Result<Vec<StreamRow>, StoreError> {
-        let rows = sqlx::query("SELECT stream, state, detail, at FROM streams WHERE connection = ? ORDER BY stream")
-            .bind(connection)
-            .fetch_all(&self.readers)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT stream, state, detail, at FROM streams WHERE connection = ? ORDER BY stream",
+        )
+        .bind(connection)
+        .fetch_all(&self.readers)
+        .await?;
         rows.into_iter()
             .map(|row| {
                 Ok(StreamRow {
@@ -538,7 +581,10 @@ mod tests {
     async fn a_second_process_is_refused_while_the_first_holds_the_lease() {
         let (store, _) = store().await;
         let error = store.claim("gitlab", "other", TTL).await.unwrap_err();
-        assert!(matches!(error, StoreError::Held { ref owner, .. } if owner == "test"), "{error}");
+        assert!(
+            matches!(error, StoreError::Held { ref owner, .. } if owner == "test"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
@@ -546,32 +592,81 @@ mod tests {
         let (store, old) = store().await;
         store.release(old).await.unwrap();
         store.claim("gitlab", "new", TTL).await.unwrap();
-        let error = store.begin(old, &[version("gl:note:42/1", 1, "a", "")]).await.unwrap_err();
+        let error = store
+            .begin(old, &[version("gl:note:42/1", 1, "a", "")])
+            .await
+            .unwrap_err();
         assert!(matches!(error, StoreError::Fenced), "{error}");
-        assert!(store.entries(old.connection, &["gl:note:42/1"]).await.unwrap().is_empty());
+        assert!(
+            store
+                .entries(old.connection, &["gl:note:42/1"])
+                .await
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[tokio::test]
     async fn a_begun_version_keeps_its_predecessors_until_it_is_acknowledged() {
         let (store, lease) = store().await;
-        store.begin(lease, &[version("gl:note:42/1", 1, "a", "")]).await.unwrap();
-        let entry = store.entries(lease.connection, &["gl:note:42/1"]).await.unwrap().remove("gl:note:42/1").unwrap();
-        assert_eq!((entry.status, entry.generation, entry.preceded_by), (Status::Begun, 1, vec!["evt_0".to_owned()]));
-        store.settle(lease, &[stored("gl:note:42/1", 1, "evt_1")], &[]).await.unwrap();
-        let entry = store.entries(lease.connection, &["gl:note:42/1"]).await.unwrap().remove("gl:note:42/1").unwrap();
-        assert_eq!((entry.status, entry.event_id.as_deref()), (Status::Live, Some("evt_1")));
+        store
+            .begin(lease, &[version("gl:note:42/1", 1, "a", "")])
+            .await
+            .unwrap();
+        let entry = store
+            .entries(lease.connection, &["gl:note:42/1"])
+            .await
+            .unwrap()
+            .remove("gl:note:42/1")
+            .unwrap();
+        assert_eq!(
+            (entry.status, entry.generation, entry.preceded_by),
+            (Status::Begun, 1, vec!["evt_0".to_owned()])
+        );
+        store
+            .settle(lease, &[stored("gl:note:42/1", 1, "evt_1")], &[])
+            .await
+            .unwrap();
+        let entry = store
+            .entries(lease.connection, &["gl:note:42/1"])
+            .await
+            .unwrap()
+            .remove("gl:note:42/1")
+            .unwrap();
+        assert_eq!(
+            (entry.status, entry.event_id.as_deref()),
+            (Status::Live, Some("evt_1"))
+        );
     }
 
     #[tokio::test]
     async fn a_replaced_version_becomes_obsolete_even_if_its_receipt_never_came() {
         let (store, lease) = store().await;
-        store.begin(lease, &[version("gl:note:42/1", 1, "a", "")]).await.unwrap();
-        store.begin(lease, &[version("gl:note:42/1", 2, "b", "")]).await.unwrap();
-        assert!(store.obsolete(lease.connection, 10).await.unwrap().is_empty());
-        store.settle(lease, &[stored("gl:note:42/1", 2, "evt_2")], &[]).await.unwrap();
+        store
+            .begin(lease, &[version("gl:note:42/1", 1, "a", "")])
+            .await
+            .unwrap();
+        store
+            .begin(lease, &[version("gl:note:42/1", 2, "b", "")])
+            .await
+            .unwrap();
+        assert!(
+            store
+                .obsolete(lease.connection, 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        store
+            .settle(lease, &[stored("gl:note:42/1", 2, "evt_2")], &[])
+            .await
+            .unwrap();
         let obsolete = store.obsolete(lease.connection, 10).await.unwrap();
         assert_eq!(obsolete.len(), 1);
-        assert_eq!((obsolete[0].event_id.as_deref(), obsolete[0].key.as_str()), (None, "gl:note:42/1@1"));
+        assert_eq!(
+            (obsolete[0].event_id.as_deref(), obsolete[0].key.as_str()),
+            (None, "gl:note:42/1@1")
+        );
         store.forgotten(lease, &[obsolete[0].row]).await.unwrap();
         assert_eq!(store.count_obsolete(lease.connection).await.unwrap(), 0);
     }
@@ -580,7 +675,18 @@ mod tests {
     async fn an_observation_keeps_its_history() {
         let (store, lease) = store().await;
         for generation in [1, 2] {
-            store.begin(lease, &[version("gl:pipeline:42/1", generation, &format!("d{generation}"), "")]).await.unwrap();
+            store
+                .begin(
+                    lease,
+                    &[version(
+                        "gl:pipeline:42/1",
+                        generation,
+                        &format!("d{generation}"),
+                        "",
+                    )],
+                )
+                .await
+                .unwrap();
             let mut fate = stored("gl:pipeline:42/1", generation, &format!("evt_{generation}"));
             fate.appends = true;
             store.settle(lease, &[fate], &[]).await.unwrap();
@@ -592,22 +698,52 @@ mod tests {
     async fn retracting_an_issue_retracts_its_comments() {
         let (store, lease) = store().await;
         store
-            .begin(lease, &[version("gl:issue:42/1", 1, "a", ""), version("gl:note:42/9", 1, "b", "gl:issue:42/1"), version("gl:issue:42/2", 1, "c", "")])
+            .begin(
+                lease,
+                &[
+                    version("gl:issue:42/1", 1, "a", ""),
+                    version("gl:note:42/9", 1, "b", "gl:issue:42/1"),
+                    version("gl:issue:42/2", 1, "c", ""),
+                ],
+            )
             .await
             .unwrap();
         store
-            .settle(lease, &[stored("gl:issue:42/1", 1, "evt_1"), stored("gl:note:42/9", 1, "evt_2"), stored("gl:issue:42/2", 1, "evt_3")], &[])
+            .settle(
+                lease,
+                &[
+                    stored("gl:issue:42/1", 1, "evt_1"),
+                    stored("gl:note:42/9", 1, "evt_2"),
+                    stored("gl:issue:42/2", 1, "evt_3"),
+                ],
+                &[],
+            )
             .await
             .unwrap();
-        assert_eq!(store.retract(lease, &["gl:issue:42/1".into()]).await.unwrap(), 2);
-        let ids: Vec<_> = store.obsolete(lease.connection, 10).await.unwrap().into_iter().filter_map(|event| event.event_id).collect();
+        assert_eq!(
+            store
+                .retract(lease, &["gl:issue:42/1".into()])
+                .await
+                .unwrap(),
+            2
+        );
+        let ids: Vec<_> = store
+            .obsolete(lease.connection, 10)
+            .await
+            .unwrap()
+            .into_iter()
+            .filter_map(|event| event.event_id)
+            .collect();
         assert_eq!(ids, ["evt_1", "evt_2"]);
     }
 
     #[tokio::test]
     async fn a_dead_letter_disappears_when_a_later_version_is_stored() {
         let (store, lease) = store().await;
-        store.begin(lease, &[version("gl:note:42/1", 1, "a", "")]).await.unwrap();
+        store
+            .begin(lease, &[version("gl:note:42/1", 1, "a", "")])
+            .await
+            .unwrap();
         let refused = Settled {
             event_ids: vec![],
             ..stored("gl:note:42/1", 1, "")
@@ -620,8 +756,14 @@ mod tests {
         };
         store.settle(lease, &[refused], &[dead]).await.unwrap();
         assert_eq!(store.connections().await.unwrap()[0].dead_letters, 1);
-        store.begin(lease, &[version("gl:note:42/1", 2, "b", "")]).await.unwrap();
-        store.settle(lease, &[stored("gl:note:42/1", 2, "evt_2")], &[]).await.unwrap();
+        store
+            .begin(lease, &[version("gl:note:42/1", 2, "b", "")])
+            .await
+            .unwrap();
+        store
+            .settle(lease, &[stored("gl:note:42/1", 2, "evt_2")], &[])
+            .await
+            .unwrap();
         assert_eq!(store.connections().await.unwrap()[0].dead_letters, 0);
     }
 
@@ -631,8 +773,14 @@ mod tests {
         let first = BTreeMap::from([("project_path".to_owned(), "acme/old".to_owned())]);
         let second = BTreeMap::from([("project_path".to_owned(), "acme/new".to_owned())]);
         store.pin_origin(lease, "project/42", &first).await.unwrap();
-        store.pin_origin(lease, "project/42", &second).await.unwrap();
-        assert_eq!(store.origins(lease.connection).await.unwrap()["project/42"], first);
+        store
+            .pin_origin(lease, "project/42", &second)
+            .await
+            .unwrap();
+        assert_eq!(
+            store.origins(lease.connection).await.unwrap()["project/42"],
+            first
+        );
     }
 
     #[tokio::test]
@@ -642,6 +790,9 @@ mod tests {
         std::fs::write(&path, "this is not a database, it is a diary").unwrap();
         let error = SqliteStore::open(&path).await.unwrap_err().to_string();
         assert!(error.contains("connectors.db"), "{error}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "this is not a database, it is a diary");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "this is not a database, it is a diary"
+        );
     }
 }

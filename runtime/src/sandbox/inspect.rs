@@ -77,7 +77,9 @@ pub enum InspectError {
     )]
     CoreModule,
     /// It exports neither world's interface.
-    #[error("the component exports neither `{CONNECTOR_EXPORT}` (a connector) nor `{MAPPER_EXPORT}` (a mapper); it exports {exports}")]
+    #[error(
+        "the component exports neither `{CONNECTOR_EXPORT}` (a connector) nor `{MAPPER_EXPORT}` (a mapper); it exports {exports}"
+    )]
     NoWorld {
         /// What it does export.
         exports: String,
@@ -98,7 +100,8 @@ pub enum InspectError {
 
 /// Reads a file's imports and exports.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
-    let malformed = |error: wasmparser::BinaryReaderError| InspectError::Malformed(error.to_string());
+    let malformed =
+        |error: wasmparser::BinaryReaderError| InspectError::Malformed(error.to_string());
     let mut imports = Vec::new();
     let mut bare_imports = Vec::new();
     let mut exports = Vec::new();
@@ -134,7 +137,11 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
             _ => {}
         }
     }
-    let has = |interface: &str| exports.iter().any(|name| without_version(name) == interface);
+    let has = |interface: &str| {
+        exports
+            .iter()
+            .any(|name| without_version(name) == interface)
+    };
     let world = if has(CONNECTOR_EXPORT) {
         Some(World::Connector)
     } else if has(MAPPER_EXPORT) {
@@ -174,20 +181,31 @@ impl Inspection {
         Err(InspectError::Imports {
             world: world.as_str(),
             imports: listed(&self.refused_imports),
-            allowed: listed(&world.allowed_imports().iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()),
+            allowed: listed(
+                &world
+                    .allowed_imports()
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect::<Vec<_>>(),
+            ),
         })
     }
 }
 
 fn without_version(name: &str) -> &str {
-    name.split_once('@').map_or(name, |(interface, _)| interface)
+    name.split_once('@')
+        .map_or(name, |(interface, _)| interface)
 }
 
 fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "nothing".to_owned();
     }
-    names.iter().map(|name| format!("`{}`", name.escape_debug())).collect::<Vec<_>>().join(", ")
+    names
+        .iter()
+        .map(|name| format!("`{}`", name.escape_debug()))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -199,18 +217,31 @@ mod tests {
 
     #[test]
     fn text_is_not_webassembly() {
-        assert!(matches!(inspect(b"#!/bin/sh\n"), Err(InspectError::Malformed(_))));
-        assert!(matches!(inspect(b""), Err(InspectError::Malformed(_)) | Ok(Inspection { world: None, .. })));
+        assert!(matches!(
+            inspect(b"#!/bin/sh\n"),
+            Err(InspectError::Malformed(_))
+        ));
+        assert!(matches!(
+            inspect(b""),
+            Err(InspectError::Malformed(_)) | Ok(Inspection { world: None, .. })
+        ));
     }
 
     #[test]
     fn a_core_module_is_told_how_to_become_a_component() {
-        assert!(matches!(inspect(b"\0asm\x01\0\0\0"), Err(InspectError::CoreModule)));
+        assert!(matches!(
+            inspect(b"\0asm\x01\0\0\0"),
+            Err(InspectError::CoreModule)
+        ));
     }
 
     #[test]
     fn a_component_without_a_world_says_what_is_missing() {
-        let error = inspect(&EMPTY_COMPONENT).unwrap().admit().unwrap_err().to_string();
+        let error = inspect(&EMPTY_COMPONENT)
+            .unwrap()
+            .admit()
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("cortexdb:connector/source"), "{error}");
     }
 }

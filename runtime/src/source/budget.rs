@@ -56,11 +56,16 @@ impl Budget {
     /// Learns from an answer.
     pub fn learn(&self, headers: &HeaderMap) {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
-        let Some(remaining) = number("ratelimit-remaining") else { return };
+        let Some(remaining) = number("ratelimit-remaining") else {
+            return;
+        };
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.left = Some(remaining);
         state.unhinted_refusals = 0;
-        let (Some(limit), Some(reset)) = (number("ratelimit-limit"), number("ratelimit-reset")) else { return };
+        let (Some(limit), Some(reset)) = (number("ratelimit-limit"), number("ratelimit-reset"))
+        else {
+            return;
+        };
         let rest = until_reset(headers, reset);
         #[allow(clippy::cast_precision_loss, reason = "a rate limit is small")]
         let scarce = (remaining as f64) < limit as f64 * SPREAD_BELOW;
@@ -78,13 +83,16 @@ impl Budget {
     /// A 429: everybody waits. Returns for how long.
     pub fn refused(&self, headers: &HeaderMap) -> Duration {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let reset = headers.get("ratelimit-reset").and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+        let reset = headers
+            .get("ratelimit-reset")
+            .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
         let wait = match (retry_after(headers), reset) {
             (Some(asked), _) => asked,
             (None, Some(reset)) => until_reset(headers, reset),
             (None, None) => {
                 state.unhinted_refusals = (state.unhinted_refusals + 1).min(8);
-                (FIRST_UNHINTED_WAIT * 2_u32.pow(state.unhinted_refusals - 1)).min(LONGEST_UNHINTED_WAIT)
+                (FIRST_UNHINTED_WAIT * 2_u32.pow(state.unhinted_refusals - 1))
+                    .min(LONGEST_UNHINTED_WAIT)
             }
         };
         let wait = wait.max(Duration::from_millis(200));
@@ -115,7 +123,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     /// The time that `requests` turns take, on a clock that only waiting moves.
@@ -140,7 +151,9 @@ mod tests {
     #[test]
     fn a_refusal_without_a_hint_waits_longer_each_time_but_never_over_a_minute() {
         let budget = Budget::default();
-        let waits: Vec<u64> = (0..6).map(|_| budget.refused(&headers(&[])).as_secs()).collect();
+        let waits: Vec<u64> = (0..6)
+            .map(|_| budget.refused(&headers(&[])).as_secs())
+            .collect();
         assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
     }
 
@@ -159,7 +172,11 @@ mod tests {
     #[test]
     fn nothing_is_slowed_down_while_there_is_plenty() {
         let budget = Budget::default();
-        budget.learn(&headers(&[("ratelimit-limit", "600"), ("ratelimit-remaining", "500"), ("ratelimit-reset", "1")]));
+        budget.learn(&headers(&[
+            ("ratelimit-limit", "600"),
+            ("ratelimit-remaining", "500"),
+            ("ratelimit-reset", "1"),
+        ]));
         assert_eq!(time_of(&budget, 100), Duration::ZERO);
     }
 }

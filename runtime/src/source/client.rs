@@ -113,7 +113,10 @@ const MAX_REDIRECTS: usize = 5;
 
 enum Attempt {
     Answer(SourceResponse),
-    Passing { reason: String, asked: Option<Duration> },
+    Passing {
+        reason: String,
+        asked: Option<Duration>,
+    },
     TimedOut(String),
     TooLarge,
     Redirect(url::Url),
@@ -140,10 +143,13 @@ impl SourceClient {
                 () = self.stop.cancelled() => return Err(SourceError::Interrupted),
             };
             let (reason, asked) = match attempt {
-                Attempt::Answer(answer) if answer.status == 401 && schemes_tried < self.authentication.len() => {
+                Attempt::Answer(answer)
+                    if answer.status == 401 && schemes_tried < self.authentication.len() =>
+                {
                     // The token may be of another kind (OAuth), which the source takes only in another place.
                     schemes_tried += 1;
-                    self.authentication_in_use.store((scheme + 1) % self.authentication.len(), Ordering::Relaxed);
+                    self.authentication_in_use
+                        .store((scheme + 1) % self.authentication.len(), Ordering::Relaxed);
                     continue;
                 }
                 Attempt::Answer(answer) => return Ok(answer),
@@ -152,14 +158,24 @@ impl SourceClient {
                     url = next;
                     continue;
                 }
-                Attempt::Redirect(_) => return Err(SourceError::Unavailable(format!("more than {MAX_REDIRECTS} redirects"))),
+                Attempt::Redirect(_) => {
+                    return Err(SourceError::Unavailable(format!(
+                        "more than {MAX_REDIRECTS} redirects"
+                    )));
+                }
                 Attempt::TooLarge => return Err(SourceError::TooLarge(self.max_body_bytes as u64)),
-                Attempt::TimedOut(reason) if request.report_timeout => return Err(SourceError::TimedOut(reason)),
+                Attempt::TimedOut(reason) if request.report_timeout => {
+                    return Err(SourceError::TimedOut(reason));
+                }
                 Attempt::TimedOut(reason) => (reason, None),
                 Attempt::Passing { reason, asked } => (reason, asked),
             };
             let may_repeat = request.method == Method::Get;
-            let wait = if may_repeat { attempts.failed(asked) } else { None };
+            let wait = if may_repeat {
+                attempts.failed(asked)
+            } else {
+                None
+            };
             let Some(wait) = wait else {
                 return Err(SourceError::Unavailable(format!(
                     "{} {}: {reason} (tried {} times, patience {})",
@@ -189,9 +205,18 @@ impl SourceClient {
     async fn attempt(&self, request: &SourceRequest, url: &url::Url, scheme: usize) -> Attempt {
         self.counters.update(|totals| totals.source_requests += 1);
         let deadline = Instant::now() + self.timeouts.whole;
-        let sent = tokio::time::timeout(self.timeouts.first_byte.min(self.timeouts.whole), self.prepare(request, url, scheme).send()).await;
+        let sent = tokio::time::timeout(
+            self.timeouts.first_byte.min(self.timeouts.whole),
+            self.prepare(request, url, scheme).send(),
+        )
+        .await;
         let mut response = match sent {
-            Err(_) => return Attempt::TimedOut(format!("no answer within {} s", self.timeouts.first_byte.as_secs())),
+            Err(_) => {
+                return Attempt::TimedOut(format!(
+                    "no answer within {} s",
+                    self.timeouts.first_byte.as_secs()
+                ));
+            }
             Ok(Err(error)) => return self.broken(&error),
             Ok(Ok(response)) => response,
         };
@@ -199,12 +224,18 @@ impl SourceClient {
         let headers = response.headers().clone();
         self.budget.learn(&headers);
         let left = self.budget.left();
-        self.counters.update(|totals| totals.quota_left = left.or(totals.quota_left));
+        self.counters
+            .update(|totals| totals.quota_left = left.or(totals.quota_left));
         let mut body = Vec::new();
         loop {
             let until = (Instant::now() + self.timeouts.idle).min(deadline);
             match tokio::time::timeout_at(until, response.chunk()).await {
-                Err(_) => return Attempt::TimedOut(format!("the answer stalled after {} bytes", body.len())),
+                Err(_) => {
+                    return Attempt::TimedOut(format!(
+                        "the answer stalled after {} bytes",
+                        body.len()
+                    ));
+                }
                 Ok(Err(error)) => return self.broken(&error),
                 Ok(Ok(None)) => break,
                 Ok(Ok(Some(chunk))) => {
@@ -218,7 +249,12 @@ impl SourceClient {
         self.judge(request, url, status, &headers, body)
     }
 
-    fn prepare(&self, request: &SourceRequest, url: &url::Url, scheme: usize) -> reqwest::RequestBuilder {
+    fn prepare(
+        &self,
+        request: &SourceRequest,
+        url: &url::Url,
+        scheme: usize,
+    ) -> reqwest::RequestBuilder {
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
@@ -229,20 +265,25 @@ impl SourceClient {
         for (name, value) in &request.headers {
             builder = builder.header(name, value);
         }
-        builder = builder.header("user-agent", concat!("connector-runtime/", env!("CARGO_PKG_VERSION")));
+        builder = builder.header(
+            "user-agent",
+            concat!("connector-runtime/", env!("CARGO_PKG_VERSION")),
+        );
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());
         }
         // Last, and only here: the URL's origin was checked to be the configured one.
         if let (Some(token), Some(scheme)) = (&self.token, self.authentication.get(scheme)) {
             builder = match scheme {
-                Authentication::Header(name) => match reqwest::header::HeaderValue::from_str(token.reveal()) {
-                    Ok(mut value) => {
-                        value.set_sensitive(true);
-                        builder.header(name, value)
+                Authentication::Header(name) => {
+                    match reqwest::header::HeaderValue::from_str(token.reveal()) {
+                        Ok(mut value) => {
+                            value.set_sensitive(true);
+                            builder.header(name, value)
+                        }
+                        Err(_) => builder,
                     }
-                    Err(_) => builder,
-                },
+                }
                 Authentication::Bearer => builder.bearer_auth(token.reveal()),
                 Authentication::Anonymous => builder,
             };
@@ -251,11 +292,24 @@ impl SourceClient {
     }
 
     fn broken(&self, error: &reqwest::Error) -> Attempt {
-        let reason = self.redactor.apply(&describe_network_error(error)).into_owned();
-        Attempt::Passing { reason, asked: None }
+        let reason = self
+            .redactor
+            .apply(&describe_network_error(error))
+            .into_owned();
+        Attempt::Passing {
+            reason,
+            asked: None,
+        }
     }
 
-    fn judge(&self, request: &SourceRequest, url: &url::Url, status: u16, headers: &HeaderMap, body: Vec<u8>) -> Attempt {
+    fn judge(
+        &self,
+        request: &SourceRequest,
+        url: &url::Url,
+        status: u16,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+    ) -> Attempt {
         match status {
             301 | 302 | 303 | 307 | 308 if request.method == Method::Get => {
                 if let Some(next) = same_origin_redirect(url, headers) {
@@ -269,7 +323,9 @@ impl SourceClient {
                     asked: Some(wait),
                 };
             }
-            408 => return Attempt::TimedOut("the source answers 408, its query took too long".into()),
+            408 => {
+                return Attempt::TimedOut("the source answers 408, its query took too long".into());
+            }
             500..=599 => {
                 return Attempt::Passing {
                     reason: format!("{status} {}", self.excerpt(&body)),
@@ -278,7 +334,10 @@ impl SourceClient {
             }
             200..=299 if request.expect_json && !is_json(&body) => {
                 return Attempt::Passing {
-                    reason: format!("{status} with something that is not JSON: {}", self.excerpt(&body)),
+                    reason: format!(
+                        "{status} with something that is not JSON: {}",
+                        self.excerpt(&body)
+                    ),
                     asked: None,
                 };
             }
@@ -289,7 +348,12 @@ impl SourceClient {
             headers: headers
                 .iter()
                 .filter(|(name, _)| *name != "set-cookie")
-                .filter_map(|(name, value)| Some((name.as_str().to_owned(), self.redactor.apply(value.to_str().ok()?).into_owned())))
+                .filter_map(|(name, value)| {
+                    Some((
+                        name.as_str().to_owned(),
+                        self.redactor.apply(value.to_str().ok()?).into_owned(),
+                    ))
+                })
                 .collect(),
             body,
         })
@@ -310,5 +374,9 @@ fn is_json(body: &[u8]) -> bool {
 fn same_origin_redirect(url: &url::Url, headers: &HeaderMap) -> Option<url::Url> {
     let location = headers.get("location")?.to_str().ok()?;
     let next = url.join(location).ok()?;
-    (next.origin() == url.origin() && next != *url && next.username().is_empty() && next.password().is_none()).then_some(next)
+    (next.origin() == url.origin()
+        && next != *url
+        && next.username().is_empty()
+        && next.password().is_none())
+    .then_some(next)
 }

@@ -65,19 +65,35 @@ impl SourceRequest {
     pub fn url(&self, base: &url::Url) -> Result<url::Url, String> {
         check_path(&self.path)?;
         if self.headers.len() > MAX_HEADERS {
-            return Err(format!("{} headers; at most {MAX_HEADERS}", self.headers.len()));
+            return Err(format!(
+                "{} headers; at most {MAX_HEADERS}",
+                self.headers.len()
+            ));
         }
         for (name, value) in &self.headers {
             let name = name.to_ascii_lowercase();
-            if HOST_HEADERS.contains(&name.as_str()) || name.starts_with("proxy-") || name.starts_with("x-forwarded") || name.starts_with("sec-") {
-                return Err(format!("the header `{}` is the host's", name.escape_debug()));
+            if HOST_HEADERS.contains(&name.as_str())
+                || name.starts_with("proxy-")
+                || name.starts_with("x-forwarded")
+                || name.starts_with("sec-")
+            {
+                return Err(format!(
+                    "the header `{}` is the host's",
+                    name.escape_debug()
+                ));
             }
-            if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err() || reqwest::header::HeaderValue::from_str(value).is_err() {
+            if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err()
+                || reqwest::header::HeaderValue::from_str(value).is_err()
+            {
                 return Err(format!("the header `{}` is malformed", name.escape_debug()));
             }
         }
         if self.delay > MAX_DELAY {
-            return Err(format!("a delay of {} s; at most {}", self.delay.as_secs(), MAX_DELAY.as_secs()));
+            return Err(format!(
+                "a delay of {} s; at most {}",
+                self.delay.as_secs(),
+                MAX_DELAY.as_secs()
+            ));
         }
         let root = base.path().trim_end_matches('/');
         let mut url = base.clone();
@@ -86,32 +102,59 @@ impl SourceRequest {
         if !self.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&self.query);
         }
-        if url.query().is_some_and(|query| query.len() > MAX_QUERY_BYTES) {
+        if url
+            .query()
+            .is_some_and(|query| query.len() > MAX_QUERY_BYTES)
+        {
             return Err(format!("the query is over {MAX_QUERY_BYTES} bytes"));
         }
         // The parser may have rewritten the path (`.`, `..` in some spelling): what leaves must be what was checked.
-        let same_place = url.origin() == base.origin() && url.path() == format!("{root}{}", self.path);
+        let same_place =
+            url.origin() == base.origin() && url.path() == format!("{root}{}", self.path);
         if !same_place {
-            return Err(format!("the path `{}` does not stay where it is", self.path.escape_debug()));
+            return Err(format!(
+                "the path `{}` does not stay where it is",
+                self.path.escape_debug()
+            ));
         }
         Ok(url)
     }
 }
 
 fn check_path(path: &str) -> Result<(), String> {
-    let shown = || path.chars().take(200).collect::<String>().escape_debug().to_string();
+    let shown = || {
+        path.chars()
+            .take(200)
+            .collect::<String>()
+            .escape_debug()
+            .to_string()
+    };
     if path.len() > MAX_PATH_BYTES {
-        return Err(format!("a path of {} bytes; at most {MAX_PATH_BYTES}", path.len()));
+        return Err(format!(
+            "a path of {} bytes; at most {MAX_PATH_BYTES}",
+            path.len()
+        ));
     }
     if !path.starts_with('/') || path.starts_with("//") {
         return Err(format!("the path `{}` must begin with one `/`", shown()));
     }
     if let Some(byte) = path.bytes().find(|byte| !is_path_byte(*byte)) {
-        return Err(format!("the path `{}` has `{}`; percent-encode it", shown(), char::from(byte).escape_debug()));
+        return Err(format!(
+            "the path `{}` has `{}`; percent-encode it",
+            shown(),
+            char::from(byte).escape_debug()
+        ));
     }
     let decoded_dots = path.to_ascii_lowercase().replace("%2e", ".");
-    if decoded_dots.split('/').any(|part| part == "." || part == "..") || path.contains("//") {
-        return Err(format!("the path `{}` has an empty or dot segment", shown()));
+    if decoded_dots
+        .split('/')
+        .any(|part| part == "." || part == "..")
+        || path.contains("//")
+    {
+        return Err(format!(
+            "the path `{}` has an empty or dot segment",
+            shown()
+        ));
     }
     Ok(())
 }
@@ -155,19 +198,46 @@ mod tests {
     #[test]
     fn no_path_leaves_the_base_url() {
         for path in [
-            "", "api", "//evil.example/x", "/a/../b", "/a/%2e%2E/b", "/a/./b", "/a//b", "/a?x=1", "/a#x", "/a\\b", "/a b", "/\u{e4}", "/a\r\nHost: x",
+            "",
+            "api",
+            "//evil.example/x",
+            "/a/../b",
+            "/a/%2e%2E/b",
+            "/a/./b",
+            "/a//b",
+            "/a?x=1",
+            "/a#x",
+            "/a\\b",
+            "/a b",
+            "/\u{e4}",
+            "/a\r\nHost: x",
             "http://evil.example/",
         ] {
-            assert!(request(path).url(&base("https://example.com")).is_err(), "accepted {path:?}");
+            assert!(
+                request(path).url(&base("https://example.com")).is_err(),
+                "accepted {path:?}"
+            );
         }
     }
 
     #[test]
     fn the_hosts_headers_cannot_be_set() {
-        for name in ["Authorization", "PRIVATE-TOKEN", "Host", "Cookie", "X-Forwarded-For", "Proxy-Connection", "a b", "x\r\ny"] {
+        for name in [
+            "Authorization",
+            "PRIVATE-TOKEN",
+            "Host",
+            "Cookie",
+            "X-Forwarded-For",
+            "Proxy-Connection",
+            "a b",
+            "x\r\ny",
+        ] {
             let mut request = request("/a");
             request.headers = vec![(name.into(), "v".into())];
-            assert!(request.url(&base("https://example.com")).is_err(), "accepted {name:?}");
+            assert!(
+                request.url(&base("https://example.com")).is_err(),
+                "accepted {name:?}"
+            );
         }
     }
 }

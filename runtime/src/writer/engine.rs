@@ -10,10 +10,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::waves::waves;
-use super::{Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, report_dead_letter};
+use super::{
+    Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, report_dead_letter,
+};
 use crate::cortexdb::bulk::{Fate, Item, MAX_BYTES, MAX_ITEMS};
 use crate::cortexdb::client::{Client, CortexError};
-use crate::cortexdb::envelope::{KeyParts, Modality, Record, Version, envelope_json, idempotency_key};
+use crate::cortexdb::envelope::{
+    KeyParts, Modality, Record, Version, envelope_json, idempotency_key,
+};
 use crate::cursors::Cursors;
 use crate::ledger::{Begun, DeadLetter, Entry, Obsolete, Settled, Status};
 use crate::report::{Event, Level};
@@ -54,7 +58,11 @@ impl Group {
         match work {
             Work::Page(page) => {
                 self.records += page.records.len();
-                self.bytes += page.records.iter().map(|record| record.content.len()).sum::<usize>();
+                self.bytes += page
+                    .records
+                    .iter()
+                    .map(|record| record.content.len())
+                    .sum::<usize>();
                 self.pages.push(page);
                 self.records >= MAX_ITEMS || self.bytes >= MAX_BYTES
             }
@@ -100,9 +108,16 @@ impl Engine {
         }
     }
 
-    pub(super) async fn run(mut self, mut work: mpsc::UnboundedReceiver<Work>) -> Result<Cursors, WriterError> {
+    pub(super) async fn run(
+        mut self,
+        mut work: mpsc::UnboundedReceiver<Work>,
+    ) -> Result<Cursors, WriterError> {
         self.open_out()?;
-        self.origins = self.settings.store.origins(self.settings.lease.connection).await?;
+        self.origins = self
+            .settings
+            .store
+            .origins(self.settings.lease.connection)
+            .await?;
         // What an earlier run left to be forgotten: an outage, or a crash between writing and forgetting.
         self.forget_obsolete().await?;
         while let Some(first) = work.recv().await {
@@ -110,7 +125,8 @@ impl Engine {
             self.process(group).await?;
         }
         if let Some(out) = &mut self.out {
-            out.flush().map_err(|source| out_error(&self.settings, source))?;
+            out.flush()
+                .map_err(|source| out_error(&self.settings, source))?;
         }
         Ok(self.settings.cursors)
     }
@@ -134,7 +150,9 @@ impl Engine {
                 let digest = record.digest();
                 match members.get(&record.source_id) {
                     Some(same) if *same == digest => {
-                        self.settings.counters.update(|totals| totals.unchanged += 1);
+                        self.settings
+                            .counters
+                            .update(|totals| totals.unchanged += 1);
                         continue;
                     }
                     // The record changed while it was being read: the first version is settled before the second begins.
@@ -180,9 +198,13 @@ impl Engine {
             Some(pinned) => pinned.clone(),
             None => {
                 if !self.is_dry_run() {
-                    self.settings.store.pin_origin(self.settings.lease, &origin.id, &origin.variables).await?;
+                    self.settings
+                        .store
+                        .pin_origin(self.settings.lease, &origin.id, &origin.variables)
+                        .await?;
                 }
-                self.origins.insert(origin.id.clone(), origin.variables.clone());
+                self.origins
+                    .insert(origin.id.clone(), origin.variables.clone());
                 origin.variables.clone()
             }
         };
@@ -199,11 +221,17 @@ impl Engine {
         }
         let wanted: HashSet<&str> = part
             .iter()
-            .flat_map(|(_, _, record)| std::iter::once(&record.source_id).chain(&record.preceded_by))
+            .flat_map(|(_, _, record)| {
+                std::iter::once(&record.source_id).chain(&record.preceded_by)
+            })
             .map(String::as_str)
             .collect();
         let wanted: Vec<&str> = wanted.into_iter().collect();
-        let entries = self.settings.store.entries(self.settings.lease.connection, &wanted).await?;
+        let entries = self
+            .settings
+            .store
+            .entries(self.settings.lease.connection, &wanted)
+            .await?;
         let mut drafts = Vec::new();
         for (stream, scope, record) in part {
             drafts.extend(self.decide(stream, scope, record, &entries));
@@ -213,7 +241,12 @@ impl Engine {
         }
         let nodes: Vec<(&str, &[String])> = drafts
             .iter()
-            .map(|draft| (draft.record.source_id.as_str(), draft.record.preceded_by.as_slice()))
+            .map(|draft| {
+                (
+                    draft.record.source_id.as_str(),
+                    draft.record.preceded_by.as_slice(),
+                )
+            })
             .collect();
         let mut event_ids: HashMap<String, String> = entries
             .into_iter()
@@ -222,28 +255,41 @@ impl Engine {
             .collect();
         for wave in waves(&nodes) {
             let wave: Vec<&Draft> = wave.into_iter().map(|index| &drafts[index]).collect();
-            let written = send_wave(&mut self.settings, self.out.as_mut(), &wave, &event_ids).await?;
+            let written =
+                send_wave(&mut self.settings, self.out.as_mut(), &wave, &event_ids).await?;
             event_ids.extend(written);
         }
         Ok(())
     }
 
     /// New, changed, or nothing to do.
-    fn decide(&self, stream: String, scope: String, record: Record, entries: &HashMap<String, Entry>) -> Option<Draft> {
+    fn decide(
+        &self,
+        stream: String,
+        scope: String,
+        record: Record,
+        entries: &HashMap<String, Entry>,
+    ) -> Option<Draft> {
         let digest = record.digest();
         let entry = entries.get(&record.source_id);
         let same = entry.filter(|entry| entry.digest == digest && entry.scope == scope);
         let (generation, frozen) = match (same, entry) {
             (Some(same), _) if same.status == Status::Live => {
-                self.settings.counters.update(|totals| totals.unchanged += 1);
+                self.settings
+                    .counters
+                    .update(|totals| totals.unchanged += 1);
                 return None;
             }
             (Some(same), _) if same.status == Status::Dead => {
-                self.settings.counters.update(|totals| totals.dead_lettered += 1);
+                self.settings
+                    .counters
+                    .update(|totals| totals.dead_lettered += 1);
                 return None;
             }
             // Begun, and no receipt: the same bytes under the same key.
-            (Some(same), _) if same.status == Status::Begun => (same.generation, Some(same.preceded_by.clone())),
+            (Some(same), _) if same.status == Status::Begun => {
+                (same.generation, Some(same.preceded_by.clone()))
+            }
             (_, Some(older)) => (older.generation + 1, None),
             (_, None) => (1, None),
         };
@@ -261,17 +307,33 @@ impl Engine {
     fn describe(&mut self, drafts: &[Draft]) -> Result<(), WriterError> {
         for draft in drafts {
             let id = &draft.record.source_id;
-            if self.seen_in_dry_run.insert(id.clone(), draft.digest.clone()).as_ref() == Some(&draft.digest) {
+            if self
+                .seen_in_dry_run
+                .insert(id.clone(), draft.digest.clone())
+                .as_ref()
+                == Some(&draft.digest)
+            {
                 continue;
             }
             self.settings.counters.update(|totals| {
-                *totals.written_by_type.entry(draft.record.event_type.clone()).or_default() += 1;
+                *totals
+                    .written_by_type
+                    .entry(draft.record.event_type.clone())
+                    .or_default() += 1;
             });
             self.settings.reporter.event(&Event::WouldWrite {
                 source_id: id.clone(),
                 change: if draft.known_before { "changed" } else { "new" },
                 scope: draft.scope.clone(),
-                title: draft.record.content.lines().next().unwrap_or_default().chars().take(120).collect(),
+                title: draft
+                    .record
+                    .content
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .chars()
+                    .take(120)
+                    .collect(),
             });
             let preceded_by = draft.frozen.clone().unwrap_or_default();
             for item in items_of(&self.settings, draft, &preceded_by) {
@@ -286,22 +348,46 @@ impl Engine {
             return Ok(());
         }
         if !self.is_dry_run() {
-            self.settings.store.settle(self.settings.lease, &[], &dead).await?;
+            self.settings
+                .store
+                .settle(self.settings.lease, &[], &dead)
+                .await?;
         }
         for letter in &dead {
-            report_dead_letter(self.settings.reporter.as_ref(), &self.settings.counters, letter);
+            report_dead_letter(
+                self.settings.reporter.as_ref(),
+                &self.settings.counters,
+                letter,
+            );
         }
         Ok(())
     }
 
-    async fn retract(&mut self, stream: &str, source_ids: &[String], reason: &str) -> Result<(), WriterError> {
+    async fn retract(
+        &mut self,
+        stream: &str,
+        source_ids: &[String],
+        reason: &str,
+    ) -> Result<(), WriterError> {
         if self.is_dry_run() {
             return Ok(());
         }
-        let records = self.settings.store.retract(self.settings.lease, source_ids).await?;
+        let records = self
+            .settings
+            .store
+            .retract(self.settings.lease, source_ids)
+            .await?;
         if records > 0 {
-            self.settings.counters.update(|totals| totals.retracted += records);
-            self.say(Level::Info, format!("{stream}: forgetting {records} records ({})", super::printable(reason)));
+            self.settings
+                .counters
+                .update(|totals| totals.retracted += records);
+            self.say(
+                Level::Info,
+                format!(
+                    "{stream}: forgetting {records} records ({})",
+                    super::printable(reason)
+                ),
+            );
         }
         Ok(())
     }
@@ -318,13 +404,19 @@ impl Engine {
     /// that a record is never missing.
     async fn forget_obsolete(&mut self) -> Result<(), WriterError> {
         loop {
-            let Target::CortexDb { client, forgetting } = &self.settings.target else { return Ok(()) };
+            let Target::CortexDb { client, forgetting } = &self.settings.target else {
+                return Ok(());
+            };
             let (client, forgetting) = (client.clone(), *forgetting);
             let connection = self.settings.lease.connection;
             if forgetting == Forgetting::NotPermitted {
                 return self.old_versions_stay().await;
             }
-            let batch = self.settings.store.obsolete(connection, FORGET_BATCH).await?;
+            let batch = self
+                .settings
+                .store
+                .obsolete(connection, FORGET_BATCH)
+                .await?;
             if batch.is_empty() {
                 return Ok(());
             }
@@ -332,11 +424,18 @@ impl Engine {
                 Ok(()) => {
                     let rows: Vec<i64> = batch.iter().map(|event| event.row).collect();
                     if forgetting == Forgetting::Redact {
-                        self.settings.store.forgotten(self.settings.lease, &rows).await?;
-                        self.settings.counters.update(|totals| totals.superseded += rows.len() as u64);
+                        self.settings
+                            .store
+                            .forgotten(self.settings.lease, &rows)
+                            .await?;
+                        self.settings
+                            .counters
+                            .update(|totals| totals.superseded += rows.len() as u64);
                     } else {
                         self.settings.store.kept(self.settings.lease, &rows).await?;
-                        self.settings.counters.update(|totals| totals.superseded_pending += rows.len() as u64);
+                        self.settings
+                            .counters
+                            .update(|totals| totals.superseded_pending += rows.len() as u64);
                         self.say_once_that_old_versions_stay("the token may not redact (`forget.cascade.redact_events`): what was derived from old versions is forgotten, their text stays");
                     }
                 }
@@ -345,8 +444,14 @@ impl Engine {
                         Forgetting::Redact => Forgetting::DerivedOnly,
                         _ => Forgetting::NotPermitted,
                     };
-                    self.say(Level::Debug, format!("forgetting is not permitted: {words}"));
-                    self.settings.target = Target::CortexDb { client, forgetting: lesser };
+                    self.say(
+                        Level::Debug,
+                        format!("forgetting is not permitted: {words}"),
+                    );
+                    self.settings.target = Target::CortexDb {
+                        client,
+                        forgetting: lesser,
+                    };
                 }
                 Err(other) => return Err(other.into()),
             }
@@ -354,8 +459,14 @@ impl Engine {
     }
 
     async fn old_versions_stay(&mut self) -> Result<(), WriterError> {
-        let count = self.settings.store.count_obsolete(self.settings.lease.connection).await?;
-        self.settings.counters.update(|totals| totals.superseded_pending = count);
+        let count = self
+            .settings
+            .store
+            .count_obsolete(self.settings.lease.connection)
+            .await?;
+        self.settings
+            .counters
+            .update(|totals| totals.superseded_pending = count);
         if count > 0 {
             self.say_once_that_old_versions_stay("the token may not forget (`forget.cascade.redact_events` or `forget.cascade.derived_only`): old versions stay beside the new ones until a token that may runs this connection");
         }
@@ -389,7 +500,9 @@ async fn send_wave(
     wave: &[&Draft],
     event_ids: &HashMap<String, String>,
 ) -> Result<Vec<(String, String)>, WriterError> {
-    let Target::CortexDb { client, .. } = &settings.target else { return Ok(Vec::new()) };
+    let Target::CortexDb { client, .. } = &settings.target else {
+        return Ok(Vec::new());
+    };
     let client = client.clone();
     let predecessors: Vec<Vec<String>> = wave
         .iter()
@@ -404,7 +517,11 @@ async fn send_wave(
             })
         })
         .collect();
-    let items: Vec<Vec<Item>> = wave.iter().zip(&predecessors).map(|(draft, before)| items_of(settings, draft, before)).collect();
+    let items: Vec<Vec<Item>> = wave
+        .iter()
+        .zip(&predecessors)
+        .map(|(draft, before)| items_of(settings, draft, before))
+        .collect();
     let begun: Vec<Begun> = wave
         .iter()
         .zip(&predecessors)
@@ -413,7 +530,12 @@ async fn send_wave(
             source_id: draft.record.source_id.clone(),
             event_type: draft.record.event_type.clone(),
             stream: draft.stream.clone(),
-            root: draft.record.thread.as_ref().map(|thread| thread.root.clone()).unwrap_or_default(),
+            root: draft
+                .record
+                .thread
+                .as_ref()
+                .map(|thread| thread.root.clone())
+                .unwrap_or_default(),
             appends: appends(draft),
             scope: draft.scope.clone(),
             digest: draft.digest.clone(),
@@ -453,7 +575,10 @@ async fn send_wave(
         } else {
             written.push((draft.record.source_id.clone(), ids[0].clone()));
             settings.counters.update(|totals| {
-                *totals.written_by_type.entry(draft.record.event_type.clone()).or_default() += 1;
+                *totals
+                    .written_by_type
+                    .entry(draft.record.event_type.clone())
+                    .or_default() += 1;
             });
             for item in items {
                 copy_out(out.as_deref_mut(), settings, item)?;
@@ -466,7 +591,10 @@ async fn send_wave(
             appends: appends(draft),
         });
     }
-    settings.store.settle(settings.lease, &settled, &dead).await?;
+    settings
+        .store
+        .settle(settings.lease, &settled, &dead)
+        .await?;
     for letter in &dead {
         report_dead_letter(settings.reporter.as_ref(), &settings.counters, letter);
     }
@@ -518,7 +646,11 @@ fn items_of(settings: &WriterSettings, draft: &Draft, preceded_by: &[String]) ->
         .collect()
 }
 
-async fn forget(client: &Client, forgetting: Forgetting, batch: &[Obsolete]) -> Result<(), CortexError> {
+async fn forget(
+    client: &Client,
+    forgetting: Forgetting,
+    batch: &[Obsolete],
+) -> Result<(), CortexError> {
     let mut by_scope: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for event in batch {
         let id = match &event.event_id {
@@ -536,7 +668,11 @@ async fn forget(client: &Client, forgetting: Forgetting, batch: &[Obsolete]) -> 
         };
         by_scope.entry(&event.scope).or_default().extend(id);
     }
-    let cascade = if forgetting == Forgetting::Redact { "redact_events" } else { "derived_only" };
+    let cascade = if forgetting == Forgetting::Redact {
+        "redact_events"
+    } else {
+        "derived_only"
+    };
     for (scope, ids) in by_scope {
         for ids in ids.chunks(FORGET_IDS) {
             let body = serde_json::json!({
@@ -545,12 +681,17 @@ async fn forget(client: &Client, forgetting: Forgetting, batch: &[Obsolete]) -> 
                 "cascade": cascade,
                 "audit_note": "replaced by a newer version, or gone from the source",
             });
-            match client.call(Method::POST, "/v1/forget", Some(body.to_string())).await {
+            match client
+                .call(Method::POST, "/v1/forget", Some(body.to_string()))
+                .await
+            {
                 Ok(_) => {}
                 // Already gone.
                 Err(CortexError::Refused(refusal)) if refusal.status == 404 => {}
                 Err(CortexError::Refused(refusal)) => {
-                    return Err(CortexError::Standing(format!("old versions in `{scope}` could not be forgotten: {refusal}")));
+                    return Err(CortexError::Standing(format!(
+                        "old versions in `{scope}` could not be forgotten: {refusal}"
+                    )));
                 }
                 Err(other) => return Err(other),
             }
@@ -559,7 +700,11 @@ async fn forget(client: &Client, forgetting: Forgetting, batch: &[Obsolete]) -> 
     Ok(())
 }
 
-fn copy_out(out: Option<&mut BufWriter<File>>, settings: &WriterSettings, item: &Item) -> Result<(), WriterError> {
+fn copy_out(
+    out: Option<&mut BufWriter<File>>,
+    settings: &WriterSettings,
+    item: &Item,
+) -> Result<(), WriterError> {
     if let Some(out) = out {
         writeln!(out, "{}", item.json).map_err(|source| out_error(settings, source))?;
     }
@@ -572,4 +717,3 @@ fn out_error(settings: &WriterSettings, source: std::io::Error) -> WriterError {
         source,
     }
 }
-

@@ -130,8 +130,15 @@ pub struct Origin {
 
 pub(crate) enum Work {
     Page(Page),
-    Retract { stream: String, source_ids: Vec<String>, reason: String },
-    Cursor { key: String, value: Option<String> },
+    Retract {
+        stream: String,
+        source_ids: Vec<String>,
+        reason: String,
+    },
+    Cursor {
+        key: String,
+        value: Option<String>,
+    },
     Flush(oneshot::Sender<()>),
 }
 
@@ -193,8 +200,16 @@ impl Writer {
     }
 
     /// Takes a page; waits while the queue is full. The error is the reason why the writer stopped.
-    pub async fn write(&self, stream: String, origin: Origin, batch: Vec<RawRecord>) -> Result<(), String> {
-        let bytes: usize = batch.iter().map(|record| record.content.len() + RECORD_OVERHEAD_BYTES).sum();
+    pub async fn write(
+        &self,
+        stream: String,
+        origin: Origin,
+        batch: Vec<RawRecord>,
+    ) -> Result<(), String> {
+        let bytes: usize = batch
+            .iter()
+            .map(|record| record.content.len() + RECORD_OVERHEAD_BYTES)
+            .sum();
         let cost = u32::try_from((bytes >> 10).clamp(1, QUEUE_KIB)).unwrap_or(1);
         let room = tokio::select! {
             biased;
@@ -228,11 +243,17 @@ impl Writer {
     /// Counts records that a policy leaves out.
     pub fn skip(&self, policy: &str, count: u64) {
         let policy: String = printable(policy).chars().take(64).collect();
-        self.counters.update(|totals| *totals.skipped.entry(policy).or_default() += count);
+        self.counters
+            .update(|totals| *totals.skipped.entry(policy).or_default() += count);
     }
 
     /// Forgets records, after everything that was written before.
-    pub fn retract(&self, stream: String, source_ids: Vec<String>, reason: String) -> Result<(), String> {
+    pub fn retract(
+        &self,
+        stream: String,
+        source_ids: Vec<String>,
+        reason: String,
+    ) -> Result<(), String> {
         self.send(Work::Retract {
             stream,
             source_ids,
@@ -255,7 +276,11 @@ impl Writer {
     /// The value last set in this or an earlier run.
     #[must_use]
     pub fn cursor(&self, key: &str) -> Option<String> {
-        self.cursors.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.cursors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
     }
 
     /// All cursors whose key starts with `prefix`.
@@ -273,10 +298,18 @@ impl Writer {
     /// Which of these records are written and not retracted. What the ledger cannot tell counts as unknown.
     pub async fn known(&self, source_ids: &[String]) -> Vec<bool> {
         let wanted: Vec<&str> = source_ids.iter().map(String::as_str).collect();
-        let entries = self.store.entries(self.connection, &wanted).await.unwrap_or_default();
+        let entries = self
+            .store
+            .entries(self.connection, &wanted)
+            .await
+            .unwrap_or_default();
         source_ids
             .iter()
-            .map(|id| entries.get(id).is_some_and(|entry| entry.status != Status::Retracted && entry.event_id.is_some()))
+            .map(|id| {
+                entries.get(id).is_some_and(|entry| {
+                    entry.status != Status::Retracted && entry.event_id.is_some()
+                })
+            })
             .collect()
     }
 
@@ -292,16 +325,27 @@ impl Writer {
     }
 
     fn why(&self) -> String {
-        self.failure.get().cloned().unwrap_or_else(|| "the run is being stopped".to_owned())
+        self.failure
+            .get()
+            .cloned()
+            .unwrap_or_else(|| "the run is being stopped".to_owned())
     }
 }
 
 /// Ids and names from a component end in terminals and files: control characters are escaped, length is bounded.
 fn printable(text: &str) -> String {
-    text.chars().take(512).collect::<String>().escape_debug().to_string()
+    text.chars()
+        .take(512)
+        .collect::<String>()
+        .escape_debug()
+        .to_string()
 }
 
-pub(crate) fn report_dead_letter(reporter: &dyn Reporter, counters: &Counters, letter: &DeadLetter) {
+pub(crate) fn report_dead_letter(
+    reporter: &dyn Reporter,
+    counters: &Counters,
+    letter: &DeadLetter,
+) {
     counters.update(|totals| totals.dead_lettered += 1);
     reporter.event(&Event::DeadLetter {
         source_id: letter.source_id.clone(),

@@ -9,7 +9,11 @@ use std::collections::HashMap;
 /// The waves of a group, as indices into it. `nodes` gives each member's id and the ids of its predecessors. Predecessors outside the
 /// group do not count. A circle, which only a faulty or hostile component makes, is broken by writing its members in the last wave.
 pub(super) fn waves<'a>(nodes: &[(&'a str, &'a [String])]) -> Vec<Vec<usize>> {
-    let position: HashMap<&str, usize> = nodes.iter().enumerate().map(|(index, (id, _))| (*id, index)).collect();
+    let position: HashMap<&str, usize> = nodes
+        .iter()
+        .enumerate()
+        .map(|(index, (id, _))| (*id, index))
+        .collect();
     let mut waiting_for = vec![0_usize; nodes.len()];
     let mut followers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (index, (_, predecessors)) in nodes.iter().enumerate() {
@@ -24,7 +28,9 @@ pub(super) fn waves<'a>(nodes: &[(&'a str, &'a [String])]) -> Vec<Vec<usize>> {
     }
     let mut result = Vec::new();
     let mut placed = vec![false; nodes.len()];
-    let mut current: Vec<usize> = (0..nodes.len()).filter(|&index| waiting_for[index] == 0).collect();
+    let mut current: Vec<usize> = (0..nodes.len())
+        .filter(|&index| waiting_for[index] == 0)
+        .collect();
     while !current.is_empty() {
         let mut next = Vec::new();
         for &index in &current {
@@ -58,7 +64,13 @@ mod tests {
     fn a_page_takes_as_many_waves_as_its_longest_thread() {
         let none = ids(&[]);
         let (on_mr, on_a, on_b) = (ids(&["mr"]), ids(&["a"]), ids(&["b"]));
-        let nodes = [("mr", none.as_slice()), ("a", &on_mr), ("x", &on_mr), ("b", &on_a), ("c", &on_b)];
+        let nodes = [
+            ("mr", none.as_slice()),
+            ("a", &on_mr),
+            ("x", &on_mr),
+            ("b", &on_a),
+            ("c", &on_b),
+        ];
         assert_eq!(waves(&nodes), [vec![0], vec![1, 2], vec![3], vec![4]]);
     }
 

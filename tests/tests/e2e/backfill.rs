@@ -10,7 +10,10 @@ async fn the_first_run_stores_every_visible_record_once_and_whole() {
     let setup = Setup::tiny(1).await;
     let receipt = setup.run(&[]).await.expect(0).receipt();
     setup.assert_complete(&setup.membership());
-    assert_eq!(receipt["written"].as_u64().unwrap() as usize, setup.cortex.cortex().live_events().len());
+    assert_eq!(
+        receipt["written"].as_u64().unwrap() as usize,
+        setup.cortex.cortex().live_events().len()
+    );
     assert_eq!(receipt["outcome"], "complete");
 }
 
@@ -29,7 +32,12 @@ async fn a_second_run_writes_nothing() {
 async fn a_world_with_ties_unborn_times_and_hundreds_of_records_is_complete_at_the_first_run() {
     for seed in [11, 12] {
         let world = World::generate(seed, &Size::items(1500));
-        let setup = Setup::with(world, gitlab::Options::default(), cortex::Options::full(KEY)).await;
+        let setup = Setup::with(
+            world,
+            gitlab::Options::default(),
+            cortex::Options::full(KEY),
+        )
+        .await;
         setup.run(&[]).await.expect(0);
         setup.assert_complete(&setup.membership());
     }
@@ -44,7 +52,10 @@ async fn a_group_is_read_with_its_subgroups_by_id_or_by_path() {
             let group = world.top_groups()[0];
             (group, world.group_path(group))
         };
-        setup.set("GITLAB_GROUP_IDS", &if by_path { path } else { group.to_string() });
+        setup.set(
+            "GITLAB_GROUP_IDS",
+            &if by_path { path } else { group.to_string() },
+        );
         setup.run(&[]).await.expect(0);
         setup.assert_complete(&Selection::groups(&[group], TOKEN));
     }
@@ -68,7 +79,13 @@ async fn confidential_records_stay_out_unless_asked_for_and_are_labelled_then() 
     let mut setup = Setup::tiny(5).await;
     let receipt = setup.run(&[]).await.expect(0).receipt();
     setup.assert_complete(&setup.membership());
-    assert!(receipt["skipped"]["confidential-issue"].as_u64().unwrap_or(0) > 0, "{receipt}");
+    assert!(
+        receipt["skipped"]["confidential-issue"]
+            .as_u64()
+            .unwrap_or(0)
+            > 0,
+        "{receipt}"
+    );
     setup.set("GITLAB_INCLUDE_CONFIDENTIAL", "true");
     setup.run(&[]).await.expect(0);
     let mut selection = setup.membership();
@@ -83,7 +100,12 @@ async fn links_that_name_another_host_are_followed_on_the_configured_one() {
         root: "/gitlab".into(),
         ..gitlab::Options::default()
     };
-    let setup = Setup::with(World::generate(6, &Size::items(600)), options, cortex::Options::full(KEY)).await;
+    let setup = Setup::with(
+        World::generate(6, &Size::items(600)),
+        options,
+        cortex::Options::full(KEY),
+    )
+    .await;
     setup.run(&[]).await.expect(0);
     setup.assert_complete(&setup.membership());
 }
@@ -114,12 +136,25 @@ async fn texts_over_a_mebibyte_are_stored_in_fragments_without_losing_a_byte() {
     let text = "Gro\u{df}e Texte \u{6f22}\u{5b57}\n".repeat(120_000);
     let (project, iid) = {
         let mut world = setup.gitlab.world();
-        let project = *world.projects.iter().find(|(_, project)| !project.merge_requests.is_empty()).unwrap().0;
-        let iid = *world.projects[&project].merge_requests.keys().next().unwrap();
-        world.edit_merge_request(project, iid, Some("Large"), Some(&text)).unwrap();
+        let project = *world
+            .projects
+            .iter()
+            .find(|(_, project)| !project.merge_requests.is_empty())
+            .unwrap()
+            .0;
+        let iid = *world.projects[&project]
+            .merge_requests
+            .keys()
+            .next()
+            .unwrap();
+        world
+            .edit_merge_request(project, iid, Some("Large"), Some(&text))
+            .unwrap();
         (project, iid)
     };
     setup.run(&[]).await.expect(0);
-    let stored = setup.text_of(&format!("gl:merge_request:{project}/{iid}")).unwrap();
+    let stored = setup
+        .text_of(&format!("gl:merge_request:{project}/{iid}"))
+        .unwrap();
     assert_eq!(stored, format!("Large\n\n{text}"));
 }

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 use simulators::cortex::{self, validate_envelope};
-use simulators::gitlab::{self, EXPIRED_TOKEN, NARROW_TOKEN, REVOKED_TOKEN, STRANGER_TOKEN, Size, TOKEN, World};
+use simulators::gitlab::{
+    self, EXPIRED_TOKEN, NARROW_TOKEN, REVOKED_TOKEN, STRANGER_TOKEN, Size, TOKEN, World,
+};
 
 use crate::setup::{KEY, Setup, dist};
 
@@ -12,7 +14,11 @@ async fn a_dry_run_writes_nothing_and_says_what_it_would() {
     let ran = setup.run(&["--dry-run"]).await.expect(0);
     assert_eq!(setup.cortex.stats().events, 0);
     assert!(!setup.state_file().exists(), "a dry run left a state file");
-    let would = ran.events().into_iter().filter(|event| event["event"] == "would_write").count();
+    let would = ran
+        .events()
+        .into_iter()
+        .filter(|event| event["event"] == "would_write")
+        .count();
     let membership = setup.membership();
     let expected = setup.gitlab.world().expected(&membership).len();
     assert_eq!(would, expected);
@@ -25,9 +31,16 @@ async fn a_dry_run_writes_nothing_and_says_what_it_would() {
 async fn out_gives_a_line_for_every_envelope_and_each_one_validates() {
     let setup = Setup::tiny(42).await;
     let out = setup.home.path().join("out.jsonl");
-    let receipt = setup.run(&["--out", out.to_str().unwrap()]).await.expect(0).receipt();
+    let receipt = setup
+        .run(&["--out", out.to_str().unwrap()])
+        .await
+        .expect(0)
+        .receipt();
     let text = std::fs::read_to_string(out).unwrap();
-    assert_eq!(text.lines().count() as u64, receipt["written"].as_u64().unwrap());
+    assert_eq!(
+        text.lines().count() as u64,
+        receipt["written"].as_u64().unwrap()
+    );
     for line in text.lines() {
         let envelope = serde_json::from_str(line).unwrap();
         validate_envelope(&envelope).unwrap_or_else(|errors| panic!("{errors:?}\n{line}"));
@@ -37,22 +50,40 @@ async fn out_gives_a_line_for_every_envelope_and_each_one_validates() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipe_gets_plain_lines_and_a_receipt() {
     let setup = Setup::tiny(43).await;
-    let ran = setup.runtime(&["run", dist("gitlab.wasm").to_str().unwrap()]).await.expect(0);
+    let ran = setup
+        .runtime(&["run", dist("gitlab.wasm").to_str().unwrap()])
+        .await
+        .expect(0);
     assert!(ran.stdout.starts_with("complete ("), "{}", ran.stdout);
-    assert!(ran.stdout.contains("written") && ran.stdout.contains("requests"), "{}", ran.stdout);
-    assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "escape sequences in a pipe");
+    assert!(
+        ran.stdout.contains("written") && ran.stdout.contains("requests"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        !ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'),
+        "escape sequences in a pipe"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quiet_says_nothing_when_all_is_well() {
     let setup = Setup::tiny(44).await;
-    let ran = setup.runtime(&["run", dist("gitlab.wasm").to_str().unwrap(), "-q"]).await.expect(0);
+    let ran = setup
+        .runtime(&["run", dist("gitlab.wasm").to_str().unwrap(), "-q"])
+        .await
+        .expect(0);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_token_is_an_error_before_any_write() {
-    for token in ["glpat-unknown-token", REVOKED_TOKEN, EXPIRED_TOKEN, NARROW_TOKEN] {
+    for token in [
+        "glpat-unknown-token",
+        REVOKED_TOKEN,
+        EXPIRED_TOKEN,
+        NARROW_TOKEN,
+    ] {
         let mut setup = Setup::tiny(45).await;
         setup.set("GITLAB_TOKEN", token);
         let ran = setup.run(&[]).await;
@@ -65,11 +96,19 @@ async fn a_bad_token_is_an_error_before_any_write() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_group_or_project_is_named_before_any_write() {
-    for (variable, value) in [("GITLAB_GROUP_IDS", "acme/nowhere"), ("GITLAB_GROUP_IDS", "999999"), ("GITLAB_PROJECT_IDS", "acme/nothing")] {
+    for (variable, value) in [
+        ("GITLAB_GROUP_IDS", "acme/nowhere"),
+        ("GITLAB_GROUP_IDS", "999999"),
+        ("GITLAB_PROJECT_IDS", "acme/nothing"),
+    ] {
         let mut setup = Setup::tiny(46).await;
         setup.set(variable, value);
         let ran = setup.run(&[]).await.expect(2);
-        assert!(ran.receipt()["reason"].as_str().unwrap().contains(value), "{}", ran.stdout);
+        assert!(
+            ran.receipt()["reason"].as_str().unwrap().contains(value),
+            "{}",
+            ran.stdout
+        );
         assert_eq!(setup.cortex.stats().events, 0);
     }
 }
@@ -97,7 +136,11 @@ async fn an_unknown_event_a_bad_template_and_a_bad_since_are_refused_before_anyt
         assert_eq!(ran.code, 2, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
         assert_eq!(setup.cortex.stats().events, 0);
     }
-    assert!(setup.gitlab.requests().is_empty(), "{:?}", setup.gitlab.requests());
+    assert!(
+        setup.gitlab.requests().is_empty(),
+        "{:?}",
+        setup.gitlab.requests()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,19 +148,30 @@ async fn without_an_organisation_the_error_says_what_to_set() {
     let setup = Setup::tiny(49).await;
     setup.initialise(&json!({"token": KEY, "user_id": "user:local"}));
     let ran = setup.run(&[]).await.expect(2);
-    assert!(ran.stderr.contains("CORTEXDB_SCOPE_TEMPLATE"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("CORTEXDB_SCOPE_TEMPLATE"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_environment_alone_is_enough() {
     let mut setup = Setup::tiny(50).await;
     std::fs::remove_file(setup.cortexdb_folder().join("state.json")).unwrap();
-    setup
-        .set("CORTEXDB_API_KEY", KEY)
-        .set("CORTEXDB_SCOPE", "org:acme/source:{source}/project:{project_id}/{actor}");
+    setup.set("CORTEXDB_API_KEY", KEY).set(
+        "CORTEXDB_SCOPE",
+        "org:acme/source:{source}/project:{project_id}/{actor}",
+    );
     setup.run(&[]).await.expect(0);
-    let scope = setup.stored().into_values().next().unwrap()[0]["scope"].as_str().unwrap().to_owned();
-    assert!(scope.starts_with("org:acme/source:gitlab/project:") && scope.ends_with("/user:local"), "{scope}");
+    let scope = setup.stored().into_values().next().unwrap()[0]["scope"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        scope.starts_with("org:acme/source:gitlab/project:") && scope.ends_with("/user:local"),
+        "{scope}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,16 +183,30 @@ async fn a_refused_cortexdb_key_is_an_error_before_gitlab_is_read() {
     )
     .await;
     let ran = setup.run(&[]).await.expect(1);
-    assert!(ran.receipt()["reason"].as_str().unwrap().contains("CORTEXDB_API_KEY"), "{}", ran.stdout);
+    assert!(
+        ran.receipt()["reason"]
+            .as_str()
+            .unwrap()
+            .contains("CORTEXDB_API_KEY"),
+        "{}",
+        ran.stdout
+    );
     assert!(setup.gitlab.requests().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_finds_no_problem_in_a_good_connection_and_names_what_is_off() {
     let setup = Setup::tiny(52).await;
-    let ran = setup.runtime(&["check", dist("gitlab.wasm").to_str().unwrap()]).await.expect(0);
+    let ran = setup
+        .runtime(&["check", dist("gitlab.wasm").to_str().unwrap()])
+        .await
+        .expect(0);
     assert!(ran.stdout.contains("no problem found"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("403 Forbidden"), "features that are off are not named:\n{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("403 Forbidden"),
+        "features that are off are not named:\n{}",
+        ran.stdout
+    );
     assert_eq!(setup.cortex.stats().events, 0);
 }
 
@@ -146,12 +214,25 @@ async fn check_finds_no_problem_in_a_good_connection_and_names_what_is_off() {
 async fn check_names_each_bad_thing() {
     let mut setup = Setup::tiny(53).await;
     setup.set("GITLAB_PROJECT_IDS", "acme/nothing-here");
-    let ran = setup.runtime(&["check", dist("gitlab.wasm").to_str().unwrap()]).await.expect(1);
+    let ran = setup
+        .runtime(&["check", dist("gitlab.wasm").to_str().unwrap()])
+        .await
+        .expect(1);
     assert!(ran.stdout.contains("acme/nothing-here"), "{}", ran.stdout);
     setup.set("GITLAB_TOKEN", "glpat-wrong-token");
-    let ran = setup.runtime(&["check", dist("gitlab.wasm").to_str().unwrap(), "--json"]).await.expect(1);
+    let ran = setup
+        .runtime(&["check", dist("gitlab.wasm").to_str().unwrap(), "--json"])
+        .await
+        .expect(1);
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert!(report["findings"].as_array().unwrap().iter().any(|finding| finding["severity"] == "problem"), "{report}");
+    assert!(
+        report["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|finding| finding["severity"] == "problem"),
+        "{report}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,7 +244,14 @@ async fn status_shows_streams_and_records() {
     let connection = &status["connections"][0];
     assert_eq!(connection["last_run"]["receipt"]["outcome"], "complete");
     assert!(connection["records"]["note"].as_u64().unwrap() > 0);
-    assert!(connection["streams"].as_array().unwrap().iter().any(|stream| stream["state"] == "off"), "{status}");
+    assert!(
+        connection["streams"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|stream| stream["state"] == "off"),
+        "{status}"
+    );
     let plain = setup.runtime(&["status"]).await.expect(0);
     assert!(plain.stdout.contains("/merge_requests"), "{}", plain.stdout);
 }
@@ -171,13 +259,22 @@ async fn status_shows_streams_and_records() {
 #[tokio::test(flavor = "multi_thread")]
 async fn inspect_shows_what_a_component_is_and_refuses_what_is_none() {
     let setup = Setup::tiny(55).await;
-    let ran = setup.runtime(&["inspect", dist("gitlab.wasm").to_str().unwrap(), "--json"]).await.expect(0);
+    let ran = setup
+        .runtime(&["inspect", dist("gitlab.wasm").to_str().unwrap(), "--json"])
+        .await
+        .expect(0);
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!((&report["world"], &report["name"]), (&json!("connector"), &json!("gitlab")));
+    assert_eq!(
+        (&report["world"], &report["name"]),
+        (&json!("connector"), &json!("gitlab"))
+    );
     assert!(report["digest"].as_str().unwrap().starts_with("sha256:"));
     let text = setup.home.path().join("no.wasm");
     std::fs::write(&text, "no component").unwrap();
-    setup.runtime(&["inspect", text.to_str().unwrap()]).await.expect(1);
+    setup
+        .runtime(&["inspect", text.to_str().unwrap()])
+        .await
+        .expect(1);
     setup.runtime(&["inspect", "/nowhere.wasm"]).await.expect(2);
 }
 
@@ -185,14 +282,19 @@ async fn inspect_shows_what_a_component_is_and_refuses_what_is_none() {
 async fn nothing_that_is_written_anywhere_holds_a_secret() {
     let setup = Setup::tiny(56).await;
     let out = setup.home.path().join("out.jsonl");
-    setup.run(&["--out", out.to_str().unwrap(), "-v"]).await.expect(0);
+    setup
+        .run(&["--out", out.to_str().unwrap(), "-v"])
+        .await
+        .expect(0);
     for folder in [setup.home.path().to_owned(), setup.cortexdb_folder()] {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() && path.file_name().unwrap() != "state.json" {
                 let bytes = std::fs::read(&path).unwrap();
                 for secret in [TOKEN, KEY, "sim-runners-secret"] {
-                    let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                    let found = bytes
+                        .windows(secret.len())
+                        .any(|window| window == secret.as_bytes());
                     assert!(!found, "{} holds {secret}", path.display());
                 }
             }

@@ -30,8 +30,16 @@ fn imports(bytes: &[u8]) -> Vec<String> {
 fn the_gitlab_component_imports_the_connector_package_and_nothing_else() {
     let bytes = std::fs::read(dist("gitlab.wasm")).unwrap();
     let names = imports(&bytes);
-    assert!(names.iter().any(|name| name.starts_with("cortexdb:connector/http@")), "{names:?}");
-    let foreign: Vec<_> = names.iter().filter(|name| !name.starts_with("cortexdb:connector/")).collect();
+    assert!(
+        names
+            .iter()
+            .any(|name| name.starts_with("cortexdb:connector/http@")),
+        "{names:?}"
+    );
+    let foreign: Vec<_> = names
+        .iter()
+        .filter(|name| !name.starts_with("cortexdb:connector/"))
+        .collect();
     assert!(foreign.is_empty(), "foreign imports: {foreign:?}");
 }
 

@@ -14,14 +14,27 @@ async fn passing_failures_of_gitlab_cost_a_retry_and_nothing_else() {
         Fault::BrokenJson,
         Fault::Truncated { keep: 100 },
         Fault::Reset,
-        Fault::RateLimited { retry_after: Some(1) },
-        Fault::TooManyRequests { retry_after: Some(1) },
+        Fault::RateLimited {
+            retry_after: Some(1),
+        },
+        Fault::TooManyRequests {
+            retry_after: Some(1),
+        },
         Fault::WrongShape,
     ];
     for (index, fault) in faults.into_iter().enumerate() {
         let setup = Setup::tiny(81 + index as u64).await;
-        for path in ["/merge_requests", "/discussions", "/pipelines", "/commits", "/releases", "/issues"] {
-            setup.gitlab.add_fault(Rule::new(path, fault.clone()).after(1).times(1));
+        for path in [
+            "/merge_requests",
+            "/discussions",
+            "/pipelines",
+            "/commits",
+            "/releases",
+            "/issues",
+        ] {
+            setup
+                .gitlab
+                .add_fault(Rule::new(path, fault.clone()).after(1).times(1));
         }
         setup.run(&[]).await.expect(0);
         assert!(setup.gitlab.faults_struck() > 0, "{fault:?} never struck");
@@ -32,10 +45,22 @@ async fn passing_failures_of_gitlab_cost_a_retry_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn comments_that_fail_for_good_hold_their_stream_and_heal_in_the_next_run() {
     let setup = Setup::tiny(91).await;
-    setup.gitlab.add_fault(Rule::new("/discussions", Fault::ServerError));
+    setup
+        .gitlab
+        .add_fault(Rule::new("/discussions", Fault::ServerError));
     let failed = setup.run(&["--patience", "1s"]).await.expect(1);
-    assert!(!failed.receipt()["streams_failed"].as_object().unwrap().is_empty(), "{}", failed.stdout);
-    assert!(setup.stored().keys().any(|id| id.starts_with("gl:commit:")), "one bad endpoint stopped the others");
+    assert!(
+        !failed.receipt()["streams_failed"]
+            .as_object()
+            .unwrap()
+            .is_empty(),
+        "{}",
+        failed.stdout
+    );
+    assert!(
+        setup.stored().keys().any(|id| id.starts_with("gl:commit:")),
+        "one bad endpoint stopped the others"
+    );
     setup.gitlab.set_faults(vec![]);
     setup.run(&[]).await.expect(0);
     setup.assert_complete(&setup.membership());
@@ -44,11 +69,29 @@ async fn comments_that_fail_for_good_hold_their_stream_and_heal_in_the_next_run(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feature_that_is_off_is_shown_and_read_once_it_is_on() {
     let setup = Setup::tiny(92).await;
-    let project = *setup.gitlab.world().projects.iter().find(|(_, project)| project.pipelines.len() > 1).unwrap().0;
-    setup.gitlab.world().set_feature(project, Feature::Builds, false).unwrap();
+    let project = *setup
+        .gitlab
+        .world()
+        .projects
+        .iter()
+        .find(|(_, project)| project.pipelines.len() > 1)
+        .unwrap()
+        .0;
+    setup
+        .gitlab
+        .world()
+        .set_feature(project, Feature::Builds, false)
+        .unwrap();
     let receipt = setup.run(&[]).await.expect(0).receipt();
-    assert!(receipt["streams_off"][format!("{project}/pipelines")].is_string(), "{receipt}");
-    setup.gitlab.world().set_feature(project, Feature::Builds, true).unwrap();
+    assert!(
+        receipt["streams_off"][format!("{project}/pipelines")].is_string(),
+        "{receipt}"
+    );
+    setup
+        .gitlab
+        .world()
+        .set_feature(project, Feature::Builds, true)
+        .unwrap();
     setup.run(&[]).await.expect(0);
     setup.assert_complete(&setup.membership());
 }
@@ -56,9 +99,19 @@ async fn a_feature_that_is_off_is_shown_and_read_once_it_is_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_revoked_in_the_middle_stops_the_run_and_holds_the_cursors() {
     let setup = Setup::tiny(93).await;
-    setup.gitlab.add_fault(Rule::new("/discussions", Fault::Revoked).after(3));
+    setup
+        .gitlab
+        .add_fault(Rule::new("/discussions", Fault::Revoked).after(3));
     let stopped = setup.run(&[]).await.expect(1);
-    assert!(stopped.receipt()["reason"].as_str().unwrap().to_lowercase().contains("revoked"), "{}", stopped.stdout);
+    assert!(
+        stopped.receipt()["reason"]
+            .as_str()
+            .unwrap()
+            .to_lowercase()
+            .contains("revoked"),
+        "{}",
+        stopped.stdout
+    );
     setup.gitlab.set_faults(vec![]);
     setup.run(&[]).await.expect(0);
     setup.assert_complete(&setup.membership());
@@ -82,9 +135,15 @@ async fn passing_failures_of_cortexdb_cost_a_retry_and_no_double() {
     ];
     for (index, fault) in faults.into_iter().enumerate() {
         let setup = Setup::tiny(101 + index as u64).await;
-        setup.cortex.cortex().add_fault(FaultRule::on(Route::Bulk, fault.clone()).every(2).times(4));
+        setup
+            .cortex
+            .cortex()
+            .add_fault(FaultRule::on(Route::Bulk, fault.clone()).every(2).times(4));
         setup.run(&[]).await.expect(0);
-        assert!(setup.cortex.cortex().faults_fired() > 0, "{fault:?} never fired");
+        assert!(
+            setup.cortex.cortex().faults_fired() > 0,
+            "{fault:?} never fired"
+        );
         setup.assert_complete(&setup.membership());
     }
 }
@@ -92,11 +151,33 @@ async fn passing_failures_of_cortexdb_cost_a_retry_and_no_double() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poison_record_is_dead_lettered_alone_and_the_run_says_so() {
     let setup = Setup::tiny(111).await;
-    let project = *setup.gitlab.world().projects.iter().find(|(_, project)| !project.issues.is_empty()).unwrap().0;
-    let iid = setup.gitlab.world().command("new_issue", &serde_json::json!({"project": project, "title": "POISON-MARKER"})).unwrap().id;
-    setup.cortex.cortex().add_fault(FaultRule::on(Route::Bulk, CortexFault::refuse_item("POISON-MARKER")));
+    let project = *setup
+        .gitlab
+        .world()
+        .projects
+        .iter()
+        .find(|(_, project)| !project.issues.is_empty())
+        .unwrap()
+        .0;
+    let iid = setup
+        .gitlab
+        .world()
+        .command(
+            "new_issue",
+            &serde_json::json!({"project": project, "title": "POISON-MARKER"}),
+        )
+        .unwrap()
+        .id;
+    setup.cortex.cortex().add_fault(FaultRule::on(
+        Route::Bulk,
+        CortexFault::refuse_item("POISON-MARKER"),
+    ));
     let ran = setup.run(&[]).await.expect(3);
-    let letters: Vec<_> = ran.events().into_iter().filter(|event| event["event"] == "dead_letter").collect();
+    let letters: Vec<_> = ran
+        .events()
+        .into_iter()
+        .filter(|event| event["event"] == "dead_letter")
+        .collect();
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0]["source_id"], format!("gl:issue:{project}/{iid}"));
     let membership = setup.membership();
@@ -107,7 +188,10 @@ async fn a_poison_record_is_dead_lettered_alone_and_the_run_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_cortexdb_dead_letters_nothing_and_heals() {
     let setup = Setup::tiny(112).await;
-    setup.cortex.cortex().add_fault(FaultRule::on(Route::Bulk, CortexFault::unavailable()));
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Bulk, CortexFault::unavailable()));
     for _ in 0..3 {
         let receipt = setup.run(&["--patience", "1s"]).await.expect(1).receipt();
         assert_eq!(receipt["dead_lettered"], 0, "{receipt}");
@@ -120,7 +204,10 @@ async fn an_outage_of_cortexdb_dead_letters_nothing_and_heals() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_cortexdb_token_stops_the_run_and_dead_letters_nothing() {
     let setup = Setup::tiny(113).await;
-    setup.cortex.cortex().add_fault(FaultRule::on(Route::Bulk, CortexFault::expired_token()).after(1));
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Bulk, CortexFault::expired_token()).after(1));
     let receipt = setup.run(&[]).await.expect(1).receipt();
     assert_eq!(receipt["dead_lettered"], 0, "{receipt}");
     setup.cortex.cortex().clear_faults();
@@ -131,7 +218,10 @@ async fn an_expired_cortexdb_token_stops_the_run_and_dead_letters_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cortexdb_that_answers_only_a_count_is_asked_for_each_event_id() {
     let setup = Setup::tiny(114).await;
-    setup.cortex.cortex().reconfigure(|options| options.bulk_reply = simulators::cortex::BulkReply::BatchOnly);
+    setup
+        .cortex
+        .cortex()
+        .reconfigure(|options| options.bulk_reply = simulators::cortex::BulkReply::BatchOnly);
     setup.run(&[]).await.expect(0);
     setup.assert_complete(&setup.membership());
 }

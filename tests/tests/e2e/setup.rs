@@ -18,8 +18,14 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The folder that `make build` fills.
 pub fn dist(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist").join(name);
-    assert!(path.exists(), "{} is missing: run `make build` first", path.display());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../dist")
+        .join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `make build` first",
+        path.display()
+    );
     path
 }
 
@@ -44,22 +50,36 @@ impl Ran {
     pub fn events(&self) -> Vec<Value> {
         self.stdout
             .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}")))
+            .map(|line| {
+                serde_json::from_str(line)
+                    .unwrap_or_else(|error| panic!("not JSON ({error}): {line}"))
+            })
             .collect()
     }
 
     /// The receipt of `--json`.
     pub fn receipt(&self) -> Value {
         let events = self.events();
-        let receipt = events.into_iter().rfind(|event| event["event"] == "receipt");
+        let receipt = events
+            .into_iter()
+            .rfind(|event| event["event"] == "receipt");
         receipt.unwrap_or_else(|| panic!("no receipt in\n{}\n{}", self.stdout, self.stderr))
     }
 
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code, code,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
         for secret in [TOKEN, KEY] {
-            assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "a secret is shown:\n{}\n{}", self.stdout, self.stderr);
+            assert!(
+                !self.stdout.contains(secret) && !self.stderr.contains(secret),
+                "a secret is shown:\n{}\n{}",
+                self.stdout,
+                self.stderr
+            );
         }
         self
     }
@@ -68,10 +88,19 @@ impl Ran {
 impl Setup {
     /// A small GitLab of several projects, a CortexDB that permits everything, an initialised home.
     pub async fn tiny(seed: u64) -> Self {
-        Self::with(World::generate(seed, &Size::tiny()), gitlab::Options::default(), cortex::Options::full(KEY)).await
+        Self::with(
+            World::generate(seed, &Size::tiny()),
+            gitlab::Options::default(),
+            cortex::Options::full(KEY),
+        )
+        .await
     }
 
-    pub async fn with(world: World, gitlab_options: gitlab::Options, cortex_options: cortex::Options) -> Self {
+    pub async fn with(
+        world: World,
+        gitlab_options: gitlab::Options,
+        cortex_options: cortex::Options,
+    ) -> Self {
         let gitlab = gitlab::Server::start(world, gitlab_options).await.unwrap();
         let cortex = cortex::Server::start(cortex_options).await.unwrap();
         let home = tempfile::tempdir().unwrap();
@@ -82,7 +111,10 @@ impl Setup {
             ("CORTEXDB_URL", cortex.url()),
         ];
         let setup = Self {
-            variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            variables: variables
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
             home,
             gitlab,
             cortex,
@@ -111,7 +143,12 @@ impl Setup {
         let connections = file["connections"].as_object().cloned().unwrap_or_default();
         connections
             .values()
-            .flat_map(|connection| connection["streams"].as_object().cloned().unwrap_or_default())
+            .flat_map(|connection| {
+                connection["streams"]
+                    .as_object()
+                    .cloned()
+                    .unwrap_or_default()
+            })
             .collect()
     }
 
@@ -186,33 +223,70 @@ impl Setup {
             .map(|record| (record.source_id.clone(), record))
             .collect();
         let stored = self.stored();
-        let missing: Vec<_> = expected.keys().filter(|id| !stored.contains_key(*id)).collect();
-        let surplus: Vec<_> = stored.keys().filter(|id| !expected.contains_key(*id)).collect();
-        assert!(missing.is_empty() && surplus.is_empty(), "missing: {missing:?}\nsurplus: {surplus:?}");
+        let missing: Vec<_> = expected
+            .keys()
+            .filter(|id| !stored.contains_key(*id))
+            .collect();
+        let surplus: Vec<_> = stored
+            .keys()
+            .filter(|id| !expected.contains_key(*id))
+            .collect();
+        assert!(
+            missing.is_empty() && surplus.is_empty(),
+            "missing: {missing:?}\nsurplus: {surplus:?}"
+        );
         for (id, record) in &expected {
             self.assert_faithful(record, &stored[id]);
         }
-        assert_eq!(self.cortex.cortex().invariant_violations(), Vec::<String>::new());
+        assert_eq!(
+            self.cortex.cortex().invariant_violations(),
+            Vec::<String>::new()
+        );
     }
 
     fn assert_faithful(&self, record: &Expected, versions: &[Value]) {
         let id = &record.source_id;
         let latest = versions.last().unwrap();
-        let text: String = latest["content"]["text"].as_str().unwrap_or_default().to_owned();
+        let text: String = latest["content"]["text"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         for part in [&record.title, &record.text].into_iter().flatten() {
-            assert!(text.contains(part.trim_end()), "{id}: the text lost {part:?}\nstored: {text:?}");
+            assert!(
+                text.contains(part.trim_end()),
+                "{id}: the text lost {part:?}\nstored: {text:?}"
+            );
         }
-        let labels: Vec<&str> = latest["context"]["labels"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        assert!(labels.contains(&id.as_str()), "{id} is no label: {labels:?}");
-        assert_eq!(labels.contains(&"confidential"), record.confidential, "{id}: {labels:?}");
+        let labels: Vec<&str> = latest["context"]["labels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert!(
+            labels.contains(&id.as_str()),
+            "{id} is no label: {labels:?}"
+        );
+        assert_eq!(
+            labels.contains(&"confidential"),
+            record.confidential,
+            "{id}: {labels:?}"
+        );
         if let Some(state) = &record.state {
-            let known = labels.contains(&format!("state={state}").as_str()) || labels.contains(&format!("status={state}").as_str());
+            let known = labels.contains(&format!("state={state}").as_str())
+                || labels.contains(&format!("status={state}").as_str());
             assert!(known, "{id} is {state}: {labels:?}");
         }
         if let Some(before) = &record.preceded_by {
-            let before_id = latest["context"]["preceded_by"][0].as_str().unwrap_or_else(|| panic!("{id} is not linked to {before}"));
+            let before_id = latest["context"]["preceded_by"][0]
+                .as_str()
+                .unwrap_or_else(|| panic!("{id} is not linked to {before}"));
             let before_event = self.cortex.cortex().event(before_id).unwrap();
-            assert_eq!(before_event.envelope()["source"]["source_id"], **before, "{id} is linked to another record");
+            assert_eq!(
+                before_event.envelope()["source"]["source_id"],
+                **before,
+                "{id} is linked to another record"
+            );
         }
     }
 
@@ -230,7 +304,12 @@ impl Setup {
     /// The live text of a record, its fragments put together.
     pub fn text_of(&self, source_id: &str) -> Option<String> {
         let versions = self.stored().remove(source_id)?;
-        Some(versions.iter().map(|version| version["content"]["text"].as_str().unwrap()).collect())
+        Some(
+            versions
+                .iter()
+                .map(|version| version["content"]["text"].as_str().unwrap())
+                .collect(),
+        )
     }
 }
 

@@ -25,7 +25,14 @@ async fn a_cursor_that_the_user_edits_is_obeyed_even_if_it_is_nonsense() {
     setup.run(&[]).await.expect(0);
     let text = std::fs::read_to_string(setup.state_file()).unwrap();
     let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let streams = file["connections"].as_object_mut().unwrap().values_mut().next().unwrap()["streams"].as_object_mut().unwrap();
+    let streams = file["connections"]
+        .as_object_mut()
+        .unwrap()
+        .values_mut()
+        .next()
+        .unwrap()["streams"]
+        .as_object_mut()
+        .unwrap();
     for (index, cursor) in streams.values_mut().enumerate() {
         *cursor = match index % 3 {
             0 => serde_json::json!("not a cursor"),
@@ -44,27 +51,47 @@ async fn the_state_file_is_private_and_a_corrupt_one_is_set_aside() {
     let setup = Setup::tiny(63).await;
     setup.run(&[]).await.expect(0);
     for name in ["connectors-state.json", "connectors.db"] {
-        let mode = std::fs::metadata(setup.cortexdb_folder().join(name)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(setup.cortexdb_folder().join(name))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     std::fs::write(setup.state_file(), "{\"connections\": ").unwrap();
     let done = setup.run(&[]).await.expect(0);
     assert!(done.stdout.contains("corrupt-1"), "{}", done.stdout);
-    assert!(setup.cortexdb_folder().join("connectors-state.json.corrupt-1").exists());
+    assert!(
+        setup
+            .cortexdb_folder()
+            .join("connectors-state.json.corrupt-1")
+            .exists()
+    );
     assert_eq!(done.receipt()["written"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_runs_at_once_on_one_state_are_one_run_and_a_refusal() {
     let options = gitlab::Options {
-        latency: Duration::from_millis(100),
+        latency: Duration::from_millis(500),
         ..gitlab::Options::default()
     };
-    let setup = Setup::with(World::generate(64, &Size::tiny()), options, cortex::Options::full(KEY)).await;
+    let setup = Setup::with(
+        World::generate(64, &Size::tiny()),
+        options,
+        cortex::Options::full(KEY),
+    )
+    .await;
     let first = setup.start(&[]);
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let second = setup.run(&[]).await.expect(1);
-    assert!(second.receipt()["reason"].as_str().unwrap().contains("another `runtime run`"), "{}", second.stdout);
+    assert!(
+        second.receipt()["reason"]
+            .as_str()
+            .unwrap()
+            .contains("another `runtime run`"),
+        "{}",
+        second.stdout
+    );
     ran(&first.wait_with_output().await.unwrap()).expect(0);
     setup.assert_complete(&setup.membership());
 }
@@ -76,12 +103,20 @@ async fn killed_at_any_moment_the_next_run_completes_without_doubles() {
             latency: Duration::from_millis(15),
             ..gitlab::Options::default()
         };
-        let setup = Setup::with(World::generate(65 + round, &Size::tiny()), options, cortex::Options::full(KEY)).await;
+        let setup = Setup::with(
+            World::generate(65 + round, &Size::tiny()),
+            options,
+            cortex::Options::full(KEY),
+        )
+        .await;
         for attempt in 0..3 {
             let mut child = setup.start(&[]);
             tokio::time::sleep(Duration::from_millis(900 + 170 * round + 130 * attempt)).await;
             child.kill().await.unwrap();
-            assert_eq!(setup.cortex.cortex().invariant_violations(), Vec::<String>::new());
+            assert_eq!(
+                setup.cortex.cortex().invariant_violations(),
+                Vec::<String>::new()
+            );
         }
         setup.run(&[]).await.expect(0);
         setup.assert_complete(&setup.membership());
@@ -91,14 +126,25 @@ async fn killed_at_any_moment_the_next_run_completes_without_doubles() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_finishes_the_batch_saves_the_cursors_and_says_so() {
     let options = gitlab::Options {
-        latency: Duration::from_millis(60),
+        latency: Duration::from_millis(300),
         ..gitlab::Options::default()
     };
-    let setup = Setup::with(World::generate(71, &Size::items(1200)), options, cortex::Options::full(KEY)).await;
+    let setup = Setup::with(
+        World::generate(71, &Size::items(1200)),
+        options,
+        cortex::Options::full(KEY),
+    )
+    .await;
     let child = setup.start(&[]);
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let process = i32::try_from(child.id().unwrap()).unwrap();
-    assert!(std::process::Command::new("kill").args(["-INT", &process.to_string()]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-INT", &process.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     let interrupted = ran(&child.wait_with_output().await.unwrap()).expect(130);
     assert_eq!(interrupted.receipt()["outcome"], "interrupted");
     assert!(!setup.cursors().is_empty(), "no cursor was saved");
@@ -112,9 +158,19 @@ async fn watching_polls_again_until_it_is_stopped() {
     let child = setup.start(&["--watch", "--interval", "1"]);
     tokio::time::sleep(Duration::from_secs(4)).await;
     let process = child.id().unwrap().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-TERM", &process])
+            .status()
+            .unwrap()
+            .success()
+    );
     let watched = ran(&child.wait_with_output().await.unwrap()).expect(0);
-    let receipts = watched.events().into_iter().filter(|event| event["event"] == "receipt").count();
+    let receipts = watched
+        .events()
+        .into_iter()
+        .filter(|event| event["event"] == "receipt")
+        .count();
     assert!(receipts >= 2, "{}", watched.stdout);
     setup.assert_complete(&setup.membership());
 }
