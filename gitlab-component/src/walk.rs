@@ -319,11 +319,11 @@ impl Course {
     }
 }
 
-/// The last row's time, if every row has one and they are in order.
+/// The last row's time, if they are in order. Rows without a time stand before or behind all others and do not count: whoever
+/// reads a list that has them must look for them in another way.
 fn ascending(keys: &[Key]) -> Option<Stamp> {
     let mut last: Option<&Stamp> = None;
-    for key in keys {
-        let stamp = key.updated.as_ref()?;
+    for stamp in keys.iter().filter_map(|key| key.updated.as_ref()) {
         if last.is_some_and(|last| last.moment > stamp.moment) {
             return None;
         }
