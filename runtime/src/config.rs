@@ -51,7 +51,11 @@ impl Surroundings {
     #[must_use]
     pub fn of_this_process() -> Self {
         Self {
-            variables: std::env::vars().collect(),
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
             home: std::env::home_dir(),
         }
     }
@@ -60,9 +64,9 @@ impl Surroundings {
     fn first(&self, names: &[&str]) -> Option<String> {
         names
             .iter()
-            .find_map(|name| self.variables.get(*name))
+            .filter_map(|name| self.variables.get(*name))
             .map(|value| value.trim().to_owned())
-            .filter(|value| !value.is_empty())
+            .find(|value| !value.is_empty())
     }
 
     /// `~/.cortexdb`.

@@ -31,8 +31,11 @@ use crate::writer::{Forgetting, Target, Writer, WriterError, WriterSettings};
 const LEASE: Duration = Duration::from_secs(60);
 /// Renewed four times as often.
 const RENEW: Duration = Duration::from_secs(15);
-/// The lock on the state file proves that an earlier run of ours is dead, so all runs on it share this name.
-const OWNER: &str = "runtime run";
+/// The lock on the state file proves that an earlier run on it is dead, so all runs on one state file share a name, and only they.
+fn owner(plan: &Plan) -> String {
+    let path = std::fs::canonicalize(&plan.state_file).unwrap_or_else(|_| plan.state_file.clone());
+    format!("runtime run with {}", path.display())
+}
 
 /// What to do with what is read.
 #[derive(Debug, Clone, Default)]
@@ -136,7 +139,7 @@ pub async fn connect(
     let base = url::Url::parse(&plan.cortex.url)
         .map_err(|error| RunError::HttpClient(error.to_string()))?;
     let client = Client::new(
-        http_client::build(&base, None).map_err(RunError::HttpClient)?,
+        http_client::build(&base, plan.source.ca_file.as_deref()).map_err(RunError::HttpClient)?,
         Endpoint {
             url: plan.cortex.url.clone(),
             key,
@@ -275,7 +278,7 @@ async fn open_ledger(
     let path = ledger_file(&plan.state_file);
     if !options.dry_run {
         let store = SqliteStore::open(&path).await?;
-        let lease = store.claim(name, OWNER, LEASE).await?;
+        let lease = store.claim(name, &owner(plan), LEASE).await?;
         return Ok((Arc::new(store), lease));
     }
     // A dry run looks at the ledger, where there is one, and changes nothing.
@@ -292,7 +295,7 @@ async fn open_ledger(
         return Ok((Arc::new(store), lease));
     }
     let store = SqliteStore::in_memory().await?;
-    let lease = store.claim(name, OWNER, LEASE).await?;
+    let lease = store.claim(name, &owner(plan), LEASE).await?;
     Ok((Arc::new(store), lease))
 }
 

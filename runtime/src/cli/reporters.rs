@@ -13,6 +13,8 @@ use super::args::OutputArguments;
 use super::{complain, say};
 use crate::report::{Event, Level, Outcome, Receipt, Reporter, StreamState};
 
+/// The live line moves this often.
+const TICK: Duration = Duration::from_millis(120);
 /// A pipe hears about progress this often.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(10);
 
@@ -34,7 +36,7 @@ fn live_line() -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
         bar.set_style(style);
     }
-    bar.enable_steady_tick(Duration::from_millis(120));
+    bar.enable_steady_tick(TICK);
     bar
 }
 
@@ -62,7 +64,7 @@ struct Seen {
 impl Seen {
     fn summary(&self) -> String {
         format!(
-            "{} read · {} written · {} unchanged · {}/{} streams",
+            "{} listed · {} written · {} unchanged · {}/{} streams",
             HumanCount(self.read.values().sum()),
             HumanCount(self.written),
             HumanCount(self.unchanged),
@@ -117,6 +119,7 @@ impl Reporter for Lines {
                 cortexdb,
                 dry_run,
             } => {
+                self.begin();
                 if !self.output.quiet {
                     let target = match (dry_run, cortexdb.as_str()) {
                         (true, _) => "nothing is written (dry run)",
@@ -176,6 +179,15 @@ impl Reporter for Lines {
 }
 
 impl Lines {
+    /// A watching run counts each cycle for itself.
+    fn begin(&self) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+        if let Some(bar) = &self.bar {
+            bar.reset();
+            bar.enable_steady_tick(TICK);
+        }
+    }
+
     fn log(&self, level: Level, message: &str, fields: &BTreeMap<String, String>) {
         let least = match (self.output.quiet, self.output.verbose) {
             (true, _) => Level::Error,

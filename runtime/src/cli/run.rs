@@ -25,7 +25,7 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
                 return USAGE;
             }
         };
-    let plan = match plan(
+    let mut plan = match plan(
         &connector.description,
         &arguments.flags(),
         &Surroundings::of_this_process(),
@@ -41,6 +41,12 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
         dry_run: arguments.dry_run,
         out: arguments.out.clone(),
     };
+    if let Some(path) = &options.out
+        && let Err(error) = std::fs::File::create(path)
+    {
+        complain(&format!("cannot write {}: {error}", path.display()));
+        return USAGE;
+    }
     let stop = CancellationToken::new();
     listen_for_signals(stop.clone(), Arc::clone(&reporter));
     loop {
@@ -57,6 +63,13 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
         }
         if receipt.outcome == Outcome::Misconfigured {
             return receipt.outcome.exit_code();
+        }
+        if matches!(
+            receipt.outcome,
+            Outcome::Complete | Outcome::CompleteWithDeadLetters
+        ) {
+            // Read once from there; the cycles after it go on from the cursors.
+            plan.since = None;
         }
         tokio::select! {
             () = tokio::time::sleep(plan.interval) => {}

@@ -10,6 +10,7 @@ use super::bindings::exports::cortexdb::connector::source as wit;
 use super::bindings::{Connector as World, ConnectorPre};
 use super::imports::{Access, HostState};
 use crate::report::StreamState;
+use crate::sandbox::cache::CodeCache;
 use crate::sandbox::engine::{Ticker, first_party};
 use crate::sandbox::inspect::{InspectError, Inspection, World as Kind, inspect};
 use crate::source::client::Authentication;
@@ -186,7 +187,7 @@ impl Connector {
         }
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
         let engine = first_party().map_err(invalid)?;
-        let component = Component::new(&engine, &bytes).map_err(invalid)?;
+        let component = compile(&engine, &bytes, &inspection.digest).map_err(invalid)?;
         let mut linker = Linker::new(&engine);
         World::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
             .map_err(invalid)?;
@@ -262,6 +263,19 @@ impl Connector {
     }
 }
 
+/// From the cache where it can be had, else by compiling.
+fn compile(engine: &Engine, bytes: &[u8], digest: &str) -> wasmtime::Result<Component> {
+    let cache = CodeCache::of_user();
+    if let Some(component) = cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
+        return Ok(component);
+    }
+    let component = Component::new(engine, bytes)?;
+    if let Some(cache) = cache {
+        cache.store(engine, digest, &component);
+    }
+    Ok(component)
+}
+
 async fn instantiate(
     engine: &Engine,
     pre: &ConnectorPre<HostState>,
@@ -271,6 +285,7 @@ async fn instantiate(
     let mut store = Store::new(engine, HostState::new(access));
     store.limiter(|state| &mut state.store_limits);
     store.set_hostcall_fuel(limits.hostcall_bytes);
+    store.set_max_component_handles(limits.handles);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut context| {
         let state = context.data_mut();

@@ -133,7 +133,12 @@ impl Engine {
 
     fn open_out(&mut self) -> Result<(), WriterError> {
         if let Some(path) = &self.settings.out {
-            let file = File::create(path).map_err(|source| out_error(&self.settings, source))?;
+            // Every cycle of a watching run adds to the file; whoever starts the first one empties it.
+            let file = File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map_err(|source| out_error(&self.settings, source))?;
             self.out = Some(BufWriter::new(file));
         }
         Ok(())
