@@ -85,6 +85,24 @@ async fn a_new_time_without_a_change_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_touch_of_a_fresh_record_writes_nothing() {
+    let setup = Setup::tiny(34).await;
+    let (project, _, _) = commented_merge_request(&setup);
+    let arguments = serde_json::json!({"project": project, "title": "Fresh"});
+    let made = setup.gitlab.world().command("new_merge_request", &arguments);
+    let iid = made.unwrap().id.parse().unwrap();
+    setup.run(&[]).await.expect(0);
+    setup.gitlab.advance_clock(120);
+    setup
+        .gitlab
+        .world()
+        .bump(Target::merge_request(project, iid))
+        .unwrap();
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    assert_eq!(receipt["written"], 0, "{receipt}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_comment_writes_itself_and_not_its_merge_request_again() {
     let setup = Setup::tiny(24).await;
     setup.run(&[]).await.expect(0);
