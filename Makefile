@@ -8,9 +8,10 @@ TARGET       := wasm32-unknown-unknown
 TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 DIST         := dist
 CORPUS       ?=
+SEEDS        ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check corpus wasm-target runtime component simulators clean
+.PHONY: help build demo test check corpus soak wasm-target runtime component simulators clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +32,9 @@ corpus: build ## Map recorded GitLab traffic with the built component: make corp
 	@test -n "$(CORPUS)" || { echo "name the folder of recorded traffic: make corpus CORPUS=../shared/data/gitlab" >&2; exit 2; }
 	$(CARGO) build --locked --release --package connector-tests --bin corpus
 	$(TARGET_DIR)/release/corpus --runtime $(DIST)/runtime --component $(DIST)/gitlab.wasm "$(CORPUS)"
+
+soak: build ## Live through many seeds of faults, changes and crashes: make soak SEEDS=200
+	SOAK_SEEDS=$(SEEDS) $(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture soak
 
 wasm-target:
 	@libdir="$$(rustc --print target-libdir --target $(TARGET))"; test -d "$$libdir" || rustup target add $(TARGET) || { \

@@ -89,7 +89,10 @@ async fn the_first_touch_of_a_fresh_record_writes_nothing() {
     let setup = Setup::tiny(34).await;
     let (project, _, _) = commented_merge_request(&setup);
     let arguments = serde_json::json!({"project": project, "title": "Fresh"});
-    let made = setup.gitlab.world().command("new_merge_request", &arguments);
+    let made = setup
+        .gitlab
+        .world()
+        .command("new_merge_request", &arguments);
     let iid = made.unwrap().id.parse().unwrap();
     setup.run(&[]).await.expect(0);
     setup.gitlab.advance_clock(120);

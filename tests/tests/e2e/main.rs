@@ -6,6 +6,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
+    clippy::print_stdout,
     unreachable_pub,
     reason = "a test may fail where it stands, and shares its setup between files"
 )]
@@ -16,4 +17,5 @@ mod command_line;
 mod component;
 mod faults;
 mod setup;
+mod soak;
 mod state;
