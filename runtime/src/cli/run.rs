@@ -17,6 +17,8 @@ use crate::sandbox::limits::Limits;
 
 pub(super) async fn run(arguments: RunArguments) -> u8 {
     let reporter = reporter(arguments.output);
+    let stop = CancellationToken::new();
+    listen_for_signals(stop.clone(), Arc::clone(&reporter));
     let connector =
         match Connector::load(&arguments.component, bare_access(Arc::clone(&reporter))).await {
             Ok(connector) => connector,
@@ -47,8 +49,6 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
         complain(&format!("cannot write {}: {error}", path.display()));
         return USAGE;
     }
-    let stop = CancellationToken::new();
-    listen_for_signals(stop.clone(), Arc::clone(&reporter));
     loop {
         let receipt = run_once(
             &connector,
