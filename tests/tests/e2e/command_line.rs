@@ -304,3 +304,90 @@ async fn nothing_that_is_written_anywhere_holds_a_secret() {
         assert!(!event.envelope_json().contains("sim-runners-secret"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn since_leaves_out_what_is_older_at_first_and_reads_it_when_it_is_moved_back() {
+    let setup = Setup::tiny(57).await;
+    let month_ago = setup.gitlab.world().now().plus_seconds(-30 * 86_400).rest();
+    setup.run(&["--since", &month_ago]).await.expect(0);
+    let membership = setup.membership();
+    let all = setup.gitlab.world().expected(&membership).len();
+    let recent = setup.stored();
+    assert!(
+        !recent.is_empty() && recent.len() < all,
+        "{} of {all}",
+        recent.len()
+    );
+    for (id, versions) in &recent {
+        let observed = versions[0]["context"]["observed_at"].as_str().unwrap();
+        let is_old = id.contains(":merge_request:") && observed < month_ago.as_str();
+        assert!(
+            !is_old,
+            "{id} was last updated at {observed}, before {month_ago}"
+        );
+    }
+    setup
+        .run(&["--since", "2000-01-01T00:00:00Z"])
+        .await
+        .expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_another_tenant_is_refused_before_anything_is_read() {
+    let mut setup = Setup::tiny(58).await;
+    setup.set("CORTEXDB_TENANT_ID", "somebody-else");
+    let ran = setup.run(&[]).await.expect(2);
+    assert!(
+        ran.receipt()["reason"]
+            .as_str()
+            .unwrap()
+            .contains("somebody-else")
+    );
+    assert!(setup.gitlab.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_per_group_holds_the_projects_of_that_group() {
+    let setup = Setup::tiny(59).await;
+    setup
+        .run(&[
+            "--scope-template",
+            "org:acme/source:gitlab/team:{group_path}",
+        ])
+        .await
+        .expect(0);
+    setup.assert_complete(&setup.membership());
+    let scopes: std::collections::BTreeSet<String> = setup
+        .stored()
+        .into_values()
+        .map(|versions| versions[0]["scope"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(
+        scopes.iter().any(|scope| scope.contains("__")),
+        "{scopes:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_scope_type_stops_the_run_and_dead_letters_nothing() {
+    let setup = Setup::tiny(60).await;
+    let ran = setup
+        .run(&[
+            "--scope-template",
+            "org:acme/galaxy:far/project:{project_id}",
+        ])
+        .await
+        .expect(2);
+    let receipt = ran.receipt();
+    assert_eq!(receipt["dead_lettered"], 0, "{receipt}");
+    assert!(
+        receipt["reason"]
+            .as_str()
+            .unwrap()
+            .contains("scope template"),
+        "{receipt}"
+    );
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
