@@ -177,7 +177,7 @@ async fn live_through(seed: u64, tally: &mut Tally) {
     setup
         .cortex
         .cortex()
-        .reconfigure(|options| options.forget_releases_keys = seed % 2 == 0);
+        .reconfigure(|options| options.forget_releases_keys = seed.is_multiple_of(2));
     for _ in 0..random.random_range(2..6) {
         for _ in 0..random.random_range(0..4) {
             setup.gitlab.add_fault(gitlab_fault(&mut random));
