@@ -28,6 +28,8 @@ mod gitlab;
 pub mod host;
 mod mapping;
 #[cfg(test)]
+mod reconciling;
+#[cfg(test)]
 mod scenarios;
 mod selection;
 mod settings;

@@ -15,5 +15,6 @@ mod change;
 mod command_line;
 mod component;
 mod faults;
+mod reconcile;
 mod setup;
 mod state;
