@@ -205,7 +205,7 @@ fn a_record_that_is_there_though_it_was_not_listed_is_kept() {
             .retracted()
             .contains(&"gl:merge_request:42/18".to_owned())
     );
-    assert!(host.logged("whether it is gone cannot be told"));
+    assert!(host.logged("whether they are gone cannot be told"));
 
     let confidential = json!({"iid": 4, "confidential": true});
     host.gitlab.borrow_mut().objects.insert(path, confidential);
@@ -310,6 +310,23 @@ fn commits_stay_when_they_drop_out_of_the_branch_unless_the_user_says_otherwise(
     let forget = json!({"projects": [42], "forget_unreachable_commits": true});
     host.sync_as(Mode::Reconcile, &forget).expect("reconciles");
     assert_eq!(host.retracted(), [format!("gl:commit:42/{:040x}", 4)]);
+}
+
+#[test]
+fn a_history_that_lags_behind_the_cursor_takes_no_commit_away() {
+    let mut asked = 0;
+    let host = polled().hook(move |gitlab, request| {
+        asked += usize::from(request.path.ends_with("/commits"));
+        let log = gitlab.commits.get_mut("/projects/42").expect("a history");
+        // The poll sees the newest commit; the second reading is answered by a replica that does not know it yet.
+        if asked == 2 && log.len() == 4 {
+            log.remove(0);
+        }
+    });
+    let forget = json!({"projects": [42], "forget_unreachable_commits": true});
+    host.sync_as(Mode::Reconcile, &forget).expect("reconciles");
+    assert!(host.retracted().is_empty());
+    assert_eq!(host.gitlab.borrow().commits["/projects/42"].len(), 3);
 }
 
 #[test]

@@ -30,7 +30,7 @@ struct Lists {
 }
 
 /// The list of one stream and event type.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Kind {
     wanted: HashSet<String>,
     /// Existing, and left out by a policy of the component.
@@ -149,25 +149,19 @@ pub struct Comparison {
 }
 
 impl Census {
-    /// Compares what was listed in full with what the ledger holds.
+    /// Compares what was listed in full with what the ledger holds. The end of the census: the lists are used up.
     pub async fn compare(
         &self,
         store: &dyn Store,
         connection: i64,
         streams: &BTreeMap<String, StreamState>,
     ) -> Result<Comparison, StoreError> {
-        let complete: Vec<((String, String), Kind)> = {
-            let lists = self.lock();
-            let complete = lists.kinds.iter().filter(|((stream, _), kind)| {
-                kind.complete && streams.get(stream) == Some(&StreamState::Complete)
-            });
-            complete
-                .map(|(name, kind)| (name.clone(), kind.clone()))
-                .collect()
-        };
-        let mut kinds = Vec::with_capacity(complete.len());
-        for ((stream, event_type), kind) in complete {
-            kinds.push(compare_kind(store, connection, stream, event_type, &kind).await?);
+        let lists = std::mem::take(&mut *self.lock());
+        let mut kinds = Vec::with_capacity(lists.kinds.len());
+        for ((stream, event_type), kind) in lists.kinds {
+            if kind.complete && streams.get(&stream) == Some(&StreamState::Complete) {
+                kinds.push(compare_kind(store, connection, stream, event_type, &kind).await?);
+            }
         }
         let mut not_compared = Vec::new();
         let held = held_by_stream(store, connection).await?;

@@ -137,6 +137,8 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
         )));
     };
 
+    *stream.head.borrow_mut() = Some(head.clone());
+
     let wanted_since = stream.session.since.map(|since| since.text.clone());
     let Some(before) = before else {
         let wanted_since = stream.start(None).map(|since| since.text);
@@ -214,6 +216,18 @@ fn is_earlier(one: &str, other: &str) -> bool {
 /// Whether the reading of this stream goes back to a time, and not to the first commit.
 pub(super) fn is_limited(stream: &Stream<'_>) -> bool {
     stream.start(None).is_some()
+}
+
+/// Whether the history that was read is the one that the cursor knows. It is another after a push meanwhile, or when a replica
+/// that lags behind answered: then what was not met may only be new.
+pub(super) fn is_at_its_cursor(stream: &Stream<'_>) -> bool {
+    let cursor = stream.host().state(&stream.key);
+    let cursor: Option<Value> = cursor.and_then(|text| serde_json::from_str(&text).ok());
+    let head = stream.head.borrow();
+    let known = cursor
+        .as_ref()
+        .and_then(|cursor| cursor.get("head")?.as_str());
+    known.is_some() && known == head.as_deref()
 }
 
 /// Finishes a history that an earlier run began; `false` if its commits are gone.

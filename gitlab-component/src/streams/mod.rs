@@ -74,6 +74,8 @@ pub(crate) struct Stream<'s> {
     pub(crate) key: String,
     done: Cell<u64>,
     reading: Reading,
+    /// The newest commit when commits were read.
+    head: RefCell<Option<String>>,
 }
 
 impl<'s> Stream<'s> {
@@ -93,6 +95,7 @@ impl<'s> Stream<'s> {
             key,
             done: Cell::new(0),
             reading,
+            head: RefCell::default(),
         }
     }
 
@@ -105,6 +108,7 @@ impl<'s> Stream<'s> {
             key: self.key.clone(),
             done: Cell::new(0),
             reading: Reading::Again,
+            head: RefCell::default(),
         }
     }
 

@@ -63,21 +63,26 @@ async fn settle_page(
     )
     .await?;
     let (mut gone, mut hidden, mut there) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unclear = Vec::new();
     for (held, verdict) in page.iter().zip(verdicts) {
         match verdict {
             Verdict::Gone => gone.push(held.source_id.clone()),
             Verdict::Hidden => hidden.push(held.source_id.clone()),
             Verdict::Exists => there.push(held.source_id.clone()),
             Verdict::Unclear(words) => {
-                let message = format!(
-                    "{} was not listed, and whether it is gone cannot be told ({words}); it is kept",
-                    held.source_id
-                );
-                let fields = [("stream", stream.key.as_str())];
-                stream.host().log(Level::Warn, &message, &fields);
+                unclear.push(words);
                 there.push(held.source_id.clone());
             }
         }
+    }
+    if let Some(words) = unclear.first() {
+        let message = format!(
+            "{}: {} records of the kind {kind} were not listed, and whether they are gone cannot be told ({words}); they are kept",
+            stream.key,
+            unclear.len()
+        );
+        let fields = [("stream", stream.key.as_str())];
+        stream.host().log(Level::Warn, &message, &fields);
     }
     if !gone.is_empty() {
         let project = see_project(stream).await?;
@@ -110,7 +115,8 @@ async fn settle_page(
 /// showing a single commit for weeks.
 async fn settle_commits(stream: &Stream<'_>, page: &[Held]) -> Result<(), Fault> {
     let ids: Vec<String> = page.iter().map(|held| held.source_id.clone()).collect();
-    if !stream.session.settings.forget_unreachable_commits || commits::is_limited(stream) {
+    let proven = !commits::is_limited(stream) && commits::is_at_its_cursor(stream);
+    if !stream.session.settings.forget_unreachable_commits || !proven {
         return stream.list("commit", &ids, false);
     }
     see_project(stream).await?;
