@@ -29,8 +29,8 @@ use bindings::cortexdb::connector::{http, log, state, types, writer};
 use bindings::exports::cortexdb::connector::source;
 
 use crate::host::{
-    Experience, Failure, Finding, Host, HttpError, Level, Modality, OnTimeout, Origin, Outcome,
-    Request, Response, RunContext, Severity, StreamState, Ticket, WriteError,
+    Experience, Failure, Finding, Held, Host, HttpError, Level, Modality, Mode, OnTimeout, Origin,
+    Outcome, Request, Response, RunContext, Severity, StreamState, Ticket, WriteError,
 };
 
 /// The component.
@@ -80,7 +80,9 @@ fn report_panics() {
 }
 
 fn run_context(context: source::RunContext) -> RunContext {
+    let options = context.options.iter();
     RunContext {
+        mode: Mode::of(options.map(|(name, value)| (name.as_str(), value.as_str()))),
         settings: context.settings,
         now: context.now,
         since: context.since,
@@ -193,6 +195,32 @@ impl Host for Imports {
 
     fn known(&self, source_ids: &[String]) -> Vec<bool> {
         writer::known(&texts(source_ids))
+    }
+
+    fn listed(
+        &self,
+        stream: &str,
+        event_type: &str,
+        source_ids: &[String],
+        wanted: bool,
+    ) -> Result<(), WriteError> {
+        writer::listed(stream, event_type, &texts(source_ids), wanted).map_err(write_error)
+    }
+
+    fn unlisted(
+        &self,
+        stream: &str,
+        event_type: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<Held>, WriteError> {
+        let records = writer::unlisted(stream, event_type, after).map_err(write_error)?;
+        Ok(records
+            .into_iter()
+            .map(|record| Held {
+                source_id: record.source_id,
+                root: record.root,
+            })
+            .collect())
     }
 
     fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]) {

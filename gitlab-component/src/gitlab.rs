@@ -183,6 +183,27 @@ api_object! {
         default_branch: Option<String>,
         empty_repo: Option<bool>,
         namespace: Option<Box<Namespace>>,
+        /// Whether this token's user may use them, not only whether they are switched on.
+        issues_enabled: Option<bool>,
+        merge_requests_enabled: Option<bool>,
+        permissions: Option<Box<Permissions>>,
+    }
+
+    /// What the token's user is in a project.
+    Permissions {
+        project_access: Option<Box<Membership>>,
+        group_access: Option<Box<Membership>>,
+    }
+
+    /// A role.
+    Membership {
+        access_level: Option<u64>,
+    }
+
+    /// What a single record says about who may see it.
+    Visibility {
+        confidential: Option<bool>,
+        internal: Option<bool>,
     }
 
     /// The group or user that a project belongs to.

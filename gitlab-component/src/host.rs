@@ -160,6 +160,40 @@ pub enum StreamState {
     Failed(String),
 }
 
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Write what is new since the cursors.
+    #[default]
+    Poll,
+    /// Then read everything once more, and forget what is gone.
+    Reconcile,
+    /// Only list, so that the host can compare. Nothing is written.
+    Verify,
+}
+
+impl Mode {
+    /// As the options of a run say.
+    pub fn of<'a>(options: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        options
+            .into_iter()
+            .fold(Self::Poll, |mode, option| match option {
+                ("verify", "true") => Self::Verify,
+                ("reconcile", "true") if mode == Self::Poll => Self::Reconcile,
+                _ => mode,
+            })
+    }
+}
+
+/// A record that CortexDB holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Stable identity.
+    pub source_id: String,
+    /// Source id of the record that opened its thread.
+    pub root: Option<String>,
+}
+
 /// What a run is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunContext {
@@ -169,6 +203,8 @@ pub struct RunContext {
     pub now: String,
     /// Read again from here, RFC 3339.
     pub since: Option<String>,
+    /// What the run is for.
+    pub mode: Mode,
 }
 
 /// Why a run could not be completed.
@@ -234,6 +270,27 @@ pub trait Host {
     fn retract(&self, stream: &str, source_ids: &[String], reason: &str) -> Result<(), WriteError>;
     /// For each id, whether some version of it is written.
     fn known(&self, source_ids: &[String]) -> Vec<bool>;
+    /// Says that GitLab lists these records now; `wanted`: and that they belong into CortexDB.
+    ///
+    /// # Errors
+    /// When the run is stopping, or the call is malformed.
+    fn listed(
+        &self,
+        stream: &str,
+        event_type: &str,
+        source_ids: &[String],
+        wanted: bool,
+    ) -> Result<(), WriteError>;
+    /// The next records that are held and were not listed in this run.
+    ///
+    /// # Errors
+    /// When the run is stopping, or the call is malformed.
+    fn unlisted(
+        &self,
+        stream: &str,
+        event_type: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<Held>, WriteError>;
     /// One line for those who run the connector.
     fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]);
     /// How many records of a stream have been read.

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `settings` | what the user may choose |
 //! | `selection` | from names to projects |
-//! | `streams` | what is read of a project, and where each stream continues |
+//! | `streams` | what is read of a project, where each stream continues, and what is gone |
 //! | `walk` | reading lists that change while they are read |
 //! | `client` | requests, and what an answer means |
 //! | `gitlab` | GitLab's objects, read tolerantly |
@@ -27,6 +27,8 @@ mod face;
 mod gitlab;
 pub mod host;
 mod mapping;
+#[cfg(test)]
+mod reconciling;
 #[cfg(test)]
 mod scenarios;
 mod selection;
@@ -82,6 +84,7 @@ pub fn sync(host: &dyn Host, context: &RunContext) -> Result<(), Failure> {
             client: &client,
             settings: &settings,
             now: &now,
+            mode: context.mode,
             since: since.as_ref(),
             failed: RefCell::default(),
         };

@@ -75,6 +75,8 @@ pub(crate) struct Settings {
     /// Sorted, without repetition.
     pub(crate) pipeline_statuses: Vec<String>,
     pub(crate) child_pipelines: bool,
+    /// Commits that a force push took out of the default branch are forgotten by the reconcile pass.
+    pub(crate) forget_unreachable_commits: bool,
 }
 
 /// Which kinds of record to read.
@@ -101,13 +103,14 @@ impl Settings {
         let Value::Object(settings) = value else {
             return Err("The settings must be a JSON object.".to_owned());
         };
-        const KNOWN: [&str; 6] = [
+        const KNOWN: [&str; 7] = [
             "projects",
             "groups",
             "events",
             "include_confidential",
             "pipeline_statuses",
             "child_pipelines",
+            "forget_unreachable_commits",
         ];
         if let Some(unknown) = settings.keys().find(|key| !KNOWN.contains(&key.as_str())) {
             return Err(format!(
@@ -122,6 +125,7 @@ impl Settings {
             include_confidential: flag(&settings, "include_confidential", false)?,
             pipeline_statuses: statuses(&settings)?,
             child_pipelines: flag(&settings, "child_pipelines", true)?,
+            forget_unreachable_commits: flag(&settings, "forget_unreachable_commits", false)?,
         })
     }
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::host::{
-    Experience, Host, HttpError, Level, Origin, Outcome, Request, Response, RunContext,
+    Experience, Held, Host, HttpError, Level, Mode, Origin, Outcome, Request, Response, RunContext,
     StreamState, Ticket, WriteError,
 };
 use crate::time::Moment;
@@ -284,6 +284,10 @@ pub(crate) struct TestHost {
     pub(crate) calls: RefCell<Vec<Call>>,
     pub(crate) state: RefCell<BTreeMap<String, String>>,
     pub(crate) known: RefCell<BTreeSet<String>>,
+    /// What is written and not retracted: its stream, and the root of its thread.
+    pub(crate) held: RefCell<BTreeMap<String, (String, Option<String>)>>,
+    /// What this run listed, and whether it is wanted.
+    pub(crate) listed: RefCell<BTreeMap<String, bool>>,
     /// The run is interrupted at this many requests.
     pub(crate) interrupt_after: Cell<Option<usize>>,
 }
@@ -302,6 +306,8 @@ impl TestHost {
             calls: RefCell::default(),
             state: RefCell::default(),
             known: RefCell::default(),
+            held: RefCell::default(),
+            listed: RefCell::default(),
             interrupt_after: Cell::default(),
         }
     }
@@ -326,15 +332,43 @@ impl TestHost {
         self.sync_since(settings, None)
     }
 
+    pub(crate) fn sync_as(&self, mode: Mode, settings: &Value) -> Result<(), crate::host::Failure> {
+        let context = RunContext {
+            mode,
+            ..context(settings, None)
+        };
+        self.sync_with(&context)
+    }
+
     pub(crate) fn sync_since(
         &self,
         settings: &Value,
         since: Option<&str>,
     ) -> Result<(), crate::host::Failure> {
+        self.sync_with(&context(settings, since))
+    }
+
+    pub(crate) fn sync_with(&self, context: &RunContext) -> Result<(), crate::host::Failure> {
         self.calls.borrow_mut().clear();
         self.requests.borrow_mut().clear();
         self.waiting.borrow_mut().clear();
-        crate::sync(self, &context(settings, since))
+        self.listed.borrow_mut().clear();
+        crate::sync(self, context)
+    }
+
+    /// Everything that was retracted, sorted.
+    pub(crate) fn retracted(&self) -> Vec<String> {
+        let calls = self.calls.borrow();
+        let mut ids: Vec<String> = calls
+            .iter()
+            .filter_map(|call| match call {
+                Call::Retract(_, ids, _) => Some(ids.clone()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        ids.sort();
+        ids
     }
 
     /// Everything that was written, in order.
@@ -415,6 +449,7 @@ pub(crate) fn context(settings: &Value, since: Option<&str>) -> RunContext {
         settings: settings.to_string(),
         now: NOW.to_owned(),
         since: since.map(str::to_owned),
+        mode: Mode::Poll,
     }
 }
 
@@ -482,6 +517,12 @@ impl Host for TestHost {
         self.known
             .borrow_mut()
             .extend(batch.iter().map(|experience| experience.source_id.clone()));
+        self.held
+            .borrow_mut()
+            .extend(batch.iter().map(|experience| {
+                let root = experience.thread.as_ref().map(|thread| thread.root.clone());
+                (experience.source_id.clone(), (stream.to_owned(), root))
+            }));
         self.calls
             .borrow_mut()
             .push(Call::Write(stream.to_owned(), batch.to_vec()));
@@ -495,6 +536,9 @@ impl Host for TestHost {
     }
 
     fn retract(&self, stream: &str, source_ids: &[String], reason: &str) -> Result<(), WriteError> {
+        self.held.borrow_mut().retain(|id, (_, root)| {
+            !source_ids.contains(id) && root.as_ref().is_none_or(|root| !source_ids.contains(root))
+        });
         self.calls.borrow_mut().push(Call::Retract(
             stream.to_owned(),
             source_ids.to_vec(),
@@ -508,6 +552,43 @@ impl Host for TestHost {
             .iter()
             .map(|id| self.known.borrow().contains(id))
             .collect()
+    }
+
+    fn listed(
+        &self,
+        _stream: &str,
+        event_type: &str,
+        source_ids: &[String],
+        wanted: bool,
+    ) -> Result<(), WriteError> {
+        for id in source_ids {
+            assert_eq!(id.split(':').nth(1), Some(event_type), "{id}");
+            *self.listed.borrow_mut().entry(id.clone()).or_default() |= wanted;
+        }
+        Ok(())
+    }
+
+    fn unlisted(
+        &self,
+        stream: &str,
+        event_type: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<Held>, WriteError> {
+        let listed = self.listed.borrow();
+        let held = self.held.borrow();
+        let unlisted = held.iter().filter(|(id, (at, _))| {
+            at == stream
+                && id.split(':').nth(1) == Some(event_type)
+                && !listed.contains_key(*id)
+                && after.is_none_or(|after| id.as_str() > after)
+        });
+        Ok(unlisted
+            .take(2)
+            .map(|(id, (_, root))| Held {
+                source_id: id.clone(),
+                root: root.clone(),
+            })
+            .collect())
     }
 
     fn log(&self, level: Level, message: &str, _fields: &[(&str, &str)]) {

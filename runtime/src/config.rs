@@ -22,6 +22,9 @@ pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(600);
 /// Default time between two cycles of `--watch`.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Default time between two passes of `--watch` that compare everything and forget what is gone.
+pub const DEFAULT_RECONCILE_EVERY: Duration = Duration::from_secs(24 * 3600);
+
 /// What is wrong with the configuration, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -92,6 +95,7 @@ pub struct Flags {
     pub state_file: Option<PathBuf>,
     pub patience: Option<Duration>,
     pub interval: Option<Duration>,
+    pub reconcile_every: Option<Duration>,
     pub since: Option<String>,
 }
 
@@ -134,6 +138,7 @@ struct RunSection {
     state_file: Option<PathBuf>,
     patience: Option<String>,
     interval: Option<String>,
+    reconcile_every: Option<String>,
     since: Option<String>,
 }
 
@@ -197,6 +202,8 @@ pub struct Plan {
     pub patience: Duration,
     /// Time between two cycles.
     pub interval: Duration,
+    /// Time between two passes of `--watch` that compare everything; zero for never.
+    pub reconcile_every: Duration,
     /// Read again from here.
     pub since: Option<String>,
 }
@@ -240,6 +247,12 @@ pub fn plan(
         file.run.interval.as_deref(),
         DEFAULT_INTERVAL,
     )?;
+    let reconcile_every = duration_setting(
+        "run.reconcile_every",
+        flags.reconcile_every,
+        file.run.reconcile_every.as_deref(),
+        DEFAULT_RECONCILE_EVERY,
+    )?;
     let since = flags.since.clone().or(file.run.since.clone());
     if let Some(since) = &since
         && chrono::DateTime::parse_from_rfc3339(since).is_err()
@@ -267,6 +280,7 @@ pub fn plan(
         state_file,
         patience,
         interval,
+        reconcile_every,
         since,
     })
 }

@@ -31,7 +31,8 @@
 //!     └── state.set ──────────────► cursors     a JSON file of the user's, moved only behind acknowledged records
 //! ```
 //!
-//! [`run`] puts the parts together for one run, [`config`] decides with which settings, [`cli`] is the program around it. [`sandbox`] and
+//! [`run`] puts the parts together for one run, [`config`] decides with which settings, [`census`] what is missing or gone,
+//! [`cli`] is the program around it. [`sandbox`] and
 //! [`host`] hold the component; [`report`] is how the run tells the world what it does.
 //!
 //! # Not here
@@ -39,6 +40,7 @@
 //! No clock, random numbers, files or sockets for components; no queue, lock manager or replication of our own (SQLite is the store); no
 //! knowledge of GitLab anywhere outside the component.
 
+pub mod census;
 pub mod cli;
 pub mod config;
 pub mod cortexdb;

@@ -175,6 +175,10 @@ pub struct Receipt {
     pub superseded_pending: u64,
     /// Records forgotten because they are gone or became confidential.
     pub retracted: u64,
+    /// Whether the run compared everything and forgot what is gone: absent when it was not asked to, false when it could not do so to the
+    /// end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reconciled: Option<bool>,
     /// Records left out, by policy.
     pub skipped: BTreeMap<String, u64>,
     /// Records refused for good.
@@ -212,6 +216,7 @@ pub struct Totals {
     pub superseded: u64,
     pub superseded_pending: u64,
     pub retracted: u64,
+    pub reconciled: Option<bool>,
     pub skipped: BTreeMap<String, u64>,
     pub dead_lettered: u64,
     pub streams_off: BTreeMap<String, String>,
@@ -261,6 +266,7 @@ impl Counters {
             superseded: totals.superseded,
             superseded_pending: totals.superseded_pending,
             retracted: totals.retracted,
+            reconciled: totals.reconciled,
             skipped: totals.skipped,
             dead_lettered: totals.dead_lettered,
             streams_off: totals.streams_off,

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::census::{self, Census, Comparison};
 use crate::config::{Plan, host_variables, ledger_file};
 use crate::cortexdb::client::{Client, CortexError, Endpoint};
 use crate::cortexdb::identity::{Identity, identify};
 use crate::cursors::{CursorError, Cursors};
-use crate::host::connector::{CallFailure, Connector, RunContext, SyncEnd};
+use crate::host::connector::{CallFailure, Connector, Mode, RunContext, SyncEnd};
 use crate::host::imports::Access;
 use crate::http_client;
 use crate::ledger::{Lease, SqliteStore, Store, StoreError};
@@ -44,6 +45,20 @@ pub struct RunOptions {
     pub dry_run: bool,
     /// Copy every envelope into this file.
     pub out: Option<PathBuf>,
+    /// Whether to compare everything and forget what is gone.
+    pub reconcile: Reconcile,
+}
+
+/// When to compare everything and forget what is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reconcile {
+    /// Not in this run.
+    #[default]
+    Never,
+    /// In this run.
+    Now,
+    /// If the last time is at least this long ago, or there was none.
+    Every(Duration),
 }
 
 /// Why a run did not begin or broke off.
@@ -195,8 +210,8 @@ pub async fn run_once(
         },
         dry_run: options.dry_run,
     });
-    let (outcome, reason) = match execute(connector, plan, options, &around).await {
-        Ok(end) => end,
+    let (outcome, reason) = match execute(connector, plan, options, None, &around).await {
+        Ok(end) => (end.outcome, end.reason),
         Err(_) if around.stop.is_cancelled() => (Outcome::Interrupted, None),
         Err(error) => (
             error.outcome(),
@@ -210,12 +225,51 @@ pub async fn run_once(
     receipt
 }
 
+/// Compares what the source lists with what the ledger holds, and changes neither. `None` where it did not come to that.
+pub async fn verify_once(
+    connector: &Connector,
+    plan: &Plan,
+    reporter: Arc<dyn Reporter>,
+    stop: CancellationToken,
+) -> (Receipt, Option<Comparison>) {
+    let around = Circumstances {
+        counters: Arc::new(Counters::default()),
+        reporter,
+        redactor: redactor_for(plan),
+        stop,
+    };
+    let options = RunOptions {
+        dry_run: true,
+        ..RunOptions::default()
+    };
+    let end = execute(connector, plan, &options, Some(Mode::Verify), &around).await;
+    let (outcome, reason, comparison) = match end {
+        Ok(end) => (end.outcome, end.reason, end.comparison),
+        Err(_) if around.stop.is_cancelled() => (Outcome::Interrupted, None, None),
+        Err(error) => {
+            let reason = around.redactor.apply(&error.to_string()).into_owned();
+            (error.outcome(), Some(reason), None)
+        }
+    };
+    let receipt = around.counters.receipt(outcome, reason, true);
+    (receipt, comparison)
+}
+
+/// How a run ended that began.
+struct Ended {
+    outcome: Outcome,
+    reason: Option<String>,
+    /// Only where the run was there to verify.
+    comparison: Option<Comparison>,
+}
+
 async fn execute(
     connector: &Connector,
     plan: &Plan,
     options: &RunOptions,
+    mode: Option<Mode>,
     around: &Circumstances,
-) -> Result<(Outcome, Option<String>), RunError> {
+) -> Result<Ended, RunError> {
     let connected = connect(plan, around).await?;
     let identity = connected.as_ref().map(|(_, identity)| identity);
     let name = connection_name(&connector.description.name, plan, identity);
@@ -238,10 +292,15 @@ async fn execute(
     let (store, lease) = open_ledger(plan, options, &name).await?;
     let renewing =
         (!options.dry_run).then(|| keep_lease(Arc::clone(&store), lease, around.stop.clone()));
+    let mode = match mode {
+        Some(mode) => mode,
+        None => mode_of(options.reconcile, store.as_ref(), lease).await?,
+    };
     let end = drive(
         connector,
         plan,
         options,
+        mode,
         around,
         connected,
         cursors,
@@ -253,7 +312,7 @@ async fn execute(
         renewing.abort();
     }
     let (outcome, reason) = match &end {
-        Ok((outcome, reason)) => (*outcome, reason.clone()),
+        Ok(end) => (end.outcome, end.reason.clone()),
         Err(_) if around.stop.is_cancelled() => (Outcome::Interrupted, None),
         Err(error) => (error.outcome(), Some(error.to_string())),
     };
@@ -268,6 +327,26 @@ async fn execute(
         }
     }
     end
+}
+
+async fn mode_of(
+    reconcile: Reconcile,
+    store: &dyn Store,
+    lease: Lease,
+) -> Result<Mode, StoreError> {
+    let every = match reconcile {
+        Reconcile::Never => return Ok(Mode::Poll),
+        Reconcile::Now => return Ok(Mode::Reconcile),
+        Reconcile::Every(every) => every,
+    };
+    let last = store.last_reconcile(lease.connection).await?;
+    let last = last.and_then(|at| chrono::DateTime::parse_from_rfc3339(&at).ok());
+    // A time in the future was written by another clock; it says nothing.
+    let recent = last.is_some_and(|at| {
+        let age = chrono::Utc::now().signed_duration_since(at).to_std();
+        age.is_ok_and(|age| age < every)
+    });
+    Ok(if recent { Mode::Poll } else { Mode::Reconcile })
 }
 
 async fn open_ledger(
@@ -323,12 +402,13 @@ async fn drive(
     connector: &Connector,
     plan: &Plan,
     options: &RunOptions,
+    mode: Mode,
     around: &Circumstances,
     connected: Option<(Client, Identity)>,
     cursors: Cursors,
     store: Arc<dyn Store>,
     lease: Lease,
-) -> Result<(Outcome, Option<String>), RunError> {
+) -> Result<Ended, RunError> {
     // Cancelled by the user's stop and by the writer's failure: either way the connector must come to its end.
     let guest_stop = around.stop.child_token();
     let backfill = cursors.all().is_empty();
@@ -367,7 +447,9 @@ async fn drive(
     };
     let source = Arc::new(source_client(connector, plan, around, guest_stop.clone())?);
     let (writer, task) = Writer::start(settings, guest_stop.clone());
+    let census = Arc::new(Census::default());
     let access = Access {
+        census: Arc::clone(&census),
         source: Some(source),
         writer: Some(writer.clone()),
         reporter: Arc::clone(&around.reporter),
@@ -379,7 +461,13 @@ async fn drive(
         backfill,
         settings: plan.settings.to_string(),
         since: plan.since.clone(),
+        mode,
     };
+    if mode == Mode::Reconcile {
+        around
+            .counters
+            .update(|totals| totals.reconciled = Some(false));
+    }
     let SyncEnd { result, streams } = connector.sync(access, &context).await;
     // However the connector ended: what it handed over is finished, and the cursors behind it are saved.
     let _ = writer.flush().await;
@@ -388,7 +476,50 @@ async fn drive(
     if !options.dry_run {
         keep_stream_states(store.as_ref(), lease, &streams).await?;
     }
-    Ok(conclude(around, result))
+    if mode == Mode::Reconcile && result.is_ok() {
+        warn_of_unread(around, store.as_ref(), lease, &streams).await?;
+        around
+            .counters
+            .update(|totals| totals.reconciled = Some(true));
+    }
+    // Where single streams failed, the others can be compared all the same.
+    let comparable = matches!(result, Ok(()) | Err(CallFailure::Unavailable(_)));
+    let comparison = if mode == Mode::Verify && comparable {
+        Some(
+            census
+                .compare(store.as_ref(), lease.connection, &streams)
+                .await?,
+        )
+    } else {
+        None
+    };
+    let (outcome, reason) = conclude(around, result);
+    Ok(Ended {
+        outcome,
+        reason,
+        comparison,
+    })
+}
+
+async fn warn_of_unread(
+    around: &Circumstances,
+    store: &dyn Store,
+    lease: Lease,
+    streams: &std::collections::BTreeMap<String, StreamState>,
+) -> Result<(), RunError> {
+    let unread = census::unread(store, lease.connection, streams).await?;
+    for (container, (records, streams)) in unread {
+        around.reporter.event(&Event::Log {
+            level: Level::Warn,
+            message: format!(
+                "{container}: {records} records are held of what this run did not read ({}): no longer selected, deleted, or hidden from \
+                 the token. They are kept",
+                streams.join(", ")
+            ),
+            fields: std::collections::BTreeMap::new(),
+        });
+    }
+    Ok(())
 }
 
 async fn keep_stream_states(

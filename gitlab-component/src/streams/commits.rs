@@ -15,6 +15,7 @@ use crate::client::{Fault, Listing, Sizing, Slice};
 use crate::executor::gather;
 use crate::gitlab::Commit;
 use crate::host::{Experience, Level};
+use crate::time::Moment;
 
 /// Commits on a page, as cursors count them.
 const PAGE: u64 = 100;
@@ -136,8 +137,11 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
         )));
     };
 
+    *stream.head.borrow_mut() = Some(head.clone());
+
     let wanted_since = stream.session.since.map(|since| since.text.clone());
     let Some(before) = before else {
+        let wanted_since = stream.start(None).map(|since| since.text);
         let goal = Position {
             branch,
             head,
@@ -180,15 +184,50 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
         read_history(
             stream,
             &Position {
-                since: Some(since),
-                ..goal
+                since: Some(since.clone()),
+                ..goal.clone()
             },
             Until::TheEnd,
             false,
         )
         .await?;
+        if goal
+            .since
+            .as_deref()
+            .is_some_and(|floor| is_earlier(&since, floor))
+        {
+            // From now on these are wanted, too.
+            Position {
+                since: Some(since),
+                ..goal
+            }
+            .save(stream);
+        }
     }
     Ok(End::Complete)
+}
+
+fn is_earlier(one: &str, other: &str) -> bool {
+    Moment::parse(one)
+        .zip(Moment::parse(other))
+        .is_some_and(|(one, other)| one < other)
+}
+
+/// Whether the reading of this stream goes back to a time, and not to the first commit.
+pub(super) fn is_limited(stream: &Stream<'_>) -> bool {
+    stream.start(None).is_some()
+}
+
+/// Whether the history that was read is the one that the cursor knows. It is another after a push meanwhile, or when a replica
+/// that lags behind answered: then what was not met may only be new.
+pub(super) fn is_at_its_cursor(stream: &Stream<'_>) -> bool {
+    let cursor = stream.host().state(&stream.key);
+    let cursor: Option<Value> = cursor.and_then(|text| serde_json::from_str(&text).ok());
+    let head = stream.head.borrow();
+    let known = cursor
+        .as_ref()
+        .and_then(|cursor| cursor.get("head")?.as_str());
+    known.is_some() && known == head.as_deref()
 }
 
 /// Finishes a history that an earlier run began; `false` if its commits are gone.

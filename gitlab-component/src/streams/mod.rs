@@ -5,10 +5,12 @@
 
 pub(crate) mod commits;
 pub(crate) mod pipelines;
+mod reconcile;
 pub(crate) mod releases;
 pub(crate) mod threads;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Map, Value};
@@ -16,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::client::{Client, Fault, Refusal};
 use crate::executor::side_by_side;
 use crate::gitlab;
-use crate::host::{Experience, Failure, Host, Level, Origin, StreamState};
+use crate::host::{Experience, Failure, Host, Level, Mode, Origin, StreamState};
 use crate::mapping::{Mapper, Project};
 use crate::settings::Settings;
 use crate::time::Moment;
@@ -29,12 +31,16 @@ const OVERLAP_SECONDS: i64 = 120;
 /// Experiences that are handed over at once. A page has at most 100 records, but its comments may be many.
 const BATCH: usize = 500;
 
+/// Ids that are handed over at once.
+const LISTED_AT_ONCE: usize = 1000;
+
 /// What all streams of a run share.
 pub(crate) struct Session<'h> {
     pub(crate) client: &'h Client<'h>,
     pub(crate) settings: &'h Settings,
     /// The host's clock when the run began, as text and as a number.
     pub(crate) now: &'h Stamp,
+    pub(crate) mode: Mode,
     /// Read again from here.
     pub(crate) since: Option<&'h Stamp>,
     /// Streams that failed, with the reason.
@@ -48,6 +54,17 @@ pub(crate) enum End {
     Off(String),
 }
 
+/// How much of a stream is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// What is new since the cursor.
+    New,
+    /// For the first time: everything, and the cursor follows. What is met is listed, too.
+    First,
+    /// Everything once more, whatever the cursor says and without moving it. What is met is listed.
+    Again,
+}
+
 /// One stream of one project.
 pub(crate) struct Stream<'s> {
     pub(crate) session: &'s Session<'s>,
@@ -56,17 +73,68 @@ pub(crate) struct Stream<'s> {
     /// `42/merge_requests`: the name that the host knows it by, and the key of its cursor.
     pub(crate) key: String,
     done: Cell<u64>,
+    reading: Reading,
+    /// The newest commit when commits were read.
+    head: RefCell<Option<String>>,
 }
 
 impl<'s> Stream<'s> {
     fn new(session: &'s Session<'s>, project: &'s Project, name: &str) -> Self {
+        let key = format!("{}/{name}", project.id);
+        let reading = match session.mode {
+            Mode::Poll => Reading::New,
+            Mode::Verify => Reading::Again,
+            // Without a cursor the ordinary reading is a reading of everything.
+            Mode::Reconcile if session.client.host.state(&key).is_none() => Reading::First,
+            Mode::Reconcile => Reading::New,
+        };
         Self {
             session,
             project,
             origin: project.origin(),
-            key: format!("{}/{name}", project.id),
+            key,
             done: Cell::new(0),
+            reading,
+            head: RefCell::default(),
         }
+    }
+
+    /// The same stream, to be read from the beginning without its cursor.
+    fn again(&self) -> Self {
+        Self {
+            session: self.session,
+            project: self.project,
+            origin: self.origin.clone(),
+            key: self.key.clone(),
+            done: Cell::new(0),
+            reading: Reading::Again,
+            head: RefCell::default(),
+        }
+    }
+
+    /// Whether everything is read once more.
+    pub(crate) fn is_read_again(&self) -> bool {
+        self.reading == Reading::Again
+    }
+
+    /// Whether nothing but ids is wanted.
+    pub(crate) fn only_lists(&self) -> bool {
+        self.session.mode == Mode::Verify
+    }
+
+    /// Tells the host that GitLab lists these records, where it wants to know.
+    pub(crate) fn list(
+        &self,
+        event_type: &str,
+        source_ids: &[String],
+        wanted: bool,
+    ) -> Result<(), Fault> {
+        if self.reading != Reading::New {
+            for ids in source_ids.chunks(LISTED_AT_ONCE) {
+                self.host().listed(&self.key, event_type, ids, wanted)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn host(&self) -> &'s dyn Host {
@@ -91,6 +159,19 @@ impl<'s> Stream<'s> {
 
     /// Hands over records, oldest first.
     pub(crate) fn write(&self, experiences: &[Experience]) -> Result<(), Fault> {
+        if self.reading != Reading::New {
+            let mut listed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+            for experience in experiences {
+                let ids = listed.entry(experience.event_type).or_default();
+                ids.push(experience.source_id.clone());
+            }
+            for (event_type, ids) in listed {
+                self.list(event_type, &ids, true)?;
+            }
+        }
+        if self.only_lists() {
+            return Ok(());
+        }
         for batch in experiences.chunks(BATCH) {
             self.host().write(&self.key, &self.origin, batch)?;
         }
@@ -98,13 +179,15 @@ impl<'s> Stream<'s> {
     }
 
     pub(crate) fn skip(&self, policy: &str, count: u64) {
-        if count > 0 {
+        // What is met again was counted when it was met first.
+        let again = self.is_read_again() && !self.only_lists();
+        if count > 0 && !again {
             self.host().skip(&self.key, policy, count);
         }
     }
 
     pub(crate) fn retract(&self, source_ids: &[String], reason: &str) -> Result<(), Fault> {
-        if source_ids.is_empty() {
+        if source_ids.is_empty() || self.only_lists() {
             Ok(())
         } else {
             Ok(self.host().retract(&self.key, source_ids, reason)?)
@@ -117,8 +200,11 @@ impl<'s> Stream<'s> {
         self.host().progress(&self.key, self.done.get(), total);
     }
 
-    /// The cursor as it was left; `None` if there is none, or none that can be understood.
+    /// The cursor as it was left; `None` if there is none, none that can be understood, or none that counts.
     pub(crate) fn cursor(&self) -> Option<Map<String, Value>> {
+        if self.is_read_again() {
+            return None;
+        }
         let text = self.host().state(&self.key)?;
         match serde_json::from_str(&text) {
             Ok(Value::Object(cursor)) => Some(cursor),
@@ -130,6 +216,9 @@ impl<'s> Stream<'s> {
     }
 
     pub(crate) fn set_cursor(&self, cursor: &Value) {
+        if self.is_read_again() {
+            return;
+        }
         self.host().set_state(&self.key, &cursor.to_string());
     }
 
@@ -160,11 +249,37 @@ impl<'s> Stream<'s> {
 
     /// Where to start: at the cursor, or earlier if the user wants to read again from there.
     pub(crate) fn start(&self, cursor: Option<Stamp>) -> Option<Stamp> {
+        if self.is_read_again() {
+            return self.floor();
+        }
         match (cursor, self.session.since) {
             (Some(cursor), Some(since)) if since.moment < cursor.moment => Some(since.clone()),
             (None, Some(since)) => Some(since.clone()),
             (cursor, _) => cursor,
         }
+    }
+
+    /// Where the first reading began, if the user limited it: nothing older was wanted.
+    fn floor(&self) -> Option<Stamp> {
+        let cursor: Value = serde_json::from_str(&self.host().state(&self.key)?).ok()?;
+        cursor.get("since")?.as_str().and_then(Stamp::parse)
+    }
+
+    /// The cursor with where the first reading began, which a later reading of everything has to respect.
+    pub(crate) fn with_floor(&self, mut cursor: Value) -> Value {
+        let since = self.session.since;
+        let floor = match (self.host().state(&self.key), self.floor()) {
+            (None, _) => since.cloned(),
+            (Some(_), None) => None,
+            (Some(_), Some(floor)) => Some(match since {
+                Some(since) if since.moment < floor.moment => since.clone(),
+                _ => floor,
+            }),
+        };
+        if let Some(floor) = floor {
+            cursor["since"] = floor.text.into();
+        }
+        cursor
     }
 
     /// The latest time that a cursor may have. `started` is GitLab's clock when the stream's first answer came.
@@ -231,29 +346,52 @@ pub(crate) async fn read_project(session: &Session<'_>, project: &Project) -> Re
     let events = session.settings.events;
     let mut streams: Vec<LocalBoxFuture<'_, Result<(), Fault>>> = Vec::new();
     if events.merge_request || events.note {
-        streams.push(stream(session, project, "merge_requests", |stream| {
-            Box::pin(threads::read::<gitlab::MergeRequest>(stream))
-        }));
+        streams.push(stream(
+            session,
+            project,
+            "merge_requests",
+            wanted(&[
+                ("merge_request", events.merge_request),
+                ("note", events.note),
+            ]),
+            |stream| Box::pin(threads::read::<gitlab::MergeRequest>(stream)),
+        ));
     }
     if events.issue || events.note {
-        streams.push(stream(session, project, "issues", |stream| {
-            Box::pin(threads::read::<gitlab::Issue>(stream))
-        }));
+        streams.push(stream(
+            session,
+            project,
+            "issues",
+            wanted(&[("issue", events.issue), ("note", events.note)]),
+            |stream| Box::pin(threads::read::<gitlab::Issue>(stream)),
+        ));
     }
     if events.commit {
-        streams.push(stream(session, project, "commits", |stream| {
-            Box::pin(commits::read(stream))
-        }));
+        streams.push(stream(
+            session,
+            project,
+            "commits",
+            vec!["commit"],
+            |stream| Box::pin(commits::read(stream)),
+        ));
     }
     if events.pipeline {
-        streams.push(stream(session, project, "pipelines", |stream| {
-            Box::pin(pipelines::read(stream))
-        }));
+        streams.push(stream(
+            session,
+            project,
+            "pipelines",
+            vec!["pipeline"],
+            |stream| Box::pin(pipelines::read(stream)),
+        ));
     }
     if events.release {
-        streams.push(stream(session, project, "releases", |stream| {
-            Box::pin(releases::read(stream))
-        }));
+        streams.push(stream(
+            session,
+            project,
+            "releases",
+            vec!["release"],
+            |stream| Box::pin(releases::read(stream)),
+        ));
     }
     side_by_side(streams.len(), streams).await
 }
@@ -261,14 +399,43 @@ pub(crate) async fn read_project(session: &Session<'_>, project: &Project) -> Re
 /// How a kind of stream is read.
 type Read = for<'a> fn(&'a Stream<'a>) -> LocalBoxFuture<'a, Result<End, Fault>>;
 
+/// One stream from beginning to end. `kinds` are the event types that it writes with these settings, parents first.
 fn stream<'s>(
     session: &'s Session<'s>,
     project: &'s Project,
     name: &'static str,
+    kinds: Vec<&'static str>,
     read: Read,
 ) -> LocalBoxFuture<'s, Result<(), Fault>> {
     Box::pin(async move {
         let stream = Stream::new(session, project, name);
-        stream.run(read(&stream)).await.map_err(Fault::Stop)
+        let reading = Box::pin(read_and_reconcile(&stream, &kinds, read));
+        stream.run(reading).await.map_err(Fault::Stop)
     })
+}
+
+/// The ordinary reading, and behind it whatever else this run is for.
+async fn read_and_reconcile(
+    stream: &Stream<'_>,
+    kinds: &[&'static str],
+    read: Read,
+) -> Result<End, Fault> {
+    let end = read(stream).await?;
+    if stream.session.mode == Mode::Poll || matches!(end, End::Off(_)) {
+        return Ok(end);
+    }
+    if stream.reading != Reading::New {
+        return reconcile::settle(stream, kinds).await;
+    }
+    let again = stream.again();
+    match read(&again).await? {
+        End::Complete => reconcile::settle(&again, kinds).await,
+        off @ End::Off(_) => Ok(off),
+    }
+}
+
+/// These kinds, as far as they are wanted.
+fn wanted(kinds: &[(&'static str, bool)]) -> Vec<&'static str> {
+    let wanted = kinds.iter().filter(|(_, wanted)| *wanted);
+    wanted.map(|(kind, _)| *kind).collect()
 }

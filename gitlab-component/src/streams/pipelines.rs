@@ -12,10 +12,14 @@ use super::{End, Stream, child_fault};
 use crate::client::{Fault, Listing};
 use crate::executor::gather;
 use crate::gitlab::Pipeline;
+use crate::time::Moment;
 use crate::walk::{self, Row, Stamp, TimeWalk};
 
 /// Pipelines that are looked up at the same time, within the limit for the whole run.
 const CONCURRENT_DETAILS: usize = 16;
+
+/// How long after its end a pipeline may still get its coverage.
+const LATE_SECONDS: i64 = 2 * 86_400;
 
 const POSITION: &str = "updated_after";
 const CHILD_POSITION: &str = "child_updated_after";
@@ -85,7 +89,7 @@ async fn walk(
     };
     let move_to = |cursor: &mut Map<String, Value>, at: &Stamp| {
         cursor.insert(key.to_owned(), json!(at.text));
-        stream.set_cursor(&Value::Object(cursor.clone()));
+        stream.set_cursor(&stream.with_floor(Value::Object(cursor.clone())));
     };
     let filter: Vec<(&str, &str)> = source
         .map(|source| ("source", source))
@@ -154,14 +158,15 @@ async fn write_page(stream: &Stream<'_>, rows: &[Pipeline]) -> Result<(), Fault>
             .as_ref()
             .is_some_and(|status| statuses.contains(status))
     };
-    let ids: Vec<u64> = rows
+    let (finished, rest): (Vec<&Pipeline>, Vec<&Pipeline>) = rows
         .iter()
-        .filter(|row| wanted(row))
-        .filter_map(|row| row.id)
-        .collect();
-    let unidentified = rows.iter().filter(|row| row.id.is_none()).count();
-    let mut unfinished = rows.len() - unidentified - ids.len();
+        .filter(|row| row.id.is_some())
+        .partition(|row| wanted(row));
+    let unidentified = rows.len() - finished.len() - rest.len();
+    let mut unfinished = rest.len();
     let mut deleted = 0;
+    stream.list("pipeline", &source_ids(stream, &rest), false)?;
+    let ids = worth_a_look(stream, &finished)?;
 
     let details = gather(CONCURRENT_DETAILS, ids.iter().map(|id| detail(stream, *id))).await?;
     let mut experiences = Vec::with_capacity(details.len());
@@ -172,7 +177,10 @@ async fn write_page(stream: &Stream<'_>, rows: &[Pipeline]) -> Result<(), Fault>
                 experiences.extend(stream.mapper().pipeline(&detail));
             }
             // Started again since it was listed.
-            Some(_) => unfinished += 1,
+            Some(detail) => {
+                stream.list("pipeline", &source_ids(stream, &[&detail]), false)?;
+                unfinished += 1;
+            }
         }
     }
     stream.write(&experiences)?;
@@ -180,6 +188,39 @@ async fn write_page(stream: &Stream<'_>, rows: &[Pipeline]) -> Result<(), Fault>
     stream.skip("pipeline-not-finished", unfinished as u64);
     stream.skip("pipeline-deleted", deleted);
     Ok(())
+}
+
+fn source_ids(stream: &Stream<'_>, rows: &[&Pipeline]) -> Vec<String> {
+    let ids = rows.iter().filter_map(|row| row.id);
+    ids.map(|id| stream.project.source_id("pipeline", &id.to_string()))
+        .collect()
+}
+
+/// Which of these finished pipelines are looked up. When everything is read again, one that is known has nothing new to say,
+/// unless it ended lately: its coverage may have come after it.
+fn worth_a_look(stream: &Stream<'_>, finished: &[&Pipeline]) -> Result<Vec<u64>, Fault> {
+    if !stream.is_read_again() {
+        return Ok(finished.iter().filter_map(|row| row.id).collect());
+    }
+    let source_ids = source_ids(stream, finished);
+    if stream.only_lists() {
+        stream.list("pipeline", &source_ids, true)?;
+        return Ok(Vec::new());
+    }
+    let lately = stream.session.now.moment.minus_seconds(LATE_SECONDS);
+    let mut listed = Vec::new();
+    let mut ids = Vec::new();
+    let known = stream.host().known(&source_ids);
+    for ((row, source_id), known) in finished.iter().zip(source_ids).zip(known) {
+        let updated = row.updated_at().and_then(Moment::parse);
+        if known && updated.is_none_or(|updated| updated < lately) {
+            listed.push(source_id);
+        } else {
+            ids.extend(row.id);
+        }
+    }
+    stream.list("pipeline", &listed, true)?;
+    Ok(ids)
 }
 
 /// A pipeline in full; `None` if it was deleted since it was listed.

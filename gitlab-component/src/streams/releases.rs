@@ -21,7 +21,8 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
         stream.start_again("it lies in the future");
         started = list(stream, None).await?;
     }
-    stream.set_cursor(&json!({ "updated_after": stream.horizon(started).text }));
+    let cursor = json!({ "updated_after": stream.horizon(started).text });
+    stream.set_cursor(&stream.with_floor(cursor));
     Ok(End::Complete)
 }
 

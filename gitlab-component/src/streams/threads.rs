@@ -132,12 +132,12 @@ pub(crate) async fn read<T: Commented>(stream: &Stream<'_>) -> Result<End, Fault
             .and_then(|cursor| resume::<T>(stream, &cursor)),
     );
     let cursor = |at: &Stamp| {
-        json!({
+        stream.with_floor(json!({
             "updated_after": at.text,
             "records": T::wanted(settings),
             "notes": settings.events.note,
             "confidential": settings.include_confidential,
-        })
+        }))
     };
 
     let listing = Listing::new(stream.path(T::LIST), T::QUERY);

@@ -16,6 +16,12 @@ const EXIT_CODES: &str = "Exit codes:
   3    complete, but some records were refused for good (dead letters)
   130  interrupted; the batch in flight was finished and the cursors saved";
 
+const VERIFY_EXIT_CODES: &str = "Exit codes:
+  0    equal: everything that is listed is stored, or a dead letter; nothing else is stored
+  1    different, or something could not be compared
+  2    usage or configuration
+  130  interrupted";
+
 const ENVIRONMENT: &str = "Environment (a flag beats it, it beats the file):
   GITLAB_TOKEN, GITLAB_URL             the source
   GITLAB_PROJECT_IDS, GITLAB_GROUP_IDS ids or paths, separated by commas
@@ -41,6 +47,9 @@ pub(super) enum Command {
     /// Look at credentials, permissions, projects and features, and say what is wrong; writes nothing
     #[command(after_long_help = ENVIRONMENT)]
     Check(Box<CheckArguments>),
+    /// Compare what the source lists with what is stored, and name the differences; writes nothing
+    #[command(after_long_help = format!("{ENVIRONMENT}\n\n{VERIFY_EXIT_CODES}"))]
+    Verify(Box<VerifyArguments>),
     /// Show streams, cursors, dead letters and the last run
     Status(StatusArguments),
     /// Show what a component is: world, imports, exports, size, digest, wanted permissions
@@ -109,6 +118,12 @@ pub(super) struct RunArguments {
     /// Time between two cycles of --watch [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     interval: Option<Duration>,
+    /// Then read everything once more, write what polls do not see, and forget what is gone from the source
+    #[arg(long)]
+    pub(super) reconcile: bool,
+    /// With --watch: reconcile this often, 0 for never [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    reconcile_every: Option<Duration>,
     /// Read again from this time on (RFC 3339); without cursors, leave out what is older
     #[arg(long, value_name = "RFC3339")]
     since: Option<String>,
@@ -149,6 +164,17 @@ pub(super) struct CheckArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct VerifyArguments {
+    /// The connector, a .wasm file
+    pub(super) component: PathBuf,
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    /// One JSON object on standard output, with every difference
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct StatusArguments {
     /// Cursors, with the ledger connectors.db beside them [default: ~/.cortexdb/connectors-state.json]
     #[arg(long, value_name = "FILE")]
@@ -171,9 +197,16 @@ impl RunArguments {
     pub(super) fn flags(&self) -> Flags {
         Flags {
             interval: self.interval,
+            reconcile_every: self.reconcile_every,
             since: self.since.clone(),
             ..self.connection.flags()
         }
+    }
+}
+
+impl VerifyArguments {
+    pub(super) fn flags(&self) -> Flags {
+        self.connection.flags()
     }
 }
 
@@ -216,6 +249,7 @@ impl ConnectionArguments {
             state_file: self.state_file.clone(),
             patience: self.patience,
             interval: None,
+            reconcile_every: None,
             since: None,
         }
     }

@@ -10,7 +10,7 @@ use super::reporters::reporter;
 use super::run::bare_access;
 use super::{USAGE, complain, say};
 use crate::config::{Plan, Surroundings, plan};
-use crate::host::connector::{CallFailure, Connector, Finding, RunContext, Severity};
+use crate::host::connector::{CallFailure, Connector, Finding, Mode, RunContext, Severity};
 use crate::host::imports::Access;
 use crate::report::Counters;
 use crate::run::{Circumstances, connect, redactor_for, source_client};
@@ -152,6 +152,7 @@ async fn source_findings(
     let access = Access {
         source: Some(Arc::new(source)),
         writer: None,
+        census: Arc::default(),
         reporter: Arc::clone(&around.reporter),
         counters: Arc::clone(&around.counters),
         redactor: around.redactor.clone(),
@@ -161,6 +162,7 @@ async fn source_findings(
         backfill: false,
         settings: plan.settings.to_string(),
         since: None,
+        mode: Mode::Poll,
     };
     match connector.check(access, &context).await {
         Ok(findings) => findings,

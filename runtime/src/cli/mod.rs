@@ -6,6 +6,7 @@ mod inspect;
 mod reporters;
 mod run;
 mod status;
+mod verify;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Run(run) => run::run(*run).await,
             Command::Check(check) => check::check(*check).await,
+            Command::Verify(verify) => verify::verify(*verify).await,
             Command::Status(status) => status::status(status).await,
             Command::Inspect(inspect) => inspect::inspect(inspect).await,
         }

@@ -305,6 +305,14 @@ fn receipt_lines(receipt: &Receipt) -> Vec<String> {
             HumanCount(receipt.retracted)
         ));
     }
+    if let Some(reconciled) = receipt.reconciled {
+        let words = if reconciled {
+            "everything was compared, and what is gone is forgotten"
+        } else {
+            "not to the end; a later run does it again"
+        };
+        lines.push(format!("  {:<14}{words}", "reconciled"));
+    }
     if !receipt.skipped.is_empty() {
         let policies: Vec<String> = receipt
             .skipped

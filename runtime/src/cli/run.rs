@@ -1,6 +1,7 @@
 //! `runtime run`: once, or again and again.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,8 +13,11 @@ use crate::host::connector::Connector;
 use crate::host::imports::Access;
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Level, Outcome, Reporter};
-use crate::run::{RunOptions, run_once};
+use crate::run::{Reconcile, RunOptions, run_once};
 use crate::sandbox::limits::Limits;
+
+/// How often in the time between two passes one that failed is tried again: every hour of a day.
+const RECONCILE_RETRIES: u32 = 24;
 
 pub(super) async fn run(arguments: RunArguments) -> u8 {
     let reporter = reporter(arguments.output);
@@ -39,9 +43,10 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
             return USAGE;
         }
     };
-    let options = RunOptions {
+    let mut options = RunOptions {
         dry_run: arguments.dry_run,
         out: arguments.out.clone(),
+        reconcile: Reconcile::Never,
     };
     if let Some(path) = &options.out
         && let Err(error) = std::fs::File::create(path)
@@ -49,7 +54,22 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
         complain(&format!("cannot write {}: {error}", path.display()));
         return USAGE;
     }
+    let scheduled = if arguments.watch && !plan.reconcile_every.is_zero() {
+        Reconcile::Every(plan.reconcile_every)
+    } else {
+        Reconcile::Never
+    };
+    // A pass that failed is not repeated with every cycle: it is the most expensive thing that a run does.
+    let pause = plan.reconcile_every / RECONCILE_RETRIES;
+    let mut asked_for = arguments.reconcile;
+    let mut failed_at: Option<Instant> = None;
     loop {
+        options.reconcile = match failed_at {
+            _ if asked_for => Reconcile::Now,
+            Some(failed_at) if failed_at.elapsed() < pause => Reconcile::Never,
+            _ => scheduled,
+        };
+        asked_for = false;
         let receipt = run_once(
             &connector,
             &plan,
@@ -58,6 +78,11 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
             stop.clone(),
         )
         .await;
+        match receipt.reconciled {
+            Some(true) => failed_at = None,
+            Some(false) => failed_at = Some(Instant::now()),
+            None => {}
+        }
         if !arguments.watch {
             return receipt.outcome.exit_code();
         }
@@ -84,6 +109,7 @@ pub(super) fn bare_access(reporter: Arc<dyn Reporter>) -> Access {
     Access {
         source: None,
         writer: None,
+        census: Arc::default(),
         reporter,
         counters: Arc::new(Counters::default()),
         redactor: Redactor::default(),
@@ -92,7 +118,7 @@ pub(super) fn bare_access(reporter: Arc<dyn Reporter>) -> Access {
 }
 
 /// The first Ctrl-C or SIGTERM finishes the batch in flight; the second ends at once, which loses nothing either: cursors are behind.
-fn listen_for_signals(stop: CancellationToken, reporter: Arc<dyn Reporter>) {
+pub(super) fn listen_for_signals(stop: CancellationToken, reporter: Arc<dyn Reporter>) {
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
         let (Ok(mut terminate), Ok(mut interrupt)) = (

@@ -132,6 +132,7 @@ impl Connection {
                 "ended_at": at,
                 "receipt": serde_json::from_str::<Value>(receipt).unwrap_or(Value::Null),
             })),
+            "last_reconcile": self.ledger.as_ref().and_then(|ledger| ledger.last_reconcile.as_ref()),
             "streams": streams,
         })
     }
@@ -170,6 +171,10 @@ impl Connection {
                     .unwrap_or_default();
                 say(&format!("  last run      {at}, {outcome}{reason}"));
             }
+        }
+        if let Some(ledger) = &self.ledger {
+            let at = ledger.last_reconcile.as_deref().unwrap_or("never");
+            say(&format!("  reconciled    {at}"));
         }
         let rows = self.rows();
         let width = rows.keys().map(|stream| stream.len()).max().unwrap_or(0);

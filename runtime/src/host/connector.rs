@@ -128,6 +128,29 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Write what is new.
+    #[default]
+    Poll,
+    /// Then compare everything, and forget what is gone.
+    Reconcile,
+    /// Only list.
+    Verify,
+}
+
+impl Mode {
+    fn options(self) -> Vec<(String, String)> {
+        let name = match self {
+            Self::Poll => return Vec::new(),
+            Self::Reconcile => "reconcile",
+            Self::Verify => "verify",
+        };
+        vec![(name.to_owned(), "true".to_owned())]
+    }
+}
+
 /// The arguments of a run.
 #[derive(Debug, Clone)]
 pub struct RunContext {
@@ -137,6 +160,8 @@ pub struct RunContext {
     pub settings: String,
     /// RFC 3339.
     pub since: Option<String>,
+    /// What it is for.
+    pub mode: Mode,
 }
 
 impl RunContext {
@@ -150,7 +175,7 @@ impl RunContext {
             settings: self.settings.clone(),
             now: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
             since: self.since.clone(),
-            options: Vec::new(),
+            options: self.mode.options(),
         }
     }
 }

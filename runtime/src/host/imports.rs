@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use wasmtime::StoreLimits;
 
 use super::bindings::cortexdb::connector::{http, log, state, types, writer as wit_writer};
+use crate::census::Census;
 use crate::cortexdb::envelope::{Modality, RawRecord, Thread};
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Level, Reporter, StreamState};
@@ -34,6 +35,7 @@ pub struct HostState {
     in_flight: JoinSet<(u64, Result<SourceResponse, SourceError>)>,
     next_ticket: u64,
     writer: Option<Writer>,
+    census: Arc<Census>,
     reporter: Arc<dyn Reporter>,
     counters: Arc<Counters>,
     redactor: Redactor,
@@ -48,6 +50,8 @@ pub struct Access {
     pub source: Option<Arc<SourceClient>>,
     /// The way to CortexDB.
     pub writer: Option<Writer>,
+    /// What the source lists.
+    pub census: Arc<Census>,
     /// Progress.
     pub reporter: Arc<dyn Reporter>,
     /// Totals.
@@ -68,6 +72,7 @@ impl HostState {
             in_flight: JoinSet::new(),
             next_ticket: 0,
             writer: access.writer,
+            census: access.census,
             reporter: access.reporter,
             counters: access.counters,
             redactor: access.redactor,
@@ -286,6 +291,63 @@ impl wit_writer::Host for HostState {
             Some(writer) => writer.known(&source_ids).await,
             None => vec![false; source_ids.len()],
         })
+    }
+
+    fn listed(
+        &mut self,
+        stream: String,
+        event_type: String,
+        source_ids: Vec<String>,
+        wanted: bool,
+    ) -> wasmtime::Result<Result<(), wit_writer::WriteError>> {
+        let names =
+            check_name("a stream", &stream).and_then(|()| check_name("an event type", &event_type));
+        if let Err(reason) = names {
+            return Ok(Err(wit_writer::WriteError::Invalid(reason)));
+        }
+        if source_ids.len() > MAX_BATCH {
+            return Ok(Err(wit_writer::WriteError::Invalid(format!(
+                "a list of {} ids; at most {MAX_BATCH}",
+                source_ids.len()
+            ))));
+        }
+        self.census
+            .add(&stream, &event_type, source_ids, wanted)
+            .map_err(wasmtime::Error::msg)?;
+        Ok(Ok(()))
+    }
+
+    async fn unlisted(
+        &mut self,
+        stream: String,
+        event_type: String,
+        after: Option<String>,
+    ) -> wasmtime::Result<Result<Vec<wit_writer::HeldRecord>, wit_writer::WriteError>> {
+        self.cpu_ticks = 0;
+        let names =
+            check_name("a stream", &stream).and_then(|()| check_name("an event type", &event_type));
+        if let Err(reason) = names {
+            return Ok(Err(wit_writer::WriteError::Invalid(reason)));
+        }
+        let Some(writer) = self.writer.clone() else {
+            return Ok(Err(wit_writer::WriteError::Stopped(
+                "this call may not write".into(),
+            )));
+        };
+        self.census.complete(&stream, &event_type);
+        let after = after.unwrap_or_default();
+        let records = writer
+            .unlisted(&self.census, &stream, &event_type, after)
+            .await;
+        Ok(records
+            .map(|records| {
+                let records = records.into_iter().map(|record| wit_writer::HeldRecord {
+                    source_id: record.source_id,
+                    root: record.root,
+                });
+                records.collect()
+            })
+            .map_err(wit_writer::WriteError::Stopped))
     }
 }
 

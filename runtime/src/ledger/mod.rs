@@ -13,7 +13,7 @@
 
 mod sqlite;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -169,6 +169,17 @@ pub struct Obsolete {
     pub key: String,
 }
 
+/// A record that is in CortexDB, or on its way there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRecord {
+    /// Which record.
+    pub source_id: String,
+    /// Source id of the record that opened its thread.
+    pub root: Option<String>,
+    /// Some version of it was acknowledged.
+    pub acknowledged: bool,
+}
+
 /// A stream's last reported state.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct StreamRow {
@@ -197,6 +208,8 @@ pub struct ConnectionRow {
     pub obsolete: u64,
     /// The last finished run: when, and its receipt as JSON.
     pub last_run: Option<(String, String)>,
+    /// The last run that compared everything and forgot what is gone, RFC 3339.
+    pub last_reconcile: Option<String>,
 }
 
 /// Durable memory of all connections. Two implementations are planned, SQLite and PostgreSQL; whatever is promised here is promised by both.
@@ -244,6 +257,23 @@ pub trait Store: Send + Sync {
     /// Makes everything known of these records, and of the turns of the threads they opened, obsolete. Returns how many records that
     /// were.
     async fn retract(&self, lease: Lease, source_ids: &[String]) -> Result<u64, StoreError>;
+    /// Records of a stream and kind that were sent and not retracted, by source id, the ones after `after`.
+    async fn held(
+        &self,
+        connection: i64,
+        stream: &str,
+        event_type: &str,
+        after: &str,
+        most: u32,
+    ) -> Result<Vec<HeldRecord>, StoreError>;
+    /// How many records are held of each stream.
+    async fn held_by_stream(&self, connection: i64) -> Result<Vec<(String, u64)>, StoreError>;
+    /// Source ids of a stream's records that were refused for good.
+    async fn dead_letters(
+        &self,
+        connection: i64,
+        stream: &str,
+    ) -> Result<HashSet<String>, StoreError>;
     /// Events that are still to be forgotten, oldest first.
     async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError>;
     /// How many events are still to be forgotten.
@@ -263,6 +293,8 @@ pub trait Store: Send + Sync {
     ) -> Result<(), StoreError>;
     /// Keeps the receipt of a finished run.
     async fn finish_run(&self, lease: Lease, receipt_json: &str) -> Result<(), StoreError>;
+    /// When a run last compared everything and forgot what is gone, RFC 3339.
+    async fn last_reconcile(&self, connection: i64) -> Result<Option<String>, StoreError>;
 
     /// All connections, for `runtime status`.
     async fn connections(&self) -> Result<Vec<ConnectionRow>, StoreError>;

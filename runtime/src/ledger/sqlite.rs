@@ -5,7 +5,7 @@
 //! thread hop each and would make the ledger the slowest part of a backfill. Such statements say `CROSS JOIN`: SQLite knows nothing of
 //! the array's size and would otherwise walk the whole table for each page (`explain` in the tests holds it to that).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use sqlx::sqlite::{
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
-    Begun, ConnectionRow, DeadLetter, Entry, Lease, Obsolete, Settled, Status, Store, StoreError,
-    StreamRow,
+    Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, Lease, Obsolete, Settled, Status, Store,
+    StoreError, StreamRow,
 };
 
 /// Receipts kept for each connection.
@@ -409,6 +409,69 @@ impl Store for SqliteStore {
         Ok(records)
     }
 
+    async fn held(
+        &self,
+        connection: i64,
+        stream: &str,
+        event_type: &str,
+        after: &str,
+        most: u32,
+    ) -> Result<Vec<HeldRecord>, StoreError> {
+        // A version that was begun and has no receipt may have arrived: it has to be forgotten with the others.
+        let rows = sqlx::query(
+            "SELECT source_id, root, event_id IS NOT NULL AS acknowledged FROM entries
+             WHERE connection = ? AND stream = ? AND event_type = ? AND source_id > ?
+               AND status <> 'retracted' AND (event_id IS NOT NULL OR status = 'begun')
+             ORDER BY source_id LIMIT ?",
+        )
+        .bind(connection)
+        .bind(stream)
+        .bind(event_type)
+        .bind(after)
+        .bind(most)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let root: String = row.try_get("root")?;
+                Ok(HeldRecord {
+                    source_id: row.try_get("source_id")?,
+                    root: Some(root).filter(|root| !root.is_empty()),
+                    acknowledged: row.try_get("acknowledged")?,
+                })
+            })
+            .collect()
+    }
+
+    async fn held_by_stream(&self, connection: i64) -> Result<Vec<(String, u64)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT stream, count(*) AS n FROM entries
+             WHERE connection = ? AND status <> 'retracted' AND event_id IS NOT NULL GROUP BY stream",
+        )
+        .bind(connection)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter()
+            .map(|row| Ok((row.try_get("stream")?, unsigned(row.try_get("n")?))))
+            .collect()
+    }
+
+    async fn dead_letters(
+        &self,
+        connection: i64,
+        stream: &str,
+    ) -> Result<HashSet<String>, StoreError> {
+        let rows =
+            sqlx::query("SELECT source_id FROM dead_letters WHERE connection = ? AND stream = ?")
+                .bind(connection)
+                .bind(stream)
+                .fetch_all(&self.readers)
+                .await?;
+        rows.into_iter()
+            .map(|row| Ok(row.try_get("source_id")?))
+            .collect()
+    }
+
     async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError> {
         let rows = sqlx::query("SELECT id, scope, event_id, key FROM events WHERE connection = ? AND state = 'obsolete' ORDER BY id LIMIT ?")
             .bind(connection)
@@ -489,13 +552,25 @@ impl Store for SqliteStore {
         .execute(&mut *transaction)
         .await?;
         sqlx::query(
-            "DELETE FROM runs WHERE connection = ?1 AND id NOT IN (SELECT id FROM runs WHERE connection = ?1 ORDER BY id DESC LIMIT ?2)",
+            "DELETE FROM runs WHERE connection = ?1 AND id NOT IN (SELECT id FROM runs WHERE connection = ?1 ORDER BY id DESC LIMIT ?2)
+             AND id IS NOT (SELECT max(id) FROM runs WHERE connection = ?1 AND receipt ->> 'reconciled')",
         )
         .bind(lease.connection)
         .bind(RUNS_KEPT)
         .execute(&mut *transaction)
         .await?;
         Ok(transaction.commit().await?)
+    }
+
+    async fn last_reconcile(&self, connection: i64) -> Result<Option<String>, StoreError> {
+        Ok(sqlx::query(
+            "SELECT ended_at FROM runs WHERE connection = ? AND receipt ->> 'reconciled' ORDER BY id DESC LIMIT 1",
+        )
+        .bind(connection)
+        .fetch_optional(&self.readers)
+        .await?
+        .map(|row| row.try_get("ended_at"))
+        .transpose()?)
     }
 
     async fn connections(&self) -> Result<Vec<ConnectionRow>, StoreError> {
@@ -529,6 +604,7 @@ impl Store for SqliteStore {
                 dead_letters: unsigned(row.try_get("dead_letters")?),
                 obsolete: unsigned(row.try_get("obsolete")?),
                 last_run: ended_at.zip(receipt),
+                last_reconcile: self.last_reconcile(id).await?,
             });
         }
         Ok(connections)
@@ -705,6 +781,63 @@ mod tests {
             store.settle(lease, &[fate], &[]).await.unwrap();
         }
         assert_eq!(store.count_obsolete(lease.connection).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_held_comes_in_pages_and_without_what_was_retracted() {
+        let (store, lease) = store().await;
+        let ids = [
+            "gl:note:42/1",
+            "gl:note:42/2",
+            "gl:note:42/3",
+            "gl:note:42/4",
+        ];
+        let versions = ids.map(|id| version(id, 1, "a", "gl:issue:42/7"));
+        store.begin(lease, &versions).await.unwrap();
+        let settled = [stored(ids[0], 1, "evt_1"), stored(ids[1], 1, "evt_2")];
+        store.settle(lease, &settled, &[]).await.unwrap();
+        let dead = Settled {
+            event_ids: Vec::new(),
+            ..stored(ids[3], 1, "")
+        };
+        store.settle(lease, &[dead], &[]).await.unwrap();
+        let held = async |after: &str, most| {
+            let page = store
+                .held(lease.connection, "42/issues", "note", after, most)
+                .await
+                .unwrap();
+            page.into_iter()
+                .map(|record| (record.source_id, record.acknowledged))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(held("", 1).await, [(ids[0].to_owned(), true)]);
+        let rest = [(ids[1].to_owned(), true), (ids[2].to_owned(), false)];
+        assert_eq!(held(ids[0], 9).await, rest);
+        store.retract(lease, &[ids[1].to_owned()]).await.unwrap();
+        assert_eq!(held(ids[0], 9).await, [(ids[2].to_owned(), false)]);
+        let by_stream = store.held_by_stream(lease.connection).await.unwrap();
+        assert_eq!(by_stream, [("42/issues".to_owned(), 1)]);
+    }
+
+    #[tokio::test]
+    async fn the_last_reconcile_is_remembered_however_many_runs_follow() {
+        let (store, lease) = store().await;
+        assert_eq!(store.last_reconcile(lease.connection).await.unwrap(), None);
+        let tried = r#"{"reconciled":false}"#;
+        store.finish_run(lease, tried).await.unwrap();
+        assert_eq!(store.last_reconcile(lease.connection).await.unwrap(), None);
+        let done = r#"{"reconciled":true}"#;
+        store.finish_run(lease, done).await.unwrap();
+        for _ in 0..RUNS_KEPT + 3 {
+            store.finish_run(lease, "{}").await.unwrap();
+        }
+        assert!(
+            store
+                .last_reconcile(lease.connection)
+                .await
+                .unwrap()
+                .is_some()
+        );
     }
 
     #[tokio::test]

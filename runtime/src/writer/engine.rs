@@ -375,7 +375,7 @@ impl Engine {
         reason: &str,
     ) -> Result<(), WriterError> {
         if self.is_dry_run() {
-            return Ok(());
+            return self.say_what_would_be_forgotten(source_ids, reason).await;
         }
         let records = self
             .settings
@@ -393,6 +393,26 @@ impl Engine {
                     super::printable(reason)
                 ),
             );
+        }
+        Ok(())
+    }
+
+    async fn say_what_would_be_forgotten(
+        &self,
+        source_ids: &[String],
+        reason: &str,
+    ) -> Result<(), WriterError> {
+        let wanted: Vec<&str> = source_ids.iter().map(String::as_str).collect();
+        let connection = self.settings.lease.connection;
+        let entries = self.settings.store.entries(connection, &wanted).await?;
+        let held = |id: &&String| {
+            entries
+                .get(*id)
+                .is_some_and(|entry| entry.status != Status::Retracted)
+        };
+        for id in source_ids.iter().filter(held) {
+            let reason = super::printable(reason);
+            self.say(Level::Info, format!("would forget {id} ({reason})"));
         }
         Ok(())
     }

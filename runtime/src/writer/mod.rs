@@ -18,10 +18,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::census::Census;
 use crate::cortexdb::client::{Client, CortexError};
 use crate::cortexdb::envelope::{RawRecord, Record};
 use crate::cursors::{CursorError, Cursors};
-use crate::ledger::{DeadLetter, Lease, Status, Store, StoreError};
+use crate::ledger::{DeadLetter, HeldRecord, Lease, Status, Store, StoreError};
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Reporter};
 use crate::scope::{ScopeError, ScopeTemplate};
@@ -30,6 +31,9 @@ use crate::scope::{ScopeError, ScopeTemplate};
 const QUEUE_KIB: usize = 16 << 10;
 /// What a record costs beside its text: strings, labels, the envelope around it.
 const RECORD_OVERHEAD_BYTES: usize = 1024;
+/// Records that [`Writer::unlisted`] answers at a time, and that it reads from the ledger at a time.
+const UNLISTED_PAGE: usize = 1000;
+const HELD_PAGE: u32 = 5000;
 
 /// Why the writer stopped. Everything not yet acknowledged is held behind its cursor.
 #[derive(Debug, thiserror::Error)]
@@ -311,6 +315,35 @@ impl Writer {
                 })
             })
             .collect()
+    }
+
+    /// The next records, by source id after `after`, that are held and not listed. Everything handed over before is settled first, so
+    /// that what was just written or retracted is seen.
+    pub async fn unlisted(
+        &self,
+        census: &Census,
+        stream: &str,
+        event_type: &str,
+        mut after: String,
+    ) -> Result<Vec<HeldRecord>, String> {
+        self.flush().await?;
+        let mut found = Vec::new();
+        loop {
+            let page = self
+                .store
+                .held(self.connection, stream, event_type, &after, HELD_PAGE)
+                .await
+                .map_err(|error| error.to_string())?;
+            let Some(last) = page.last() else {
+                return Ok(found);
+            };
+            after.clone_from(&last.source_id);
+            found.extend(census.unlisted(stream, event_type, page, |record| &record.source_id));
+            if found.len() >= UNLISTED_PAGE {
+                found.truncate(UNLISTED_PAGE);
+                return Ok(found);
+            }
+        }
     }
 
     /// Waits until everything handed over so far has its fate and its cursors are saved.

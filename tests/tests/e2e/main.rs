@@ -16,6 +16,7 @@ mod change;
 mod command_line;
 mod component;
 mod faults;
+mod reconcile;
 mod setup;
 mod soak;
 mod state;
