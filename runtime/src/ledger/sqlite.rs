@@ -4,7 +4,10 @@
 //! transaction. A page of rows goes in as one JSON array and one statement (`json_each`), because a statement for each row costs a
 //! thread hop each and would make the ledger the slowest part of a backfill.
 
-use std::collections::{BTreeMap, HashMap};
+mod letters;
+mod rebuilding;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,8 +19,8 @@ use sqlx::sqlite::{
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
-    Begun, ConnectionRow, DeadLetter, Entry, Lease, Obsolete, Settled, Status, Store, StoreError,
-    StreamRow,
+    Begun, ConnectionRow, DeadLetter, Entry, KeptLetter, Lease, Obsolete, RebuiltEntry, Settled,
+    Status, Store, StoreError, StreamRow,
 };
 
 /// Receipts kept for each connection.
@@ -237,6 +240,35 @@ impl Store for SqliteStore {
             .execute(&mut *transaction)
             .await?;
         Ok(transaction.commit().await?)
+    }
+
+    async fn known_scopes(&self, connection: i64) -> Result<HashSet<String>, StoreError> {
+        self.read_known_scopes(connection).await
+    }
+
+    async fn rebuild(
+        &self,
+        lease: Lease,
+        scope: &str,
+        found: &[RebuiltEntry],
+    ) -> Result<(), StoreError> {
+        self.take_over(lease, scope, found).await
+    }
+
+    async fn dead_letters(
+        &self,
+        connection: i64,
+        source_id: Option<&str>,
+    ) -> Result<Vec<KeptLetter>, StoreError> {
+        self.read_letters(connection, source_id).await
+    }
+
+    async fn revive(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError> {
+        self.revive_refused(lease, source_ids).await
+    }
+
+    async fn drop_letters(&self, lease: Lease, source_ids: &[&str]) -> Result<u64, StoreError> {
+        self.let_go(lease, source_ids).await
     }
 
     async fn entries(
