@@ -267,6 +267,27 @@ pub fn plan(
     })
 }
 
+/// CortexDB's side alone, for commands that need no connector: it, the state file, and the patience.
+pub fn cortex_settings(
+    flags: &Flags,
+    surroundings: &Surroundings,
+) -> Result<(CortexPlan, PathBuf, Duration), ConfigError> {
+    let file = read_config_file(flags.config.as_deref())?;
+    let stored = read_stored_identity(surroundings)?;
+    let state_file = match flags.state_file.clone().or(file.run.state_file.clone()) {
+        Some(path) => path,
+        None => default_state_file(surroundings)?,
+    };
+    let patience = duration_setting(
+        "run.patience",
+        flags.patience,
+        file.run.patience.as_deref(),
+        DEFAULT_PATIENCE,
+    )?;
+    let cortex = cortex_plan(flags, surroundings, &file, &stored, false)?;
+    Ok((cortex, state_file, patience))
+}
+
 fn duration_setting(
     name: &str,
     flag: Option<Duration>,

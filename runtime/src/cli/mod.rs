@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod dead_letters;
 mod inspect;
 mod reporters;
 mod run;
@@ -38,6 +39,7 @@ pub fn main() -> ExitCode {
             Command::Run(run) => run::run(*run).await,
             Command::Check(check) => check::check(*check).await,
             Command::Status(status) => status::status(status).await,
+            Command::DeadLetters(command) => dead_letters::dead_letters(command).await,
             Command::Inspect(inspect) => inspect::inspect(inspect).await,
         }
     });

@@ -81,7 +81,10 @@ impl Client {
                 None => return Ok(events.list),
                 Some(next) if cursors_seen.insert(next.clone()) => cursor = Some(next),
                 Some(_) => {
-                    return Err(unreadable(scope, "its cursor leads back to an earlier page"));
+                    return Err(unreadable(
+                        scope,
+                        "its cursor leads back to an earlier page",
+                    ));
                 }
             }
         }
@@ -211,9 +214,9 @@ fn holds_text(content: &Value) -> bool {
                     .any(|placeholder| text.eq_ignore_ascii_case(placeholder))
         }
         Value::Array(parts) => parts.iter().any(holds_text),
-        Value::Object(fields) => fields
-            .iter()
-            .any(|(name, value)| !matches!(name.as_str(), "kind" | "role" | "type") && holds_text(value)),
+        Value::Object(fields) => fields.iter().any(|(name, value)| {
+            !matches!(name.as_str(), "kind" | "role" | "type") && holds_text(value)
+        }),
         _ => false,
     }
 }

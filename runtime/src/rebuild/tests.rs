@@ -144,20 +144,20 @@ fn an_event_of_unknown_modality_is_never_forgotten() {
 
 #[test]
 fn a_text_in_fragments_is_live_only_if_all_of_them_are_there() {
-    let part = |n| {
-        fragment(
-            event(&format!("evt_{n}"), "gl:issue:42/1", 2, 'b'),
-            n,
-            3,
-        )
-    };
+    let part = |n| fragment(event(&format!("evt_{n}"), "gl:issue:42/1", 2, 'b'), n, 3);
     let whole = the_one(&[part(2), part(1), part(0)]);
-    assert_eq!((whole.status, whole.event_id.as_deref()), (Status::Live, Some("evt_0")));
+    assert_eq!(
+        (whole.status, whole.event_id.as_deref()),
+        (Status::Live, Some("evt_0"))
+    );
     let torn = the_one(&[part(2), part(0), event("evt_9", "gl:issue:42/1", 1, 'a')]);
     assert_eq!((torn.status, torn.generation), (Status::Begun, 2));
     assert_eq!(torn.digest, "", "nothing may be taken as unchanged");
     assert_eq!(torn.event_id.as_deref(), Some("evt_9"));
-    assert!(obsolete(&torn).is_empty(), "the last whole version stays until there is a next");
+    assert!(
+        obsolete(&torn).is_empty(),
+        "the last whole version stays until there is a next"
+    );
 }
 
 #[test]
