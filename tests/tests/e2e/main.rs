@@ -14,6 +14,8 @@ mod backfill;
 mod change;
 mod command_line;
 mod component;
+mod dead_letters;
 mod faults;
+mod lost_ledger;
 mod setup;
 mod state;
