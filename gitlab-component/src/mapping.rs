@@ -9,7 +9,7 @@ use crate::host::{Experience, Modality, Origin, Thread};
 use crate::time::{Moment, rfc3339};
 
 /// Labels and attributes of one record, together. CortexDB takes 64; the rest is for marks of the host.
-const MARKS: usize = 59;
+const MARKS: usize = 58;
 
 /// Bytes of one label, and of one attribute with its key and the sign between them.
 const MARK_BYTES: usize = 256;

@@ -230,7 +230,7 @@ async fn compare_kind(
             }
         }
     }
-    let dead = store.dead_letters(connection, &stream).await?;
+    let dead = store.refused_in_stream(connection, &stream).await?;
     let absent = kind.wanted.iter().filter(|id| !held.contains(*id)).cloned();
     let (mut dead_letters, mut missing): (Vec<String>, Vec<String>) =
         absent.partition(|id| dead.contains(id));

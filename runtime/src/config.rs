@@ -181,6 +181,8 @@ pub struct CortexPlan {
     pub actor: Option<String>,
     /// Tenant that the token must belong to, if configured.
     pub tenant_id: Option<String>,
+    /// A private CA; the same as the source's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// One connection, complete and checked.
@@ -262,7 +264,8 @@ pub fn plan(
         )));
     }
     let source = source_plan(description, flags, surroundings, &file)?;
-    let cortex = cortex_plan(flags, surroundings, &file, &stored, dry_run)?;
+    let mut cortex = cortex_plan(flags, surroundings, &file, &stored, dry_run)?;
+    cortex.ca_file.clone_from(&source.ca_file);
     let template = scope_template(
         description,
         flags,
@@ -283,6 +286,27 @@ pub fn plan(
         reconcile_every,
         since,
     })
+}
+
+/// CortexDB's side alone, for commands that need no connector: it, the state file, and the patience.
+pub fn cortex_settings(
+    flags: &Flags,
+    surroundings: &Surroundings,
+) -> Result<(CortexPlan, PathBuf, Duration), ConfigError> {
+    let file = read_config_file(flags.config.as_deref())?;
+    let stored = read_stored_identity(surroundings)?;
+    let state_file = match flags.state_file.clone().or(file.run.state_file.clone()) {
+        Some(path) => path,
+        None => default_state_file(surroundings)?,
+    };
+    let patience = duration_setting(
+        "run.patience",
+        flags.patience,
+        file.run.patience.as_deref(),
+        DEFAULT_PATIENCE,
+    )?;
+    let cortex = cortex_plan(flags, surroundings, &file, &stored, false)?;
+    Ok((cortex, state_file, patience))
 }
 
 fn duration_setting(
@@ -505,6 +529,10 @@ fn cortex_plan(
             .or_else(|| surroundings.first(&["CORTEXDB_TENANT_ID"]))
             .or_else(|| file.cortexdb.tenant_id.clone())
             .or_else(|| stored.tenant_id.clone()),
+        ca_file: flags
+            .ca_file
+            .clone()
+            .or_else(|| file.source.ca_file.clone()),
     })
 }
 

@@ -63,6 +63,37 @@ struct Connection {
     streams: BTreeMap<String, Value>,
 }
 
+/// The lock beside a state file: whoever holds it is the only process of ours that writes cursors and ledger. Free again when it is
+/// dropped, and when the process dies.
+#[derive(Debug)]
+pub struct StateLock(File);
+
+/// Takes the lock of a state file, whether that file exists or not.
+pub fn lock(path: &Path) -> Result<StateLock, CursorError> {
+    let failed = |source: io::Error| CursorError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    let lock = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(suffixed(path, ".lock"))
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(CursorError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    Ok(StateLock(lock))
+}
+
 /// The cursors of one connection, and the file that holds them.
 #[derive(Debug)]
 pub struct Cursors {
@@ -78,32 +109,12 @@ pub struct Cursors {
 impl Cursors {
     /// Takes the lock and reads the file. A missing file is an empty one.
     pub fn open(path: &Path, connection: &str) -> Result<Self, CursorError> {
-        let failed = |source: io::Error| CursorError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
-        let lock = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(suffixed(path, ".lock"))
-            .map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(CursorError::Locked(path.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
+        let lock = lock(path)?;
         let mut cursors = Self {
             path: path.to_owned(),
             connection: connection.to_owned(),
             document: Document::default(),
-            _lock: Some(lock),
+            _lock: Some(lock.0),
             set_aside: None,
         };
         cursors.reload()?;

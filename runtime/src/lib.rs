@@ -50,6 +50,7 @@ pub mod host;
 pub mod http_client;
 pub mod ledger;
 pub mod patience;
+pub mod rebuild;
 pub mod redact;
 pub mod report;
 pub mod run;

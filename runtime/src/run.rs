@@ -4,7 +4,7 @@
 //! lock, CortexDB's opinion of the token, the ledger. Then the connector runs, the writer follows it, and at the end, however it ends, what
 //! was handed over is finished, the cursors are saved, and the receipt says what happened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::census::{self, Census, Comparison};
-use crate::config::{Plan, host_variables, ledger_file};
+use crate::config::{CortexPlan, Plan, host_variables, ledger_file};
 use crate::cortexdb::client::{Client, CortexError, Endpoint};
 use crate::cortexdb::identity::{Identity, identify};
 use crate::cursors::{CursorError, Cursors};
@@ -29,12 +29,12 @@ use crate::source::client::{SourceClient, Timeouts};
 use crate::writer::{Forgetting, Target, Writer, WriterError, WriterSettings};
 
 /// How long a run that died without saying so keeps others away, where they cannot know that it is dead.
-const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
 /// Renewed four times as often.
 const RENEW: Duration = Duration::from_secs(15);
 /// The lock on the state file proves that an earlier run on it is dead, so all runs on one state file share a name, and only they.
-fn owner(plan: &Plan) -> String {
-    let path = std::fs::canonicalize(&plan.state_file).unwrap_or_else(|_| plan.state_file.clone());
+pub(crate) fn owner(state_file: &Path) -> String {
+    let path = std::fs::canonicalize(state_file).unwrap_or_else(|_| state_file.to_owned());
     format!("runtime run with {}", path.display())
 }
 
@@ -148,27 +148,34 @@ pub async fn connect(
     plan: &Plan,
     around: &Circumstances,
 ) -> Result<Option<(Client, Identity)>, RunError> {
-    let Some(key) = plan.cortex.key.clone() else {
+    connect_to(&plan.cortex, plan.patience, around).await
+}
+
+/// The same for CortexDB's side alone.
+pub async fn connect_to(
+    cortex: &CortexPlan,
+    patience: Duration,
+    around: &Circumstances,
+) -> Result<Option<(Client, Identity)>, RunError> {
+    let Some(key) = cortex.key.clone() else {
         return Ok(None);
     };
-    let base = url::Url::parse(&plan.cortex.url)
-        .map_err(|error| RunError::HttpClient(error.to_string()))?;
+    let base =
+        url::Url::parse(&cortex.url).map_err(|error| RunError::HttpClient(error.to_string()))?;
     let client = Client::new(
-        http_client::build(&base, plan.source.ca_file.as_deref()).map_err(RunError::HttpClient)?,
+        http_client::build(&base, cortex.ca_file.as_deref()).map_err(RunError::HttpClient)?,
         Endpoint {
-            url: plan.cortex.url.clone(),
+            url: cortex.url.clone(),
             key,
-            actor: plan.cortex.actor.clone(),
+            actor: cortex.actor.clone(),
         },
         around.redactor.clone(),
-        Arc::new(Patience::new(Some(plan.patience))),
+        Arc::new(Patience::new(Some(patience))),
         Arc::clone(&around.counters),
         Arc::clone(&around.reporter),
         around.stop.clone(),
     );
-    Ok(Some(
-        identify(client, plan.cortex.tenant_id.as_deref()).await?,
-    ))
+    Ok(Some(identify(client, cortex.tenant_id.as_deref()).await?))
 }
 
 /// The name of a connection in the state file and the ledger. Another source, server or tenant is another connection, with its own
@@ -176,9 +183,17 @@ pub async fn connect(
 #[must_use]
 pub fn connection_name(connector: &str, plan: &Plan, identity: Option<&Identity>) -> String {
     format!(
-        "{connector} {} -> {} {}",
+        "{connector} {}{}",
         plan.source.canonical_url(),
-        plan.cortex.url,
+        destination(&plan.cortex.url, identity)
+    )
+}
+
+/// The end of a connection's name: where it writes.
+#[must_use]
+pub(crate) fn destination(cortexdb_url: &str, identity: Option<&Identity>) -> String {
+    format!(
+        " -> {cortexdb_url} {}",
         identity.map_or("-", |identity| identity.tenant_id.as_str())
     )
 }
@@ -357,7 +372,7 @@ async fn open_ledger(
     let path = ledger_file(&plan.state_file);
     if !options.dry_run {
         let store = SqliteStore::open(&path).await?;
-        let lease = store.claim(name, &owner(plan), LEASE).await?;
+        let lease = store.claim(name, &owner(&plan.state_file), LEASE).await?;
         return Ok((Arc::new(store), lease));
     }
     // A dry run looks at the ledger, where there is one, and changes nothing.
@@ -374,11 +389,11 @@ async fn open_ledger(
         return Ok((Arc::new(store), lease));
     }
     let store = SqliteStore::in_memory().await?;
-    let lease = store.claim(name, &owner(plan), LEASE).await?;
+    let lease = store.claim(name, &owner(&plan.state_file), LEASE).await?;
     Ok((Arc::new(store), lease))
 }
 
-fn keep_lease(
+pub(crate) fn keep_lease(
     store: Arc<dyn Store>,
     lease: Lease,
     stop: CancellationToken,
@@ -558,7 +573,7 @@ fn conclude(around: &Circumstances, result: Result<(), CallFailure>) -> (Outcome
     }
 }
 
-fn forgetting(identity: Option<&Identity>) -> Forgetting {
+pub(crate) fn forgetting(identity: Option<&Identity>) -> Forgetting {
     let Some(identity) = identity else {
         return Forgetting::NotPermitted;
     };

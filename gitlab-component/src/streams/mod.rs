@@ -188,10 +188,11 @@ impl<'s> Stream<'s> {
 
     pub(crate) fn retract(&self, source_ids: &[String], reason: &str) -> Result<(), Fault> {
         if source_ids.is_empty() || self.only_lists() {
-            Ok(())
-        } else {
-            Ok(self.host().retract(&self.key, source_ids, reason)?)
+            return Ok(());
         }
+        // An empty page names the origin: a host that lost its memory must look up what it wrote there before it can forget it.
+        self.host().write(&self.key, &self.origin, &[])?;
+        Ok(self.host().retract(&self.key, source_ids, reason)?)
     }
 
     /// Reports that this many more records have been read.

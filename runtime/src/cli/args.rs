@@ -52,6 +52,9 @@ pub(super) enum Command {
     Verify(Box<VerifyArguments>),
     /// Show streams, cursors, dead letters and the last run
     Status(StatusArguments),
+    /// Records that were refused for good: list them, look at one, send them again, let go of them
+    #[command(subcommand)]
+    DeadLetters(LetterCommand),
     /// Show what a component is: world, imports, exports, size, digest, wanted permissions
     Inspect(InspectArguments),
 }
@@ -182,6 +185,96 @@ pub(super) struct StatusArguments {
     /// One JSON object on standard output
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LetterCommand {
+    /// List them: record, stream, times, reason
+    List(LetterArguments),
+    /// Show one whole: reason and what was kept of it
+    Show(ShowArguments),
+    /// Send them again as they were, for example after the server was mended; run nothing else meanwhile
+    Retry(Box<RetryArguments>),
+    /// Let go of them: the records stay out of CortexDB until they change
+    Drop(DropArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LetterArguments {
+    /// Cursors, with the ledger connectors.db beside them [default: ~/.cortexdb/connectors-state.json]
+    #[arg(long, value_name = "FILE")]
+    pub(super) state_file: Option<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArguments {
+    /// Which record, such as gl:issue:42/17
+    pub(super) source_id: String,
+    #[command(flatten)]
+    pub(super) common: LetterArguments,
+}
+
+/// Which letters.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Chosen {
+    /// Which record, such as gl:issue:42/17
+    pub(super) source_id: Option<String>,
+    /// All of them
+    #[arg(long)]
+    pub(super) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DropArguments {
+    #[command(flatten)]
+    pub(super) chosen: Chosen,
+    #[command(flatten)]
+    pub(super) common: LetterArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RetryArguments {
+    #[command(flatten)]
+    pub(super) chosen: Chosen,
+    #[command(flatten)]
+    pub(super) common: LetterArguments,
+    /// Configuration file (TOML); flags and environment beat it
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Base address of CortexDB
+    #[arg(long, alias = "api-url", value_name = "URL")]
+    cortexdb_url: Option<String>,
+    /// File that holds the CortexDB key
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// CortexDB actor, such as user:ada
+    #[arg(long, value_name = "ACTOR")]
+    actor: Option<String>,
+    /// Tenant that the key must belong to
+    #[arg(long, alias = "cortex-tenant-id", value_name = "ID")]
+    tenant_id: Option<String>,
+    /// How long CortexDB may fail before the retry is given up [default: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    patience: Option<Duration>,
+}
+
+impl RetryArguments {
+    pub(super) fn flags(&self) -> Flags {
+        Flags {
+            config: self.config.clone(),
+            cortexdb_url: self.cortexdb_url.clone(),
+            api_key_file: self.api_key_file.clone(),
+            actor: self.actor.clone(),
+            tenant_id: self.tenant_id.clone(),
+            state_file: self.common.state_file.clone(),
+            patience: self.patience,
+            ..Flags::default()
+        }
+    }
 }
 
 #[derive(Debug, Args)]

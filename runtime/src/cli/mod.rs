@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod dead_letters;
 mod inspect;
 mod reporters;
 mod run;
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
             Command::Check(check) => check::check(*check).await,
             Command::Verify(verify) => verify::verify(*verify).await,
             Command::Status(status) => status::status(status).await,
+            Command::DeadLetters(command) => dead_letters::dead_letters(command).await,
             Command::Inspect(inspect) => inspect::inspect(inspect).await,
         }
     });

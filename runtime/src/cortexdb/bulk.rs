@@ -247,7 +247,8 @@ fn split_to_limits(items: &[Item]) -> Vec<Vec<usize>> {
     pieces
 }
 
-fn event_id(value: &Value) -> Option<String> {
+/// The id of an event, under either of its names.
+pub(super) fn event_id(value: &Value) -> Option<String> {
     ["event_id", "id"]
         .iter()
         .find_map(|name| value.get(name))

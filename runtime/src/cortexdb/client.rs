@@ -22,7 +22,7 @@ pub const DEFAULT_URL: &str = "https://api-v1.cortexdb.ai";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A bulk write of 1000 items is acknowledged in well under a second; a minute means that nobody will answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Replies are receipts; a larger one is not ours.
+/// Receipts are small and pages of events can be asked for in smaller pieces; a larger reply is not read to its end.
 const MAX_REPLY_BYTES: usize = 32 << 20;
 
 /// Why CortexDB did not do what was asked. Displayed to the user.
@@ -43,6 +43,9 @@ pub enum CortexError {
     /// The run was stopped while waiting.
     #[error("stopped while waiting for CortexDB")]
     Stopped,
+    /// The reply is larger than what is read of one; a smaller request may do.
+    #[error("CortexDB answers with more than {0} bytes")]
+    TooLarge(usize),
     /// This request is refused as it is; another one may do.
     #[error("CortexDB refused the request: {0}")]
     Refused(Refusal),
@@ -222,7 +225,8 @@ impl Client {
             let asked = retry_after(response.headers());
             let text = read_capped(response)
                 .await
-                .map_err(|error| self.network(&error))?;
+                .map_err(|error| self.network(&error))?
+                .ok_or(Failure::Final(CortexError::TooLarge(MAX_REPLY_BYTES)))?;
             Ok::<_, Failure>((status, asked, text))
         };
         let (status, asked, text) = tokio::time::timeout(REPLY_TIMEOUT, exchange)
@@ -376,15 +380,16 @@ pub(crate) fn describe_network_error(error: &reqwest::Error) -> String {
     }
 }
 
-async fn read_capped(mut response: reqwest::Response) -> Result<Vec<u8>, reqwest::Error> {
+/// `None`: there is more than we read.
+async fn read_capped(mut response: reqwest::Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > MAX_REPLY_BYTES {
-            break;
+            return Ok(None);
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    Ok(Some(body))
 }
 
 /// Connection settings that every client of ours shares.

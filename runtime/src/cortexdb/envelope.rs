@@ -258,7 +258,8 @@ pub fn check_source_id(id: &str) -> Result<(), String> {
     }
 }
 
-fn is_event_type(text: &str) -> bool {
+/// Whether this can be an event type: `[a-z][a-z0-9_]*`, up to 32 bytes.
+pub(crate) fn is_event_type(text: &str) -> bool {
     text.len() <= 32
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text
@@ -279,7 +280,7 @@ fn is_actor(text: &str) -> bool {
 /// Labels as they are sent: commas encoded (CortexDB's filter splits on them), control characters gone, long ones cut with a digest
 /// that keeps them distinct, no duplicates, and no more than leave room for those of the host.
 fn wire_labels(labels: &[String], attributes: &[(String, String)]) -> Vec<String> {
-    const HOST_LABELS: usize = 5;
+    const HOST_LABELS: usize = 6;
     let room = MAX_LABELS - HOST_LABELS;
     let mut wire: Vec<String> = Vec::with_capacity(labels.len() + attributes.len());
     let all = labels.iter().map(|label| encode_label(label)).chain(
@@ -303,6 +304,11 @@ fn wire_labels(labels: &[String], attributes: &[(String, String)]) -> Vec<String
         wire.push(format!("labels_left_out={}", omitted + 1));
     }
     wire
+}
+
+/// What [`encode_label`] made of commas, undone. A label that was cut stays cut.
+pub(crate) fn decode_label(label: &str) -> String {
+    label.replace("%2C", ",").replace("%25", "%")
 }
 
 fn encode_label(label: &str) -> String {
@@ -407,6 +413,8 @@ pub struct Version<'a> {
     pub preceded_by: &'a [String],
     /// Name of the source system, for the `source:<system>` label.
     pub system: &'a str,
+    /// Names the source, for the `instance=` label: its canonical URL.
+    pub source_instance: &'a str,
     /// The token may name others as the actor.
     pub with_actor: bool,
 }
@@ -482,6 +490,12 @@ struct Actor<'a> {
     id: &'a str,
 }
 
+/// Tells two sources of one system apart that write into the same scope: 16 hex digits of the digest of their address.
+#[must_use]
+pub fn instance_mark(source_instance: &str) -> String {
+    hex(&sha256_of_parts([source_instance.as_bytes()]), 16)
+}
+
 /// The envelope of one fragment as compact JSON.
 #[must_use]
 pub fn envelope_json(record: &Record, version: Version<'_>) -> String {
@@ -496,11 +510,12 @@ pub fn envelope_json(record: &Record, version: Version<'_>) -> String {
         format!("digest={}", version.digest),
         format!("generation={}", version.generation),
         format!("source:{}", version.system),
+        format!("instance={}", instance_mark(version.source_instance)),
         format!("fragment={}/{}", version.fragment, version.fragments),
     ];
     let mut labels = vec![record.source_id.as_str()];
     labels.extend(record.labels.iter().map(String::as_str));
-    let shown = if version.fragments == 1 { 3 } else { 4 };
+    let shown = if version.fragments == 1 { 4 } else { 5 };
     labels.extend(own[..shown].iter().map(String::as_str));
     let locator = match &record.thread {
         Some(thread) if record.modality == Modality::Conversation => Locator::Conversation {
@@ -642,6 +657,7 @@ mod tests {
     fn commas_in_labels_are_encoded_because_the_filter_splits_on_them() {
         let record = Record::check(raw("Title")).unwrap();
         assert_eq!(record.labels, ["label:needs%2Ccomma", "state=opened"]);
+        assert_eq!(decode_label(&encode_label("50%, or %2C")), "50%, or %2C");
     }
 
     #[test]
@@ -680,8 +696,8 @@ mod tests {
         let mut record = raw("Title");
         record.labels = (0..200).map(|n| format!("label:{n}")).collect();
         let labels = Record::check(record).unwrap().labels;
-        assert_eq!(labels.len(), 59);
-        assert_eq!(labels.last().unwrap(), "labels_left_out=143");
+        assert_eq!(labels.len(), 58);
+        assert_eq!(labels.last().unwrap(), "labels_left_out=144");
     }
 
     proptest! {

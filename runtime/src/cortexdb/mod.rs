@@ -4,8 +4,10 @@
 //! * [`client`]: one authenticated connection, with retries and the classes of failure.
 //! * [`identity`]: `whoami`, and what the token may do.
 //! * [`bulk`]: writing many envelopes; every item gets a fate.
+//! * [`listing`]: what a scope holds.
 
 pub mod bulk;
 pub mod client;
 pub mod envelope;
 pub mod identity;
+pub mod listing;

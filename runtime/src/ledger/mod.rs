@@ -65,7 +65,8 @@ pub struct Lease {
 }
 
 /// Where a record stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// A version was begun and not acknowledged yet.
     Begun,
@@ -73,6 +74,8 @@ pub enum Status {
     Live,
     /// The current version was refused for good.
     Dead,
+    /// The current version was refused for good, and the user has let go of it.
+    Dropped,
     /// Forgotten because the record is gone or became confidential.
     Retracted,
 }
@@ -82,6 +85,7 @@ impl Status {
         match text {
             "live" => Self::Live,
             "dead" => Self::Dead,
+            "dropped" => Self::Dropped,
             "retracted" => Self::Retracted,
             _ => Self::Begun,
         }
@@ -152,8 +156,67 @@ pub struct DeadLetter {
     pub stream: String,
     /// Why, in the host's or the server's words.
     pub reason: String,
-    /// The envelope or the record, for a later retry. Empty where it could not be built.
+    /// The envelopes, one a line, for a later retry; the bare text where none could be built.
     pub payload: String,
+}
+
+/// A dead letter as it is kept.
+#[derive(Debug, Clone)]
+pub struct KeptLetter {
+    /// The letter.
+    pub letter: DeadLetter,
+    /// When the record was first refused, RFC 3339.
+    pub first_seen: String,
+    /// When it was last refused, RFC 3339.
+    pub last_seen: String,
+    /// How often it was refused.
+    pub attempts: u64,
+}
+
+/// What is to become of an event that was found in CortexDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventState {
+    /// Part of the current version, or of history that stays.
+    Live,
+    /// To be forgotten.
+    Obsolete,
+}
+
+/// An event that was found in CortexDB.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct RebuiltEvent {
+    /// Which version.
+    pub generation: u64,
+    /// Which fragment; unique within the version.
+    pub fragment: u64,
+    /// Its id.
+    pub event_id: String,
+    /// What is to become of it.
+    pub state: EventState,
+}
+
+/// What CortexDB's events say about one record.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct RebuiltEntry {
+    /// Which record.
+    pub source_id: String,
+    /// Its kind.
+    pub event_type: String,
+    /// Source id of the record that opened its thread; empty where there is none.
+    pub root: String,
+    /// Where it was found.
+    pub scope: String,
+    /// Of the current version; empty where there is none that is whole.
+    pub digest: String,
+    /// The highest that was ever used.
+    pub generation: u64,
+    /// Where it stands.
+    pub status: Status,
+    /// Event id of the first fragment of the newest whole version.
+    pub event_id: Option<String>,
+    /// All its events that are still readable.
+    pub events: Vec<RebuiltEvent>,
 }
 
 /// An event that has a successor, or whose record is gone, and is still readable in CortexDB.
@@ -239,6 +302,16 @@ pub trait Store: Send + Sync {
         variables: &BTreeMap<String, String>,
     ) -> Result<(), StoreError>;
 
+    /// The scopes whose events this ledger knows.
+    async fn known_scopes(&self, connection: i64) -> Result<HashSet<String>, StoreError>;
+    /// Takes over what was found in a scope, and remembers the scope as known. What the ledger knows already is not touched.
+    async fn rebuild(
+        &self,
+        lease: Lease,
+        scope: &str,
+        found: &[RebuiltEntry],
+    ) -> Result<(), StoreError>;
+
     /// The entries of these source ids; unknown ones are absent.
     async fn entries(
         &self,
@@ -269,7 +342,7 @@ pub trait Store: Send + Sync {
     /// How many records are held of each stream.
     async fn held_by_stream(&self, connection: i64) -> Result<Vec<(String, u64)>, StoreError>;
     /// Source ids of a stream's records that were refused for good.
-    async fn dead_letters(
+    async fn refused_in_stream(
         &self,
         connection: i64,
         stream: &str,
@@ -282,6 +355,17 @@ pub trait Store: Send + Sync {
     async fn forgotten(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError>;
     /// Marks events whose derived layers are forgotten and whose text must stay, because the token may not redact.
     async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError>;
+
+    /// All dead letters, or the one of this record.
+    async fn dead_letters(
+        &self,
+        connection: i64,
+        source_id: Option<&str>,
+    ) -> Result<Vec<KeptLetter>, StoreError>;
+    /// Makes refused versions begun again, so that they can be sent as they were. Their dead letters stay until they are stored.
+    async fn revive(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError>;
+    /// Lets go of dead letters: the records stay out until they change. Returns how many there were.
+    async fn drop_letters(&self, lease: Lease, source_ids: &[&str]) -> Result<u64, StoreError>;
 
     /// Keeps what a stream last reported.
     async fn stream_state(

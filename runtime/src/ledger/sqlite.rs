@@ -5,6 +5,9 @@
 //! thread hop each and would make the ledger the slowest part of a backfill. Such statements say `CROSS JOIN`: SQLite knows nothing of
 //! the array's size and would otherwise walk the whole table for each page (`explain` in the tests holds it to that).
 
+mod letters;
+mod rebuilding;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
@@ -17,8 +20,8 @@ use sqlx::sqlite::{
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
-    Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, Lease, Obsolete, Settled, Status, Store,
-    StoreError, StreamRow,
+    Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, Obsolete, RebuiltEntry,
+    Settled, Status, Store, StoreError, StreamRow,
 };
 
 /// Receipts kept for each connection.
@@ -275,6 +278,35 @@ impl Store for SqliteStore {
         Ok(transaction.commit().await?)
     }
 
+    async fn known_scopes(&self, connection: i64) -> Result<HashSet<String>, StoreError> {
+        self.read_known_scopes(connection).await
+    }
+
+    async fn rebuild(
+        &self,
+        lease: Lease,
+        scope: &str,
+        found: &[RebuiltEntry],
+    ) -> Result<(), StoreError> {
+        self.take_over(lease, scope, found).await
+    }
+
+    async fn dead_letters(
+        &self,
+        connection: i64,
+        source_id: Option<&str>,
+    ) -> Result<Vec<KeptLetter>, StoreError> {
+        self.read_letters(connection, source_id).await
+    }
+
+    async fn revive(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError> {
+        self.revive_refused(lease, source_ids).await
+    }
+
+    async fn drop_letters(&self, lease: Lease, source_ids: &[&str]) -> Result<u64, StoreError> {
+        self.let_go(lease, source_ids).await
+    }
+
     async fn entries(
         &self,
         connection: i64,
@@ -456,7 +488,7 @@ impl Store for SqliteStore {
             .collect()
     }
 
-    async fn dead_letters(
+    async fn refused_in_stream(
         &self,
         connection: i64,
         stream: &str,

@@ -20,6 +20,7 @@ use crate::cortexdb::envelope::{
 };
 use crate::cursors::Cursors;
 use crate::ledger::{Begun, DeadLetter, Entry, Obsolete, Settled, Status};
+use crate::rebuild::{Memory, Ours, recall};
 use crate::report::{Event, Level};
 
 /// How long a small group waits for company. Long enough that pages arriving together share a request, short enough that nobody
@@ -90,6 +91,9 @@ pub(super) struct Engine {
     settings: WriterSettings,
     origins: HashMap<String, BTreeMap<String, String>>,
     scopes: HashMap<String, String>,
+    /// Scopes whose events the ledger knows.
+    known_scopes: HashSet<String>,
+    said_that_a_scope_is_not_listed: bool,
     out: Option<BufWriter<File>>,
     /// Dry runs write nothing to the ledger, so that a record listed twice is recognised here.
     seen_in_dry_run: HashMap<String, String>,
@@ -102,6 +106,8 @@ impl Engine {
             settings,
             origins: HashMap::new(),
             scopes: HashMap::new(),
+            known_scopes: HashSet::new(),
+            said_that_a_scope_is_not_listed: false,
             out: None,
             seen_in_dry_run: HashMap::new(),
             said_that_old_versions_stay: false,
@@ -118,6 +124,13 @@ impl Engine {
             .store
             .origins(self.settings.lease.connection)
             .await?;
+        if !self.is_dry_run() {
+            self.known_scopes = self
+                .settings
+                .store
+                .known_scopes(self.settings.lease.connection)
+                .await?;
+        }
         // What an earlier run left to be forgotten: an outage, or a crash between writing and forgetting.
         self.forget_obsolete().await?;
         while let Some(first) = work.recv().await {
@@ -216,8 +229,57 @@ impl Engine {
         let mut variables = pinned;
         variables.extend(self.settings.host_variables.clone());
         let scope = self.settings.template.fill(&variables)?;
+        self.recall(&scope).await?;
         self.scopes.insert(origin.id.clone(), scope.clone());
         Ok(scope)
+    }
+
+    /// Before the first write into a scope that the ledger does not know: what CortexDB holds there is taken over.
+    async fn recall(&mut self, scope: &str) -> Result<(), WriterError> {
+        let Target::CortexDb { client, .. } = &self.settings.target else {
+            return Ok(());
+        };
+        if self.known_scopes.contains(scope) {
+            return Ok(());
+        }
+        let ours = Ours {
+            system: &self.settings.system,
+            source_instance: &self.settings.source_instance,
+        };
+        let found = match recall(client, ours, scope).await? {
+            Memory::Entries(found) => found,
+            Memory::NotListed(words) => {
+                self.warn_that_a_scope_is_not_listed(scope, &words);
+                Vec::new()
+            }
+        };
+        self.settings
+            .store
+            .rebuild(self.settings.lease, scope, &found)
+            .await?;
+        self.known_scopes.insert(scope.to_owned());
+        if !found.is_empty() {
+            self.say(
+                Level::Info,
+                format!(
+                    "{scope}: the ledger did not know this scope; {} records were found in CortexDB and taken over",
+                    found.len()
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    fn warn_that_a_scope_is_not_listed(&mut self, scope: &str, words: &str) {
+        if std::mem::replace(&mut self.said_that_a_scope_is_not_listed, true) {
+            return;
+        }
+        self.say(
+            Level::Warn,
+            format!(
+                "{scope}: what CortexDB already holds cannot be listed ({words}). Nothing is wrong if this connection is new. If its ledger connectors.db was lost, records are now written a second time: delete it again and run with a token that has `scope.read.events`"
+            ),
+        );
     }
 
     async fn write(&mut self, part: Vec<(String, String, Record)>) -> Result<(), WriterError> {
@@ -289,6 +351,15 @@ impl Engine {
                 self.settings
                     .counters
                     .update(|totals| totals.dead_lettered += 1);
+                return None;
+            }
+            (Some(same), _) if same.status == Status::Dropped => {
+                self.settings.counters.update(|totals| {
+                    *totals
+                        .skipped
+                        .entry("dropped-dead-letter".to_owned())
+                        .or_default() += 1;
+                });
                 return None;
             }
             // Begun, and no receipt: the same bytes under the same key.
@@ -595,7 +666,7 @@ async fn send_wave(
                 source_id: draft.record.source_id.clone(),
                 stream: draft.stream.clone(),
                 reason: words.clone(),
-                payload: settings.redactor.apply(&items[0].json).into_owned(),
+                payload: settings.redactor.apply(&envelopes(items)).into_owned(),
             });
         } else {
             written.push((draft.record.source_id.clone(), ids[0].clone()));
@@ -624,6 +695,12 @@ async fn send_wave(
         report_dead_letter(settings.reporter.as_ref(), &settings.counters, letter);
     }
     Ok(written)
+}
+
+/// The envelopes of a version as they are kept: one a line.
+fn envelopes(items: &[Item]) -> String {
+    let lines: Vec<&str> = items.iter().map(|item| item.json.as_str()).collect();
+    lines.join("\n")
 }
 
 fn appends(draft: &Draft) -> bool {
@@ -659,6 +736,7 @@ fn items_of(settings: &WriterSettings, draft: &Draft, preceded_by: &[String]) ->
                     end: range.end,
                     preceded_by,
                     system: &settings.system,
+                    source_instance: &settings.source_instance,
                     with_actor: settings.with_actor,
                 },
             );
@@ -671,7 +749,7 @@ fn items_of(settings: &WriterSettings, draft: &Draft, preceded_by: &[String]) ->
         .collect()
 }
 
-async fn forget(
+pub(super) async fn forget(
     client: &Client,
     forgetting: Forgetting,
     batch: &[Obsolete],

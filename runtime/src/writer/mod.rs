@@ -6,9 +6,11 @@
 //! cursor is never durable ahead of a record that is not: the worst that a crash costs is reading a page again.
 //!
 //! * [`engine`]: the task, one group after the other.
+//! * [`resend`]: dead letters, sent again on demand.
 //! * [`waves`]: the order within a group.
 
 mod engine;
+pub mod resend;
 mod waves;
 
 use std::collections::BTreeMap;
@@ -366,7 +368,7 @@ impl Writer {
 }
 
 /// Ids and names from a component end in terminals and files: control characters are escaped, length is bounded.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .take(512)
         .collect::<String>()

@@ -97,7 +97,7 @@ pub(crate) fn events(cortex: &Cortex, call: &Call<'_>) -> Result<Reply, ApiError
     let scope = call
         .query("scope")
         .ok_or_else(|| ApiError::invalid_body("scope is required"))?;
-    let limit = limit(call, 50, 500)?;
+    let limit = limit(call, 50, 500)?.min(options.listing_max_page.max(1));
     let labels = call.query("labels").unwrap_or_default();
     let filter = Filter {
         scope,

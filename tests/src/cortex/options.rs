@@ -49,6 +49,8 @@ pub struct Options {
     pub item_id_field: ItemIdField,
     /// Every event is listed twice (measured), or once.
     pub listed_twice: bool,
+    /// Most events on one page of the listing, whatever was asked for.
+    pub listing_max_page: usize,
     /// A listed event shows its source descriptor. No source documents that it does.
     pub listing_shows_source: bool,
     /// How a redacted event appears in the listing.
@@ -111,6 +113,7 @@ impl Options {
             status_reaches_indexed: true,
             item_id_field: ItemIdField::EventId,
             listed_twice: true,
+            listing_max_page: 500,
             listing_shows_source: false,
             redacted_listing: RedactedListing::Blanked,
             scope_filter: ScopeFilter::Exact,
