@@ -280,6 +280,7 @@ pub async fn unread(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::{Begun, DeadLetter, Settled, SqliteStore};
 
     #[test]
     fn an_id_that_is_listed_both_ways_is_wanted() {
@@ -310,5 +311,71 @@ mod tests {
         assert_eq!(unlisted, ["b"]);
         let other = census.unlisted("42/issues", "note", vec!["a"], |id| id);
         assert_eq!(other, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn differences_are_named_and_dead_letters_are_not_among_them() {
+        let store = SqliteStore::in_memory().await.unwrap();
+        let ttl = std::time::Duration::from_secs(30);
+        let lease = store.claim("gitlab", "test", ttl).await.unwrap();
+        let begun = ["gl:issue:42/1", "gl:issue:42/2", "gl:issue:42/3"].map(|id| Begun {
+            source_id: id.to_owned(),
+            event_type: "issue".to_owned(),
+            stream: "42/issues".to_owned(),
+            root: String::new(),
+            appends: false,
+            scope: "org:acme".to_owned(),
+            digest: "a".to_owned(),
+            generation: 1,
+            keys: vec![format!("{id}@1")],
+            preceded_by: Vec::new(),
+        });
+        store.begin(lease, &begun).await.unwrap();
+        let settled = ["gl:issue:42/1", "gl:issue:42/2"].map(|id| Settled {
+            source_id: id.to_owned(),
+            generation: 1,
+            event_ids: vec![format!("evt_{id}")],
+            appends: false,
+        });
+        let refused = Settled {
+            source_id: "gl:issue:42/3".to_owned(),
+            generation: 1,
+            event_ids: Vec::new(),
+            appends: false,
+        };
+        let letter = DeadLetter {
+            source_id: "gl:issue:42/3".to_owned(),
+            stream: "42/issues".to_owned(),
+            reason: "refused".to_owned(),
+            payload: String::new(),
+        };
+        store.settle(lease, &settled, &[]).await.unwrap();
+        store.settle(lease, &[refused], &[letter]).await.unwrap();
+
+        let compare = async |listed: &[&str], state: StreamState| {
+            let census = Census::default();
+            let ids = listed.iter().map(|id| format!("gl:issue:42/{id}"));
+            census
+                .add("42/issues", "issue", ids.collect(), true)
+                .unwrap();
+            census.complete("42/issues", "issue");
+            let streams = BTreeMap::from([("42/issues".to_owned(), state)]);
+            let connection = lease.connection;
+            census.compare(&store, connection, &streams).await.unwrap()
+        };
+        let same = compare(&["1", "2", "3"], StreamState::Complete).await;
+        assert!(same.equal, "{same:?}");
+        assert_eq!(same.kinds[0].dead_letters, ["gl:issue:42/3"]);
+
+        let other = compare(&["2", "3", "4"], StreamState::Complete).await;
+        assert!(!other.equal);
+        assert_eq!(other.kinds[0].missing, ["gl:issue:42/4"]);
+        assert_eq!(other.kinds[0].surplus, ["gl:issue:42/1"]);
+
+        let off = compare(&[], StreamState::Off("403".to_owned())).await;
+        assert!(off.equal && off.kinds.is_empty(), "{off:?}");
+        assert_eq!(off.not_compared[0].held, 2);
+        let failed = compare(&["1", "2"], StreamState::Failed("502".to_owned())).await;
+        assert!(!failed.equal, "{failed:?}");
     }
 }
