@@ -495,7 +495,7 @@ fn words(body: &str, status: u16) -> String {
 fn has_more(head: &Response, rows: usize, size: u32) -> bool {
     let link = head.header("link");
     let next_page = head.header("x-next-page");
-    if link.is_none() && next_page.is_none() && head.header("x-page").is_none() {
+    if link.is_none() && next_page.is_none() {
         return rows == size as usize;
     }
     next_page.is_some_and(|page| !page.trim().is_empty())

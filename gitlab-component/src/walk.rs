@@ -366,7 +366,10 @@ pub(crate) async fn listing<T: DeserializeOwned>(
             offset += u64::from(slice.page.size);
         }
     }
-    Ok(started)
+    Err(Fault::Unavailable(format!(
+        "{} is being changed faster than it can be read; a later run reads it again",
+        listing.path
+    )))
 }
 
 #[cfg(test)]

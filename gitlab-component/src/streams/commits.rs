@@ -162,22 +162,18 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
         from: None,
         since: before.since.clone(),
     };
-    if before.branch != goal.branch {
+    let resumed = resume(stream, &before).await?;
+    let connected =
+        resumed && (before.head == goal.head || read_range(stream, &before.head, &goal).await?);
+    if !connected {
+        let message = format!(
+            "{}: {} is not below the head any more; reading back to what is known",
+            stream.key, before.head
+        );
+        stream
+            .host()
+            .log(Level::Info, &message, &[("stream", &stream.key)]);
         read_history(stream, &goal, Until::Known, true).await?;
-    } else {
-        let resumed = resume(stream, &before).await?;
-        let connected = resumed
-            && (before.head == goal.head || read_range(stream, &before.head, &goal).await?);
-        if !connected {
-            let message = format!(
-                "{}: {} is not below the head any more; reading back to what is known",
-                stream.key, before.head
-            );
-            stream
-                .host()
-                .log(Level::Info, &message, &[("stream", &stream.key)]);
-            read_history(stream, &goal, Until::Known, true).await?;
-        }
     }
     goal.save(stream);
     if let Some(since) = wanted_since.filter(|_| was_complete) {

@@ -30,6 +30,8 @@ const OVERLAP_SECONDS: i64 = 120;
 
 /// Experiences that are handed over at once. A page has at most 100 records, but its comments may be many.
 const BATCH: usize = 500;
+/// Text in one call, in bytes; one record alone may have more.
+pub(crate) const BATCH_BYTES: usize = 8 << 20;
 
 /// Ids that are handed over at once.
 const LISTED_AT_ONCE: usize = 1000;
@@ -172,8 +174,11 @@ impl<'s> Stream<'s> {
         if self.only_lists() {
             return Ok(());
         }
-        for batch in experiences.chunks(BATCH) {
+        let mut rest = experiences;
+        while !rest.is_empty() {
+            let (batch, behind) = rest.split_at(batch_size(rest));
             self.host().write(&self.key, &self.origin, batch)?;
+            rest = behind;
         }
         Ok(())
     }
@@ -298,7 +303,10 @@ impl<'s> Stream<'s> {
             Ok(End::Complete) => StreamState::Complete,
             Ok(End::Off(words)) => StreamState::Off(words),
             Err(Fault::Stop(failure)) => return Err(failure),
-            Err(Fault::Refused(refusal)) if matches!(refusal.status, 403 | 404) => {
+            // Off is what a feature is from the first request on; in the middle of a list something else is wrong.
+            Err(Fault::Refused(refusal))
+                if matches!(refusal.status, 403 | 404) && self.done.get() == 0 =>
+            {
                 self.refused(&refusal).await?
             }
             Err(Fault::Refused(refusal)) => StreamState::Failed(refusal.to_string()),
@@ -331,6 +339,16 @@ impl<'s> Stream<'s> {
             }
         }
     }
+}
+
+/// How many of these go into one call: the host copies a bounded number of bytes for each.
+fn batch_size(experiences: &[Experience]) -> usize {
+    let mut bytes = 0;
+    let fitting = experiences.iter().take(BATCH).take_while(|experience| {
+        bytes += experience.content.len();
+        bytes <= BATCH_BYTES
+    });
+    fitting.count().max(1)
 }
 
 /// What one record's own page (comments, detail) being refused means: not that the feature is off, but that this stream cannot

@@ -8,13 +8,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 use futures_util::future::FutureExt;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::{End, Stream, child_fault};
-use crate::client::{Fault, Listing, Sizing, Slice};
+use crate::client::{Fault, Listing, Refusal, Sizing, Slice};
 use crate::executor::side_by_side;
 use crate::gitlab::{Discussion, Issue, MergeRequest};
-use crate::host::{Experience, Level};
+use crate::host::Experience;
 use crate::mapping::{self, Mapper, Parent};
 use crate::settings::Settings;
 use crate::walk::{Row, Stamp, TimeWalk};
@@ -271,8 +272,9 @@ impl<'s> Notes<'s> {
                     .await
                 {
                     Ok(slice) => slice,
-                    // Deleted since it was listed.
-                    Err(Fault::Refused(refusal)) if refusal.status == 404 => return Ok(()),
+                    Err(Fault::Refused(refusal)) if refusal.status == 404 => {
+                        return self.missing::<T>(iid, parent, &refusal).await;
+                    }
                     Err(fault) => {
                         return Err(child_fault(
                             fault,
@@ -284,7 +286,9 @@ impl<'s> Notes<'s> {
                 for discussion in &slice.rows {
                     self.add(discussion, parent, &mut seen);
                 }
-                if self.experiences.borrow().len() >= NOTES_AT_ONCE {
+                if self.experiences.borrow().len() >= NOTES_AT_ONCE
+                    || self.bytes() >= super::BATCH_BYTES
+                {
                     self.flush()?;
                 }
                 if !slice.page.more {
@@ -296,12 +300,43 @@ impl<'s> Notes<'s> {
                 offset += u64::from(slice.page.size);
             }
         }
-        self.stream.host().log(
-            Level::Debug,
-            "discussions keep changing while they are read; the next run looks again",
-            &[("stream", &self.stream.key), ("parent", &parent.source_id)],
-        );
+        Err(Fault::Unavailable(format!(
+            "the discussions of {} are being changed faster than they can be read; a later run goes on there",
+            parent.source_id
+        )))
+    }
+
+    /// No discussions: either the parent was deleted since it was listed, or something is wrong and its comments are unread.
+    async fn missing<T: Commented>(
+        &self,
+        iid: u64,
+        parent: &Parent,
+        refusal: &Refusal,
+    ) -> Result<(), Fault> {
+        let exists = |path: String| async move {
+            match self.stream.client().object::<IgnoredAny>(&path, &[]).await {
+                Ok(_) => Ok(true),
+                Err(Fault::Refused(refusal)) if refusal.status == 404 => Ok(false),
+                Err(fault) => Err(child_fault(fault, &parent.source_id)),
+            }
+        };
+        let parent_path = self.stream.path(&format!("{}/{iid}", T::LIST));
+        if exists(parent_path).await?
+            || !exists(format!("/projects/{}", self.stream.project.id)).await?
+        {
+            let what = format!("comments of {}: {refusal}", parent.source_id);
+            return Err(Fault::Unavailable(what));
+        }
+        self.stream.skip("parent-deleted", 1);
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        let experiences = self.experiences.borrow();
+        experiences
+            .iter()
+            .map(|experience| experience.content.len())
+            .sum()
     }
 
     /// The comments of one discussion, in order. Each answers the one before it, the first one the parent.
@@ -310,7 +345,10 @@ impl<'s> Notes<'s> {
         let count = |counter: &Cell<u64>| counter.set(counter.get() + 1);
         let mut before = parent.source_id.clone();
         for note in discussion.notes.iter().flatten() {
-            let Some(id) = note.id else { continue };
+            let Some(id) = note.id else {
+                self.stream.skip("without-id", 1);
+                continue;
+            };
             let first_time = seen.insert(id);
             if note.system == Some(true) {
                 if first_time {

@@ -63,6 +63,7 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
     let pause = plan.reconcile_every / RECONCILE_RETRIES;
     let mut asked_for = arguments.reconcile;
     let mut failed_at: Option<Instant> = None;
+    let mut worked = false;
     loop {
         options.reconcile = match failed_at {
             _ if asked_for => Reconcile::Now,
@@ -86,7 +87,8 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
         if !arguments.watch {
             return receipt.outcome.exit_code();
         }
-        if receipt.outcome == Outcome::Misconfigured {
+        // What worked once is not given up for an answer that may be gone in the next cycle.
+        if receipt.outcome == Outcome::Misconfigured && !worked {
             return receipt.outcome.exit_code();
         }
         if matches!(
@@ -95,6 +97,7 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
         ) {
             // Read once from there; the cycles after it go on from the cursors.
             plan.since = None;
+            worked = true;
         }
         tokio::select! {
             () = tokio::time::sleep(plan.interval) => {}

@@ -15,7 +15,7 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Client, CortexError, Refusal, is_scope_policy};
+use super::client::{BULK_ROUTE, Client, CortexError, Refusal, is_scope_policy};
 
 /// What one request may carry: the documented 1000 items, and 8 MiB so that a slow line still gets an answer within the timeout.
 pub const MAX_ITEMS: usize = 1000;
@@ -79,6 +79,16 @@ impl Client {
                     self.wait_before_retry(&mut attempts, reason, None).await?;
                     pieces.push(again);
                 }
+                // Durable already, or not there at all: the status of each key tells.
+                Err(CortexError::Refused(refusal)) if refusal.status == 408 => {
+                    let silent = piece.iter().map(|_| Reply::Silent).collect();
+                    let again = self.settle(items, &piece, silent, &mut fates).await?;
+                    if !again.is_empty() {
+                        self.wait_before_retry(&mut attempts, refusal.to_string(), None)
+                            .await?;
+                        pieces.push(again);
+                    }
+                }
                 Err(CortexError::Refused(refusal)) => {
                     self.divide(items, &piece, &refusal, &mut pieces, &mut fates)
                         .await?;
@@ -103,9 +113,7 @@ impl Client {
             body.push_str(&items[index].json);
         }
         body.push_str("]}");
-        let reply = self
-            .call(Method::POST, "/v1/experience/bulk", Some(body))
-            .await?;
+        let reply = self.call(Method::POST, BULK_ROUTE, Some(body)).await?;
         Ok(read_replies(&reply, piece.len()))
     }
 
@@ -154,14 +162,6 @@ impl Client {
                     "{} has no bulk route (POST /v1/experience/bulk answers {refusal}). Check CORTEXDB_URL, or update the server",
                     self.url()
                 )));
-            }
-            408 => {
-                let silent = piece.iter().map(|_| Reply::Silent).collect();
-                let again = self.settle(items, piece, silent, fates).await?;
-                if !again.is_empty() {
-                    pieces.push(again);
-                }
-                return Ok(());
             }
             _ => {}
         }
@@ -271,7 +271,9 @@ fn read_replies(reply: &Value, count: usize) -> Vec<Reply> {
                 .and_then(|index| usize::try_from(index).ok());
             let index = match (named, list) {
                 (Some(index), _) => index,
-                (None, "results") => position,
+                // Without numbers the place counts, and only where nobody is left out: an id given to the wrong record would be
+                // forgotten in its stead one day.
+                (None, "results") if entries.len() == count => position,
                 (None, _) => continue,
             };
             if index < count {

@@ -19,6 +19,8 @@ use crate::report::{Counters, Event, Reporter};
 /// CortexDB's hosted API, the default of the vendor's tools.
 pub const DEFAULT_URL: &str = "https://api-v1.cortexdb.ai";
 
+/// The route of all writing.
+pub(super) const BULK_ROUTE: &str = "/v1/experience/bulk";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A bulk write of 1000 items is acknowledged in well under a second; a minute means that nobody will answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -242,7 +244,13 @@ impl Client {
                 asked: None,
             });
         }
-        Err(self.classify(status, asked, json.as_ref(), &text))
+        Err(self.classify(
+            path_and_query == BULK_ROUTE,
+            status,
+            asked,
+            json.as_ref(),
+            &text,
+        ))
     }
 
     fn network(&self, error: &reqwest::Error) -> Failure {
@@ -257,6 +265,7 @@ impl Client {
 
     fn classify(
         &self,
+        is_bulk: bool,
         status: StatusCode,
         asked: Option<Duration>,
         json: Option<&Value>,
@@ -268,16 +277,27 @@ impl Client {
             .unwrap_or_default()
             .to_ascii_uppercase();
         let words = field("message").and_then(Value::as_str).map_or_else(
-            || String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned(),
+            || String::from_utf8_lossy(&text[..text.len().min(4096)]).into_owned(),
             str::to_owned,
         );
-        let message = self.redactor.apply(&words).into_owned();
+        // Cut after the secrets are out: half of one would not be recognised.
+        let message: String = self.redactor.apply(&words).chars().take(400).collect();
         let said = format!("{} {code} {message}", status.as_u16());
         let retriable = field("retriable").and_then(Value::as_bool);
         if is_scope_policy(&code) {
             return Failure::Final(CortexError::Misconfigured(format!(
                 "CortexDB does not accept the scope: {said}. Change the scope template, or have the operator allow it"
             )));
+        }
+        // CortexDB itself always says why. What does not is a proxy in between, and knows nothing of the data.
+        if code.is_empty()
+            && matches!(status.as_u16(), 400 | 404 | 405 | 410 | 414 | 431 | 451)
+            && is_bulk
+        {
+            return Failure::Passing {
+                reason: said,
+                asked,
+            };
         }
         match status.as_u16() {
             401 | 402 => {
@@ -287,7 +307,11 @@ impl Client {
                 "{said}{}. Use a token with that permission",
                 denied_capability(json)
             ))),
-            // Durable already; the caller asks for the status of its keys.
+            // A write may be durable already: its caller asks for the status of the keys. Anything else is asked again.
+            408 if !is_bulk => Failure::Passing {
+                reason: said,
+                asked,
+            },
             400 | 404 | 405 | 408 | 409 | 413 | 415 | 422 => {
                 Failure::Final(CortexError::Refused(Refusal {
                     status: status.as_u16(),

@@ -207,10 +207,11 @@ fn split_text(text: &str, most: usize) -> Vec<std::ops::Range<usize>> {
         }
         // A fragment of white space alone would be refused as blank: take the break before it back into text.
         while text[end..].trim().is_empty() && end < text.len() {
-            let Some(last) = text[start..end].trim_end().char_indices().next_back() else {
-                break;
-            };
-            end = start + last.0;
+            match text[start..end].trim_end().char_indices().next_back() {
+                Some((last, _)) if last > 0 => end = start + last,
+                // One character and a mebibyte of nothing behind it: the rest is blank whatever is done.
+                _ => break,
+            }
         }
         ranges.push(start..end);
         start = end;
@@ -698,6 +699,14 @@ mod tests {
         let labels = Record::check(record).unwrap().labels;
         assert_eq!(labels.len(), 58);
         assert_eq!(labels.last().unwrap(), "labels_left_out=144");
+    }
+
+    #[test]
+    fn a_text_that_ends_in_endless_white_space_is_split_all_the_same() {
+        let text = format!("x{}", " ".repeat(100));
+        let ranges = split_text(&text, 16);
+        assert!(ranges.iter().all(|range| !range.is_empty()));
+        assert_eq!(ranges.iter().map(std::ops::Range::len).sum::<usize>(), 101);
     }
 
     proptest! {

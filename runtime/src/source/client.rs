@@ -360,9 +360,10 @@ impl SourceClient {
     }
 
     fn excerpt(&self, body: &[u8]) -> String {
-        let text = String::from_utf8_lossy(&body[..body.len().min(160)]);
+        let text = String::from_utf8_lossy(&body[..body.len().min(4096)]);
         let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        self.redactor.apply(&line).into_owned()
+        // Cut after the secrets are out: half of one would not be recognised.
+        self.redactor.apply(&line).chars().take(160).collect()
     }
 }
 

@@ -98,6 +98,8 @@ pub(super) struct Engine {
     /// Dry runs write nothing to the ledger, so that a record listed twice is recognised here.
     seen_in_dry_run: HashMap<String, String>,
     said_that_old_versions_stay: bool,
+    /// Rows of events that CortexDB would not forget in this run.
+    refused_to_forget: HashSet<i64>,
 }
 
 impl Engine {
@@ -111,6 +113,7 @@ impl Engine {
             out: None,
             seen_in_dry_run: HashMap::new(),
             said_that_old_versions_stay: false,
+            refused_to_forget: HashSet::new(),
         }
     }
 
@@ -401,15 +404,17 @@ impl Engine {
                 source_id: id.clone(),
                 change: if draft.known_before { "changed" } else { "new" },
                 scope: draft.scope.clone(),
-                title: draft
-                    .record
-                    .content
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .chars()
-                    .take(120)
-                    .collect(),
+                title: super::printable(
+                    &draft
+                        .record
+                        .content
+                        .lines()
+                        .next()
+                        .unwrap_or_default()
+                        .chars()
+                        .take(120)
+                        .collect::<String>(),
+                ),
             });
             let preceded_by = draft.frozen.clone().unwrap_or_default();
             for item in items_of(&self.settings, draft, &preceded_by) {
@@ -513,12 +518,32 @@ impl Engine {
                 .store
                 .obsolete(connection, FORGET_BATCH)
                 .await?;
+            let batch: Vec<Obsolete> = batch
+                .into_iter()
+                .filter(|event| !self.refused_to_forget.contains(&event.row))
+                .collect();
             if batch.is_empty() {
+                let stuck = self.refused_to_forget.len() as u64;
+                self.settings.counters.update(|totals| {
+                    totals.superseded_pending = totals.superseded_pending.max(stuck)
+                });
                 return Ok(());
             }
             match forget(&client, forgetting, &batch).await {
-                Ok(()) => {
-                    let rows: Vec<i64> = batch.iter().map(|event| event.row).collect();
+                Ok(rows) => {
+                    let left = batch
+                        .iter()
+                        .map(|event| event.row)
+                        .filter(|row| !rows.contains(row));
+                    let refused: Vec<i64> = left.collect();
+                    if !refused.is_empty() {
+                        self.say(
+                            Level::Warn,
+                            format!("CortexDB refuses to forget {} old versions; they stay beside the new ones, and the next run tries again", refused.len()),
+                        );
+                        self.refused_to_forget.extend(refused);
+                    }
+                    let rows: Vec<i64> = rows.into_iter().collect();
                     if forgetting == Forgetting::Redact {
                         self.settings
                             .store
@@ -665,7 +690,7 @@ async fn send_wave(
             dead.push(DeadLetter {
                 source_id: draft.record.source_id.clone(),
                 stream: draft.stream.clone(),
-                reason: words.clone(),
+                reason: super::printable(&settings.redactor.apply(words)),
                 payload: settings.redactor.apply(&envelopes(items)).into_owned(),
             });
         } else {
@@ -749,12 +774,14 @@ fn items_of(settings: &WriterSettings, draft: &Draft, preceded_by: &[String]) ->
         .collect()
 }
 
+/// Forgets these events; answers which of them CortexDB has let go of. One that it refuses does not keep the others.
 pub(super) async fn forget(
     client: &Client,
     forgetting: Forgetting,
     batch: &[Obsolete],
-) -> Result<(), CortexError> {
-    let mut by_scope: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+) -> Result<HashSet<i64>, CortexError> {
+    let mut done = HashSet::new();
+    let mut by_scope: BTreeMap<&str, Vec<(i64, String)>> = BTreeMap::new();
     for event in batch {
         let id = match &event.event_id {
             Some(id) => Some(id.clone()),
@@ -769,38 +796,61 @@ pub(super) async fn forget(
                     .await?
             }
         };
-        by_scope.entry(&event.scope).or_default().extend(id);
+        match id {
+            Some(id) => by_scope
+                .entry(&event.scope)
+                .or_default()
+                .push((event.row, id)),
+            None => {
+                done.insert(event.row);
+            }
+        }
     }
+    for (scope, events) in by_scope {
+        for events in events.chunks(FORGET_IDS) {
+            if forget_together(client, forgetting, scope, events).await? {
+                done.extend(events.iter().map(|(row, _)| *row));
+                continue;
+            }
+            for event in events {
+                if forget_together(client, forgetting, scope, std::slice::from_ref(event)).await? {
+                    done.insert(event.0);
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// One request; whether CortexDB took it.
+async fn forget_together(
+    client: &Client,
+    forgetting: Forgetting,
+    scope: &str,
+    events: &[(i64, String)],
+) -> Result<bool, CortexError> {
+    let ids: Vec<&str> = events.iter().map(|(_, id)| id.as_str()).collect();
     let cascade = if forgetting == Forgetting::Redact {
         "redact_events"
     } else {
         "derived_only"
     };
-    for (scope, ids) in by_scope {
-        for ids in ids.chunks(FORGET_IDS) {
-            let body = serde_json::json!({
-                "scope": scope,
-                "selector": { "memory_ids": ids },
-                "cascade": cascade,
-                "audit_note": "replaced by a newer version, or gone from the source",
-            });
-            match client
-                .call(Method::POST, "/v1/forget", Some(body.to_string()))
-                .await
-            {
-                Ok(_) => {}
-                // Already gone.
-                Err(CortexError::Refused(refusal)) if refusal.status == 404 => {}
-                Err(CortexError::Refused(refusal)) => {
-                    return Err(CortexError::Standing(format!(
-                        "old versions in `{scope}` could not be forgotten: {refusal}"
-                    )));
-                }
-                Err(other) => return Err(other),
-            }
-        }
+    let body = serde_json::json!({
+        "scope": scope,
+        "selector": { "memory_ids": ids },
+        "cascade": cascade,
+        "audit_note": "replaced by a newer version, or gone from the source",
+    });
+    match client
+        .call(Method::POST, "/v1/forget", Some(body.to_string()))
+        .await
+    {
+        Ok(_) => Ok(true),
+        // Already gone.
+        Err(CortexError::Refused(refusal)) if refusal.status == 404 => Ok(true),
+        Err(CortexError::Refused(_) | CortexError::Misconfigured(_)) => Ok(false),
+        Err(other) => Err(other),
     }
-    Ok(())
 }
 
 fn copy_out(

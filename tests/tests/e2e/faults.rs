@@ -241,3 +241,137 @@ async fn a_rate_limit_is_waited_out_and_kept() {
     setup.run(&[]).await.expect(0);
     setup.assert_complete(&setup.membership());
 }
+
+/// Refused, with these words, and nothing written.
+fn refusal(status: u16, code: &str) -> CortexFault {
+    CortexFault::status(status, code)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn comments_that_are_not_found_once_hold_their_stream_and_are_read_in_the_next_run() {
+    let setup = Setup::tiny(121).await;
+    setup
+        .gitlab
+        .add_fault(Rule::new("/discussions", Fault::NotFound).after(2).times(1));
+    let receipt = setup.run(&[]).await.expect(1).receipt();
+    assert_eq!(
+        receipt["streams_failed"].as_object().unwrap().len(),
+        1,
+        "{receipt}"
+    );
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_request_deleted_while_it_is_read_is_counted_and_fails_nothing() {
+    let setup = Setup::tiny(122).await;
+    setup.gitlab.on_request("/discussions", 1, |world| {
+        let project = *world
+            .projects
+            .iter()
+            .find(|(_, p)| p.merge_requests.len() > 1)
+            .unwrap()
+            .0;
+        let iids: Vec<u64> = world.projects[&project]
+            .merge_requests
+            .keys()
+            .copied()
+            .collect();
+        for iid in iids {
+            let _ = world.delete_merge_request(project, iid);
+        }
+    });
+    setup.run(&[]).await.expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_breaks_off_with_404_is_no_feature_that_is_off() {
+    let setup = Setup::with(
+        simulators::gitlab::World::generate(123, &simulators::gitlab::Size::items(1500)),
+        simulators::gitlab::Options::default(),
+        simulators::cortex::Options::full(crate::setup::KEY),
+    )
+    .await;
+    setup
+        .gitlab
+        .add_fault(Rule::new("/merge_requests?*updated_after", Fault::NotFound).times(1));
+    let receipt = setup.run(&[]).await.expect(1).receipt();
+    assert_eq!(receipt["streams_off"], serde_json::json!({}), "{receipt}");
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_always_times_out_ends_with_the_patience() {
+    let setup = Setup::tiny(124).await;
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Bulk, refusal(408, "WAIT_TIMEOUT")));
+    setup.run(&["--patience", "1s"]).await.expect(1);
+    assert!(
+        setup.cortex.stats().requests < 200,
+        "{:?}",
+        setup.cortex.stats()
+    );
+    setup.cortex.cortex().clear_faults();
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_proxy_answers_in_front_of_cortexdb_dead_letters_nothing() {
+    for status in [400, 404, 502] {
+        let setup = Setup::tiny(125).await;
+        let html = CortexFault::Html {
+            status,
+            after_write: false,
+        };
+        setup
+            .cortex
+            .cortex()
+            .add_fault(FaultRule::on(Route::Bulk, html));
+        let receipt = setup.run(&["--patience", "1s"]).await.expect(1).receipt();
+        assert_eq!(receipt["dead_lettered"], 0, "{receipt}");
+        setup.cortex.cortex().clear_faults();
+        setup.run(&[]).await.expect(0);
+        setup.assert_complete(&setup.membership());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_version_that_cannot_be_forgotten_blocks_nothing() {
+    let setup = Setup::tiny(126).await;
+    setup.run(&[]).await.expect(0);
+    let (project, iid) = {
+        let world = setup.gitlab.world();
+        let (id, project) = world
+            .projects
+            .iter()
+            .find(|(_, p)| !p.merge_requests.is_empty())
+            .unwrap();
+        (*id, *project.merge_requests.keys().next().unwrap())
+    };
+    setup.cortex.cortex().add_fault(FaultRule::on(
+        Route::Forget,
+        refusal(422, "INVALID_SELECTOR"),
+    ));
+    for title in ["Second", "Third"] {
+        setup.gitlab.advance_clock(300);
+        setup
+            .gitlab
+            .world()
+            .edit_merge_request(project, iid, Some(title), None)
+            .unwrap();
+        let receipt = setup.run(&[]).await.expect(0).receipt();
+        assert_eq!(receipt["written"], 1, "{receipt}");
+        assert!(
+            receipt["superseded_pending"].as_u64().unwrap() > 0,
+            "{receipt}"
+        );
+    }
+    setup.cortex.cortex().clear_faults();
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
