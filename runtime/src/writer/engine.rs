@@ -525,7 +525,7 @@ impl Engine {
             if batch.is_empty() {
                 let stuck = self.refused_to_forget.len() as u64;
                 self.settings.counters.update(|totals| {
-                    totals.superseded_pending = totals.superseded_pending.max(stuck)
+                    totals.superseded_pending = totals.superseded_pending.max(stuck);
                 });
                 return Ok(());
             }
