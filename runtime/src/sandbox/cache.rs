@@ -156,6 +156,10 @@ mod tests {
     /// An empty component, in bytes.
     const EMPTY: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
+    fn cache_in(folder: &tempfile::TempDir) -> PathBuf {
+        folder.path().join("cache")
+    }
+
     struct Filled {
         folder: tempfile::TempDir,
         engine: Engine,
@@ -165,7 +169,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let engine = first_party().unwrap();
         let component = Component::new(&engine, EMPTY).unwrap();
-        CodeCache::open(folder.path())
+        CodeCache::open(&cache_in(&folder))
             .unwrap()
             .store(&engine, "sha256:ab", &component);
         Filled { folder, engine }
@@ -179,7 +183,7 @@ mod tests {
         }
 
         fn loads(&self) -> bool {
-            CodeCache::open(self.folder.path())
+            CodeCache::open(&cache_in(&self.folder))
                 .is_ok_and(|cache| cache.load(&self.engine, "sha256:ab").is_some())
         }
     }
@@ -215,8 +219,11 @@ mod tests {
     #[test]
     fn a_folder_that_others_may_write_is_no_cache() {
         let filled = filled();
-        std::fs::set_permissions(filled.folder.path(), std::fs::Permissions::from_mode(0o777))
-            .unwrap();
+        std::fs::set_permissions(
+            cache_in(&filled.folder),
+            std::fs::Permissions::from_mode(0o777),
+        )
+        .unwrap();
         assert!(!filled.loads());
     }
 
@@ -228,7 +235,7 @@ mod tests {
             .path()
             .join(file_name(&filled.engine, "sha256:cd"));
         std::fs::copy(filled.file(), &other).unwrap();
-        let cache = CodeCache::open(filled.folder.path()).unwrap();
+        let cache = CodeCache::open(&cache_in(&filled.folder)).unwrap();
         assert!(cache.load(&filled.engine, "sha256:cd").is_none());
     }
 }
