@@ -177,9 +177,7 @@ mod tests {
 
     impl Filled {
         fn file(&self) -> PathBuf {
-            self.folder
-                .path()
-                .join(file_name(&self.engine, "sha256:ab"))
+            cache_in(&self.folder).join(file_name(&self.engine, "sha256:ab"))
         }
 
         fn loads(&self) -> bool {
@@ -230,10 +228,7 @@ mod tests {
     #[test]
     fn a_file_under_the_name_of_another_component_is_not_loaded() {
         let filled = filled();
-        let other = filled
-            .folder
-            .path()
-            .join(file_name(&filled.engine, "sha256:cd"));
+        let other = cache_in(&filled.folder).join(file_name(&filled.engine, "sha256:cd"));
         std::fs::copy(filled.file(), &other).unwrap();
         let cache = CodeCache::open(&cache_in(&filled.folder)).unwrap();
         assert!(cache.load(&filled.engine, "sha256:cd").is_none());
