@@ -4,6 +4,7 @@
 //! a refused feature ends one stream, an answer of the wrong shape is asked for again, and a page that GitLab cannot produce in
 //! time is asked for in smaller pieces. Every caller sees one [`Fault`] and no status codes.
 
+use std::cell::Cell;
 use std::fmt;
 
 use futures_util::future::LocalBoxFuture;
@@ -16,7 +17,7 @@ use crate::time::Moment;
 
 /// Requests of one run that may be under way at the same time. GitLab's limits are per minute, not per connection; this
 /// bounds what the host has to keep for us.
-const IN_FLIGHT: usize = 16;
+const IN_FLIGHT: usize = 32;
 
 /// Waits before an answer of the wrong shape is asked for again.
 const SHAPE_DELAYS_MS: [u32; 4] = [0, 1_000, 5_000, 15_000];
@@ -167,6 +168,8 @@ pub(crate) struct Client<'h> {
     pub(crate) host: &'h dyn Host,
     queue: &'h Queue,
     permits: Permits,
+    /// GitLab's clock at the first answer of this run.
+    clock: Cell<Option<Moment>>,
 }
 
 impl<'h> Client<'h> {
@@ -175,7 +178,13 @@ impl<'h> Client<'h> {
             host,
             queue,
             permits: Permits::new(IN_FLIGHT),
+            clock: Cell::default(),
         }
+    }
+
+    /// GitLab's clock at the first answer of this run.
+    pub(crate) fn clock(&self) -> Option<Moment> {
+        self.clock.get()
     }
 
     /// One request. `path` is below `/api/v4`.
@@ -198,7 +207,12 @@ impl<'h> Client<'h> {
             self.queue.completion(ticket).await
         };
         match outcome {
-            Ok(response) => accept(response),
+            Ok(response) => {
+                if self.clock.get().is_none() {
+                    self.clock.set(date(&response));
+                }
+                accept(response)
+            }
             Err(HttpError::Interrupted) => Err(Fault::Stop(Failure::Interrupted)),
             Err(HttpError::Denied(reason)) => Err(Fault::Stop(Failure::Internal(format!(
                 "the host does not allow a request for {}: {reason}",
@@ -289,7 +303,7 @@ impl<'h> Client<'h> {
             total: head
                 .header("x-total")
                 .and_then(|total| total.trim().parse().ok()),
-            date: head.header("date").and_then(Moment::parse_http_date),
+            date: date(&head),
         };
         Ok(Slice { rows, page })
     }
@@ -386,6 +400,10 @@ impl<'h> Client<'h> {
             listing.query = next;
         }
     }
+}
+
+fn date(response: &Response) -> Option<Moment> {
+    response.header("date").and_then(Moment::parse_http_date)
 }
 
 /// Reads a body.

@@ -183,6 +183,10 @@ api_object! {
         default_branch: Option<String>,
         empty_repo: Option<bool>,
         namespace: Option<Box<Namespace>>,
+        /// Refreshed at most once an hour, by what GitLab counts as an event.
+        last_activity_at: Option<String>,
+        /// Moves with settings and releases.
+        updated_at: Option<String>,
         /// Whether this token's user may use them, not only whether they are switched on.
         issues_enabled: Option<bool>,
         merge_requests_enabled: Option<bool>,
@@ -232,6 +236,8 @@ api_object! {
     MergeRequest {
         id: Option<u64>,
         iid: Option<u64>,
+        /// The project that it is to be merged into, to which it belongs.
+        project_id: Option<u64>,
         title: Option<String>,
         description: Option<String>,
         state: Option<String>,
@@ -256,6 +262,7 @@ api_object! {
     Issue {
         id: Option<u64>,
         iid: Option<u64>,
+        project_id: Option<u64>,
         title: Option<String>,
         description: Option<String>,
         state: Option<String>,

@@ -26,6 +26,8 @@ mod executor;
 mod face;
 mod gitlab;
 pub mod host;
+#[cfg(test)]
+mod many_projects;
 mod mapping;
 #[cfg(test)]
 mod reconciling;
@@ -53,7 +55,7 @@ use walk::Stamp;
 
 /// Projects that are read at the same time. More would not be faster, because requests are what is scarce, but would keep
 /// more pages in memory.
-const CONCURRENT_PROJECTS: usize = 8;
+pub(crate) const CONCURRENT_PROJECTS: usize = 8;
 
 /// The kinds of record that this connector writes.
 pub const EVENT_TYPES: &[&str] = &settings::EVENT_TYPES;
@@ -79,25 +81,31 @@ pub fn sync(host: &dyn Host, context: &RunContext) -> Result<(), Failure> {
     let queue = Queue::default();
     let client = Client::new(host, &queue);
     executor::block_on(&queue, || host.next(), async {
-        let projects = selection::resolve(&client, &settings).await?;
+        let selection = selection::resolve(&client, &settings).await?;
         let session = Session {
             client: &client,
             settings: &settings,
             now: &now,
             mode: context.mode,
             since: since.as_ref(),
-            failed: RefCell::default(),
+            many: selection.projects.len() >= streams::quiet::MANY_PROJECTS,
+            failed: RefCell::new(selection.gone.clone()),
         };
-        let readings = projects
+        let shared = streams::shared::plan(&session, &selection);
+        let lists = shared
             .iter()
-            .map(|project| streams::read_project(&session, project).boxed_local());
-        executor::side_by_side(CONCURRENT_PROJECTS, readings.collect())
+            .map(|shared| shared.read(&session).boxed_local());
+        let projects = selection
+            .projects
+            .iter()
+            .map(|project| streams::read_project(&session, project, &shared).boxed_local());
+        executor::side_by_side(CONCURRENT_PROJECTS, lists.chain(projects).collect())
             .await
             .map_err(selection::failure)?;
         match session.failed.into_inner() {
             failed if failed.is_empty() => Ok(()),
             failed => Err(Failure::Unavailable(format!(
-                "{} of the streams could not be read to the end; their cursors are held, a later run goes on there: {}",
+                "{} could not be read to the end; what is not read keeps its cursor, and a later run goes on there: {}",
                 failed.len(),
                 failed.join("; ")
             ))),

@@ -23,6 +23,10 @@ pub(crate) struct Project {
     pub(crate) group: String,
     pub(crate) default_branch: Option<String>,
     pub(crate) empty: bool,
+    /// When something last happened in it, at most an hour too early; `None` where GitLab does not say.
+    pub(crate) last_activity: Option<Moment>,
+    /// When its settings or releases last changed.
+    pub(crate) updated: Option<Moment>,
 }
 
 impl Project {
@@ -41,6 +45,8 @@ impl Project {
             path,
             default_branch: project.default_branch.filter(|branch| !branch.is_empty()),
             empty: project.empty_repo == Some(true),
+            last_activity: project.last_activity_at.as_deref().and_then(Moment::parse),
+            updated: project.updated_at.as_deref().and_then(Moment::parse),
         })
     }
 

@@ -917,7 +917,7 @@ fn without_names_every_membership_is_read_through_keyset_pages() {
 }
 
 #[test]
-fn many_projects_never_have_more_than_sixteen_requests_in_flight() {
+fn never_more_than_thirty_two_requests_are_in_flight() {
     let mut gitlab = FakeGitLab::with_project();
     for id in 1..=300 {
         gitlab.add(
@@ -933,7 +933,7 @@ fn many_projects_never_have_more_than_sixteen_requests_in_flight() {
     }
     let host = TestHost::new(gitlab);
     host.sync(&json!({"projects": [42]})).expect("reads");
-    assert_eq!(host.most_in_flight.get(), 16);
+    assert_eq!(host.most_in_flight.get(), 32);
     assert_eq!(host.written_ids().len(), 600);
 }
 

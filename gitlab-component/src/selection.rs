@@ -3,12 +3,15 @@
 //! Nothing is written before every name has been resolved: a typing error in one of ten projects must not look like a run that
 //! went well. Names are resolved to numeric ids at once, because paths change and ids do not.
 
+use std::collections::BTreeSet;
+
 use crate::client::{Client, Fault, Listing, Refusal};
 use crate::executor::gather;
 use crate::gitlab;
 use crate::host::{Failure, Level};
 use crate::mapping::Project;
 use crate::settings::{Name, Settings};
+use crate::streams;
 use crate::walk;
 
 /// Names that are resolved at the same time.
@@ -69,12 +72,34 @@ impl From<Fault> for Unresolved {
     }
 }
 
-/// The projects of a run, each once.
+/// What a run reads.
+#[derive(Default)]
+pub(crate) struct Selection {
+    /// Each once, in the order in which they were named.
+    pub(crate) projects: Vec<Project>,
+    /// The named groups that are to be read.
+    pub(crate) groups: Vec<Group>,
+    /// Named projects that were read before and are not to be seen any more, with GitLab's words. They do not keep the others
+    /// from being read, but the run is not complete.
+    pub(crate) gone: Vec<String>,
+}
+
+/// A named group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// As a segment of an API path.
+    pub(crate) segment: String,
+    /// Ids of its projects and those of its subgroups, without the ones that a group before it has.
+    pub(crate) projects: Vec<u64>,
+}
+
+/// The projects and groups of a run.
 pub(crate) async fn resolve(
     client: &Client<'_>,
     settings: &Settings,
-) -> Result<Vec<Project>, Failure> {
+) -> Result<Selection, Failure> {
     let mut selected = Selected::default();
+    let mut groups = Vec::new();
     if settings.projects.is_empty() && settings.groups.is_empty() {
         for project in memberships(client).await.map_err(failure)? {
             selected.add(project);
@@ -86,10 +111,14 @@ pub(crate) async fn resolve(
                     .to_owned(),
             ));
         }
-        return Ok(selected.projects);
+        return Ok(Selection {
+            projects: selected.projects,
+            ..Selection::default()
+        });
     }
 
     let mut unknown = Vec::new();
+    let mut gone = Vec::new();
     let mut empty = Vec::new();
     let projects = settings
         .projects
@@ -98,22 +127,37 @@ pub(crate) async fn resolve(
     let resolved = gather(CONCURRENT, projects).await.map_err(failure)?;
     for (name, result) in resolved {
         match result {
-            Ok(project) => selected.add(project),
+            Ok(project) => {
+                remember(client, name, project.id);
+                selected.add(project);
+            }
+            Err(Unresolved::Unknown(refusal)) if was_read(client, name) => {
+                gone.push(format!(
+                    "project {name}: {refusal}, although it was read before: it was deleted, or this token may not see it any more. \
+                     Remove it from `projects` (GITLAB_PROJECT_IDS), or give the token's user access to it"
+                ));
+            }
             Err(Unresolved::Unknown(refusal)) => unknown.push((Kind::Project, name, refusal)),
             Err(Unresolved::Fault(fault)) => return Err(failure(fault)),
         }
     }
-    let groups = settings
+    let named = settings
         .groups
         .iter()
         .map(async |name| Ok((name, group(client, name).await)));
-    let resolved = gather(CONCURRENT, groups).await.map_err(failure)?;
+    let resolved = gather(CONCURRENT, named).await.map_err(failure)?;
+    let mut in_a_group = BTreeSet::new();
     for (name, result) in resolved {
         match result {
-            Ok(projects) => {
+            Ok((segment, projects)) => {
                 if projects.is_empty() {
                     empty.push(name.to_string());
                 }
+                let ids = projects.iter().map(|project| project.id);
+                groups.push(Group {
+                    segment,
+                    projects: ids.filter(|id| in_a_group.insert(*id)).collect(),
+                });
                 projects
                     .into_iter()
                     .for_each(|project| selected.add(project));
@@ -139,6 +183,9 @@ pub(crate) async fn resolve(
             remedies.join(" ")
         )));
     }
+    if selected.projects.is_empty() && !gone.is_empty() {
+        return Err(Failure::Unavailable(format!("{}.", gone.join("; "))));
+    }
     let empty = empty.join(", ");
     if selected.projects.is_empty() {
         return Err(Failure::Configuration(format!(
@@ -153,14 +200,45 @@ pub(crate) async fn resolve(
             &[],
         );
     }
-    Ok(selected.projects)
+    Ok(Selection {
+        projects: selected.projects,
+        groups,
+        gone,
+    })
+}
+
+/// Key of what is kept about a project that was named by its path: its id.
+fn path_key(path: &str) -> String {
+    format!("project/{path}")
+}
+
+fn remember(client: &Client<'_>, name: &Name, id: u64) {
+    if let Name::Path(path) = name {
+        let (key, id) = (path_key(path), id.to_string());
+        if client.host.state(&key).as_ref() != Some(&id) {
+            client.host.set_state(&key, &id);
+        }
+    }
+}
+
+/// Whether this project was read by an earlier run: then its name is no typing error.
+fn was_read(client: &Client<'_>, name: &Name) -> bool {
+    let id = match name {
+        Name::Id(id) => Some(id.to_string()),
+        Name::Path(path) => client.host.state(&path_key(path)),
+    };
+    id.is_some_and(|id| {
+        streams::STREAMS
+            .iter()
+            .any(|stream| client.host.state(&format!("{id}/{stream}")).is_some())
+    })
 }
 
 /// Projects in the order in which they were named. The same one may come by several ways.
 #[derive(Default)]
 struct Selected {
     projects: Vec<Project>,
-    ids: std::collections::BTreeSet<u64>,
+    ids: BTreeSet<u64>,
 }
 
 impl Selected {
@@ -204,8 +282,11 @@ fn project_id_in(location: &str) -> Option<u64> {
     rest.split(['/', '?', '#']).next()?.parse().ok()
 }
 
-/// All projects of a group and its subgroups.
-pub(crate) async fn group(client: &Client<'_>, name: &Name) -> Result<Vec<Project>, Unresolved> {
+/// All projects of a group and its subgroups, and the group as a segment of an API path.
+pub(crate) async fn group(
+    client: &Client<'_>,
+    name: &Name,
+) -> Result<(String, Vec<Project>), Unresolved> {
     let group: gitlab::Group = client
         .object(
             &format!("/groups/{}", name.segment()),
@@ -230,7 +311,7 @@ pub(crate) async fn group(client: &Client<'_>, name: &Name) -> Result<Vec<Projec
         Ok(())
     })
     .await?;
-    Ok(selected.projects)
+    Ok((segment, selected.projects))
 }
 
 /// All projects that the token's user is a member of.

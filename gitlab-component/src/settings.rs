@@ -39,6 +39,11 @@ const PIPELINE_STATUSES: [&str; 13] = [
 
 const FINISHED: [&str; 4] = ["success", "failed", "canceled", "skipped"];
 
+/// Between two looks at a project without listed activity.
+const SWEEP_MINUTES: u32 = 60;
+/// A week.
+const MOST_MINUTES: u32 = 10_080;
+
 /// A project or group, as the user named it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Name {
@@ -77,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) child_pipelines: bool,
     /// Commits that a force push took out of the default branch are forgotten by the reconcile pass.
     pub(crate) forget_unreachable_commits: bool,
+    /// Where there are many projects, each is looked at this often although GitLab lists no activity in it.
+    pub(crate) sweep_minutes: u32,
 }
 
 /// Which kinds of record to read.
@@ -103,7 +110,7 @@ impl Settings {
         let Value::Object(settings) = value else {
             return Err("The settings must be a JSON object.".to_owned());
         };
-        const KNOWN: [&str; 7] = [
+        const KNOWN: [&str; 8] = [
             "projects",
             "groups",
             "events",
@@ -111,6 +118,7 @@ impl Settings {
             "pipeline_statuses",
             "child_pipelines",
             "forget_unreachable_commits",
+            "sweep_minutes",
         ];
         if let Some(unknown) = settings.keys().find(|key| !KNOWN.contains(&key.as_str())) {
             return Err(format!(
@@ -126,6 +134,7 @@ impl Settings {
             pipeline_statuses: statuses(&settings)?,
             child_pipelines: flag(&settings, "child_pipelines", true)?,
             forget_unreachable_commits: flag(&settings, "forget_unreachable_commits", false)?,
+            sweep_minutes: minutes(&settings, "sweep_minutes", SWEEP_MINUTES)?,
         })
     }
 }
@@ -228,6 +237,24 @@ fn statuses(settings: &Map<String, Value>) -> Result<Vec<String>, String> {
     statuses.sort_unstable();
     statuses.dedup();
     Ok(statuses)
+}
+
+fn minutes(settings: &Map<String, Value>, key: &str, default: u32) -> Result<u32, String> {
+    let number = match settings.get(key) {
+        None | Some(Value::Null) => return Ok(default),
+        Some(Value::Number(number)) => number.as_u64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        Some(_) => None,
+    };
+    number
+        .filter(|minutes| *minutes <= u64::from(MOST_MINUTES))
+        .and_then(|minutes| u32::try_from(minutes).ok())
+        .ok_or_else(|| {
+            format!(
+                "`{key}` is {}; it must be a whole number of minutes from 0 to {MOST_MINUTES}.",
+                settings[key]
+            )
+        })
 }
 
 fn flag(settings: &Map<String, Value>, key: &str, default: bool) -> Result<bool, String> {

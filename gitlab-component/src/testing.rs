@@ -54,6 +54,8 @@ pub(crate) struct FakeGitLab {
     pub(crate) commits: BTreeMap<String, Vec<String>>,
     pub(crate) hide_totals: bool,
     pub(crate) hide_date: bool,
+    /// GitLab's clock as its `Date` header has it, if it is not [`NOW`].
+    pub(crate) date: Option<String>,
     /// Page sizes above this time out.
     pub(crate) patience: Option<u64>,
 }
@@ -161,6 +163,10 @@ impl FakeGitLab {
             rows.iter().filter(is_new).cloned().collect()
         } else if let Some(rows) = self.lists.get(&path) {
             Self::filtered(rows, &query)
+        } else if let Some(list) = path.strip_prefix("/groups/5/") {
+            // The only group has every project.
+            let rows: Vec<Row> = self.rows_of_all_projects(list);
+            Self::filtered(&rows, &query)
         } else {
             let body = json!({"message": "404 Not found"}).to_string();
             return Ok(Response {
@@ -192,11 +198,31 @@ impl FakeGitLab {
         Ok(self.ok(&Value::from(rows), headers))
     }
 
+    fn rows_of_all_projects(&self, list: &str) -> Vec<Row> {
+        let mut all = Vec::new();
+        for (path, rows) in &self.lists {
+            let project = path
+                .strip_prefix("/projects/")
+                .and_then(|rest| rest.strip_suffix(list)?.strip_suffix('/'));
+            let Some(project) = project.and_then(|id| id.parse::<u64>().ok()) else {
+                continue;
+            };
+            all.extend(rows.iter().map(|row| {
+                let mut row = row.clone();
+                row.body["project_id"] = project.into();
+                row
+            }));
+        }
+        all
+    }
+
     fn ok(&self, body: &Value, mut headers: Vec<(String, String)>) -> Response {
         if !self.hide_date {
             headers.push((
                 "date".to_owned(),
-                "Sun, 22 Nov 2026 10:00:00 GMT".to_owned(),
+                self.date
+                    .clone()
+                    .unwrap_or_else(|| "Sun, 22 Nov 2026 10:00:00 GMT".to_owned()),
             ));
         }
         Response {
@@ -510,7 +536,7 @@ impl Host for TestHost {
     }
 
     fn write(&self, stream: &str, origin: &Origin, batch: &[Experience]) -> Result<(), WriteError> {
-        assert_eq!(origin.id, "project/42");
+        assert!(origin.id.starts_with("project/"), "{origin:?}");
         for experience in batch {
             assert_is_acceptable(experience);
         }

@@ -5,8 +5,10 @@
 
 pub(crate) mod commits;
 pub(crate) mod pipelines;
+pub(crate) mod quiet;
 mod reconcile;
 pub(crate) mod releases;
+pub(crate) mod shared;
 pub(crate) mod threads;
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +25,7 @@ use crate::mapping::{Mapper, Project};
 use crate::settings::Settings;
 use crate::time::Moment;
 use crate::walk::Stamp;
+use shared::Shared;
 
 /// How far behind GitLab's clock a cursor stays. A comment does not touch its merge request again within 60 s, and a replica
 /// may show a change late: both are found by looking again at the last two minutes.
@@ -45,8 +48,25 @@ pub(crate) struct Session<'h> {
     pub(crate) mode: Mode,
     /// Read again from here.
     pub(crate) since: Option<&'h Stamp>,
+    /// So many projects that asking each for everything every time is too much.
+    pub(crate) many: bool,
     /// Streams that failed, with the reason.
     pub(crate) failed: RefCell<Vec<String>>,
+}
+
+impl Session<'_> {
+    /// GitLab's clock when the run began, or the host's where GitLab does not say.
+    pub(crate) fn clock(&self) -> Moment {
+        self.client.clock().unwrap_or(self.now.moment)
+    }
+
+    /// The latest time that a cursor may have. `started` is GitLab's clock at the first answer of what is being read.
+    pub(crate) fn horizon(&self, started: Option<Moment>) -> Stamp {
+        started
+            .unwrap_or(self.now.moment)
+            .minus_seconds(OVERLAP_SECONDS)
+            .into()
+    }
 }
 
 /// How a stream ended that did not fail.
@@ -82,23 +102,22 @@ pub(crate) struct Stream<'s> {
 
 impl<'s> Stream<'s> {
     fn new(session: &'s Session<'s>, project: &'s Project, name: &str) -> Self {
-        let key = format!("{}/{name}", project.id);
-        let reading = match session.mode {
-            Mode::Poll => Reading::New,
-            Mode::Verify => Reading::Again,
-            // Without a cursor the ordinary reading is a reading of everything.
-            Mode::Reconcile if session.client.host.state(&key).is_none() => Reading::First,
-            Mode::Reconcile => Reading::New,
-        };
-        Self {
+        let mut stream = Self {
             session,
             project,
             origin: project.origin(),
-            key,
+            key: format!("{}/{name}", project.id),
             done: Cell::new(0),
-            reading,
+            reading: Reading::New,
             head: RefCell::default(),
-        }
+        };
+        stream.reading = match session.mode {
+            Mode::Verify => Reading::Again,
+            // Without a cursor the ordinary reading is a reading of everything.
+            Mode::Reconcile if !stream.has_position() => Reading::First,
+            Mode::Poll | Mode::Reconcile => Reading::New,
+        };
+        stream
     }
 
     /// The same stream, to be read from the beginning without its cursor.
@@ -206,19 +225,27 @@ impl<'s> Stream<'s> {
         self.host().progress(&self.key, self.done.get(), total);
     }
 
+    /// The cursor as it was left, whatever it says.
+    fn peek(&self) -> Option<Map<String, Value>> {
+        serde_json::from_str(&self.host().state(&self.key)?).ok()
+    }
+
+    /// Whether there is a cursor that means to say where to go on.
+    fn has_position(&self) -> bool {
+        self.host().state(&self.key).is_some()
+            && self.peek().is_none_or(|cursor| quiet::is_position(&cursor))
+    }
+
     /// The cursor as it was left; `None` if there is none, none that can be understood, or none that counts.
     pub(crate) fn cursor(&self) -> Option<Map<String, Value>> {
-        if self.is_read_again() {
+        if self.is_read_again() || !self.has_position() {
             return None;
         }
-        let text = self.host().state(&self.key)?;
-        match serde_json::from_str(&text) {
-            Ok(Value::Object(cursor)) => Some(cursor),
-            _ => {
-                self.start_again("it is not a JSON object");
-                None
-            }
+        let cursor = self.peek();
+        if cursor.is_none() {
+            self.start_again("it is not a JSON object");
         }
+        cursor
     }
 
     pub(crate) fn set_cursor(&self, cursor: &Value) {
@@ -267,17 +294,16 @@ impl<'s> Stream<'s> {
 
     /// Where the first reading began, if the user limited it: nothing older was wanted.
     fn floor(&self) -> Option<Stamp> {
-        let cursor: Value = serde_json::from_str(&self.host().state(&self.key)?).ok()?;
-        cursor.get("since")?.as_str().and_then(Stamp::parse)
+        self.peek()?.get("since")?.as_str().and_then(Stamp::parse)
     }
 
     /// The cursor with where the first reading began, which a later reading of everything has to respect.
     pub(crate) fn with_floor(&self, mut cursor: Value) -> Value {
         let since = self.session.since;
-        let floor = match (self.host().state(&self.key), self.floor()) {
-            (None, _) => since.cloned(),
-            (Some(_), None) => None,
-            (Some(_), Some(floor)) => Some(match since {
+        let floor = match (self.has_position(), self.floor()) {
+            (false, _) => since.cloned(),
+            (true, None) => None,
+            (true, Some(floor)) => Some(match since {
                 Some(since) if since.moment < floor.moment => since.clone(),
                 _ => floor,
             }),
@@ -288,18 +314,20 @@ impl<'s> Stream<'s> {
         cursor
     }
 
-    /// The latest time that a cursor may have. `started` is GitLab's clock when the stream's first answer came.
+    /// See [`Session::horizon`].
     pub(crate) fn horizon(&self, started: Option<Moment>) -> Stamp {
-        started
-            .unwrap_or(self.session.now.moment)
-            .minus_seconds(OVERLAP_SECONDS)
-            .into()
+        self.session.horizon(started)
     }
 
     /// Runs a stream and reports how it ends. An error ends the run.
     async fn run(&self, reading: LocalBoxFuture<'_, Result<End, Fault>>) -> Result<(), Failure> {
         self.host().stream_status(&self.key, &StreamState::Reading);
-        let state = match reading.await {
+        self.finish(reading.await).await
+    }
+
+    /// Reports how the stream ends. An error ends the run.
+    async fn finish(&self, end: Result<End, Fault>) -> Result<(), Failure> {
+        let state = match end {
             Ok(End::Complete) => StreamState::Complete,
             Ok(End::Off(words)) => StreamState::Off(words),
             Err(Fault::Stop(failure)) => return Err(failure),
@@ -312,6 +340,11 @@ impl<'s> Stream<'s> {
             Err(Fault::Refused(refusal)) => StreamState::Failed(refusal.to_string()),
             Err(Fault::TooMuch(reason) | Fault::Unavailable(reason)) => StreamState::Failed(reason),
         };
+        match &state {
+            StreamState::Complete => quiet::remember(self, None),
+            StreamState::Off(words) => quiet::remember(self, Some(words)),
+            StreamState::Reading | StreamState::Failed(_) => {}
+        }
         if let StreamState::Failed(reason) = &state {
             let line = format!("{} ({}): {reason}", self.key, self.project.path);
             self.host().log(
@@ -360,77 +393,78 @@ pub(crate) fn child_fault(fault: Fault, what: &str) -> Fault {
     }
 }
 
-/// Reads all streams of a project side by side. An error ends the run.
-pub(crate) async fn read_project(session: &Session<'_>, project: &Project) -> Result<(), Fault> {
-    let events = session.settings.events;
-    let mut streams: Vec<LocalBoxFuture<'_, Result<(), Fault>>> = Vec::new();
-    if events.merge_request || events.note {
-        streams.push(stream(
-            session,
-            project,
-            "merge_requests",
-            wanted(&[
-                ("merge_request", events.merge_request),
-                ("note", events.note),
-            ]),
-            |stream| Box::pin(threads::read::<gitlab::MergeRequest>(stream)),
-        ));
-    }
-    if events.issue || events.note {
-        streams.push(stream(
-            session,
-            project,
-            "issues",
-            wanted(&[("issue", events.issue), ("note", events.note)]),
-            |stream| Box::pin(threads::read::<gitlab::Issue>(stream)),
-        ));
-    }
-    if events.commit {
-        streams.push(stream(
-            session,
-            project,
-            "commits",
-            vec!["commit"],
-            |stream| Box::pin(commits::read(stream)),
-        ));
-    }
-    if events.pipeline {
-        streams.push(stream(
-            session,
-            project,
-            "pipelines",
-            vec!["pipeline"],
-            |stream| Box::pin(pipelines::read(stream)),
-        ));
-    }
-    if events.release {
-        streams.push(stream(
-            session,
-            project,
-            "releases",
-            vec!["release"],
-            |stream| Box::pin(releases::read(stream)),
-        ));
-    }
-    side_by_side(streams.len(), streams).await
+/// The streams of a project. What a person would look for first comes first.
+pub(crate) const STREAMS: [&str; 5] = [
+    "merge_requests",
+    "issues",
+    "commits",
+    "pipelines",
+    "releases",
+];
+
+/// Reads all streams of a project side by side, but for what is read in a shared list and where nothing can be new. An error ends
+/// the run.
+pub(crate) async fn read_project(
+    session: &Session<'_>,
+    project: &Project,
+    shared: &[Shared<'_>],
+) -> Result<(), Fault> {
+    let streams: Vec<_> = STREAMS
+        .into_iter()
+        .filter(|name| !shared.iter().any(|shared| shared.covers(project, name)))
+        .filter_map(|name| stream(session, project, name))
+        .collect();
+    side_by_side(STREAMS.len(), streams).await
 }
 
 /// How a kind of stream is read.
 type Read = for<'a> fn(&'a Stream<'a>) -> LocalBoxFuture<'a, Result<End, Fault>>;
 
-/// One stream from beginning to end. `kinds` are the event types that it writes with these settings, parents first.
+/// One stream from beginning to end; `None` if nothing of it is wanted with these settings.
 fn stream<'s>(
     session: &'s Session<'s>,
     project: &'s Project,
     name: &'static str,
-    kinds: Vec<&'static str>,
-    read: Read,
-) -> LocalBoxFuture<'s, Result<(), Fault>> {
-    Box::pin(async move {
+) -> Option<LocalBoxFuture<'s, Result<(), Fault>>> {
+    let events = session.settings.events;
+    // The event types of the stream, parents first.
+    let (kinds, read): (&[(&'static str, bool)], Read) = match name {
+        "merge_requests" => (
+            &[
+                ("merge_request", events.merge_request),
+                ("note", events.note),
+            ],
+            |stream| Box::pin(threads::read::<gitlab::MergeRequest>(stream)),
+        ),
+        "issues" => (
+            &[("issue", events.issue), ("note", events.note)],
+            |stream| Box::pin(threads::read::<gitlab::Issue>(stream)),
+        ),
+        "commits" => (&[("commit", events.commit)], |stream| {
+            Box::pin(commits::read(stream))
+        }),
+        "pipelines" => (&[("pipeline", events.pipeline)], |stream| {
+            Box::pin(pipelines::read(stream))
+        }),
+        "releases" => (&[("release", events.release)], |stream| {
+            Box::pin(releases::read(stream))
+        }),
+        _ => return None,
+    };
+    let wanted = kinds.iter().filter(|(_, wanted)| *wanted);
+    let kinds: Vec<&'static str> = wanted.map(|(kind, _)| *kind).collect();
+    if kinds.is_empty() {
+        return None;
+    }
+    Some(Box::pin(async move {
         let stream = Stream::new(session, project, name);
+        if let Some(state) = quiet::left_alone(&stream) {
+            stream.host().stream_status(&stream.key, &state);
+            return Ok(());
+        }
         let reading = Box::pin(read_and_reconcile(&stream, &kinds, read));
         stream.run(reading).await.map_err(Fault::Stop)
-    })
+    }))
 }
 
 /// The ordinary reading, and behind it whatever else this run is for.
@@ -451,10 +485,4 @@ async fn read_and_reconcile(
         End::Complete => reconcile::settle(&again, kinds).await,
         off @ End::Off(_) => Ok(off),
     }
-}
-
-/// These kinds, as far as they are wanted.
-fn wanted(kinds: &[(&'static str, bool)]) -> Vec<&'static str> {
-    let wanted = kinds.iter().filter(|(_, wanted)| *wanted);
-    wanted.map(|(kind, _)| *kind).collect()
 }

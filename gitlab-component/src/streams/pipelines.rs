@@ -16,7 +16,7 @@ use crate::time::Moment;
 use crate::walk::{self, Row, Stamp, TimeWalk};
 
 /// Pipelines that are looked up at the same time, within the limit for the whole run.
-const CONCURRENT_DETAILS: usize = 16;
+const CONCURRENT_DETAILS: usize = 32;
 
 /// How long after its end a pipeline may still get its coverage.
 const LATE_SECONDS: i64 = 2 * 86_400;

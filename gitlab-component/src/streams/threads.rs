@@ -21,7 +21,7 @@ use crate::settings::Settings;
 use crate::walk::{Row, Stamp, TimeWalk};
 
 /// Parents whose discussions are read at the same time, within the limit for the whole run.
-const CONCURRENT_DISCUSSIONS: usize = 16;
+const CONCURRENT_DISCUSSIONS: usize = 32;
 
 /// Comments that are collected before they are handed over.
 const NOTES_AT_ONCE: usize = 250;
@@ -38,6 +38,7 @@ pub(crate) trait Commented: Row {
     const QUERY: &'static [(&'static str, &'static str)];
 
     fn iid(&self) -> Option<u64>;
+    fn project_id(&self) -> Option<u64>;
     fn confidential(&self) -> bool;
     /// `None` where GitLab does not say.
     fn comments(&self) -> Option<u64>;
@@ -69,6 +70,10 @@ impl Commented for MergeRequest {
 
     fn iid(&self) -> Option<u64> {
         self.iid
+    }
+
+    fn project_id(&self) -> Option<u64> {
+        self.project_id
     }
 
     fn confidential(&self) -> bool {
@@ -107,6 +112,10 @@ impl Commented for Issue {
         self.iid
     }
 
+    fn project_id(&self) -> Option<u64> {
+        self.project_id
+    }
+
     fn confidential(&self) -> bool {
         self.confidential == Some(true)
     }
@@ -127,19 +136,12 @@ impl Commented for Issue {
 /// Reads what changed since the cursor.
 pub(crate) async fn read<T: Commented>(stream: &Stream<'_>) -> Result<End, Fault> {
     let settings = stream.session.settings;
-    let start = stream.start(
-        stream
-            .cursor()
-            .and_then(|cursor| resume::<T>(stream, &cursor)),
-    );
-    let cursor = |at: &Stamp| {
-        stream.with_floor(json!({
-            "updated_after": at.text,
-            "records": T::wanted(settings),
-            "notes": settings.events.note,
-            "confidential": settings.include_confidential,
-        }))
-    };
+    let position = stream.cursor().and_then(|cursor| {
+        position::<T>(settings, &cursor)
+            .inspect_err(|reason| stream.start_again(reason))
+            .ok()
+    });
+    let start = stream.start(position);
 
     let listing = Listing::new(stream.path(T::LIST), T::QUERY);
     let mut walk = TimeWalk::<T>::new(stream.client(), listing, "created_at", start);
@@ -149,43 +151,59 @@ pub(crate) async fn read<T: Commented>(stream: &Stream<'_>) -> Result<End, Fault
         stream.progress(rows, walk.total());
         if let Some(at) = batch.resume {
             let horizon = stream.horizon(walk.started());
-            stream.set_cursor(&cursor(if at.moment < horizon.moment {
+            let at = if at.moment < horizon.moment {
                 &at
             } else {
                 &horizon
-            }));
+            };
+            stream.set_cursor(&cursor::<T>(stream, at));
         }
     }
-    stream.set_cursor(&cursor(&stream.horizon(walk.started())));
+    stream.set_cursor(&cursor::<T>(stream, &stream.horizon(walk.started())));
     Ok(End::Complete)
 }
 
-/// The time of a cursor, if what was read up to there is what is wanted now.
-fn resume<T: Commented>(stream: &Stream<'_>, cursor: &Map<String, Value>) -> Option<Stamp> {
+/// The cursor of a stream that has been read up to a time.
+pub(super) fn cursor<T: Commented>(stream: &Stream<'_>, at: &Stamp) -> Value {
     let settings = stream.session.settings;
+    stream.with_floor(json!({
+        "updated_after": at.text,
+        "records": T::wanted(settings),
+        "notes": settings.events.note,
+        "confidential": settings.include_confidential,
+    }))
+}
+
+/// The time of a cursor, if what was read up to there is what is wanted now; or why everything has to be read.
+pub(super) fn position<T: Commented>(
+    settings: &Settings,
+    cursor: &Map<String, Value>,
+) -> Result<Stamp, &'static str> {
     let had = |key: &str, missing: bool| {
         cursor
             .get(key)
             .map_or(missing, |value| value == &Value::Bool(true))
     };
     if T::wanted(settings) && !had("records", true) {
-        stream.start_again("the records themselves were left out so far");
-        return None;
+        return Err("the records themselves were left out so far");
     }
     if settings.events.note && !had("notes", true) {
-        stream.start_again("comments were left out so far");
-        return None;
+        return Err("comments were left out so far");
     }
     // In both directions: what may no longer be kept has to be found before it can be forgotten.
     if settings.include_confidential != had("confidential", settings.include_confidential) {
-        stream.start_again("include_confidential was changed");
-        return None;
+        return Err("include_confidential was changed");
     }
-    stream.cursor_time(cursor, "updated_after")
+    let time = cursor.get("updated_after").and_then(Value::as_str);
+    time.and_then(Stamp::parse)
+        .ok_or("`updated_after` is not a time")
 }
 
 /// Writes a page of parents, and then everything that was said about them.
-async fn write_page<T: Commented>(stream: &Stream<'_>, rows: Vec<T>) -> Result<(), Fault> {
+pub(super) async fn write_page<T: Commented>(
+    stream: &Stream<'_>,
+    rows: Vec<T>,
+) -> Result<(), Fault> {
     let settings = stream.session.settings;
     let mapper = stream.mapper();
     let mut experiences = Vec::new();

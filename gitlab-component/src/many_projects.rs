@@ -1,0 +1,410 @@
+//! A group of thirty projects: what is asked of GitLab, and that nothing is missed by asking less.
+
+use serde_json::{Value, json};
+
+use crate::host::{Failure, Mode, RunContext, StreamState};
+use crate::testing::{FakeGitLab, Row, TestHost, micros};
+
+const PROJECTS: std::ops::Range<u64> = 101..131;
+const LONG_AGO: &str = "2026-11-01T00:00:00Z";
+
+/// Thirty projects with one issue and one merge request each, in which nothing has happened for weeks.
+fn group() -> FakeGitLab {
+    let mut gitlab = FakeGitLab::default();
+    gitlab.objects.insert(
+        "/groups/5".to_owned(),
+        json!({"id": 5, "full_path": "acme"}),
+    );
+    for id in PROJECTS {
+        for list in ["merge_requests", "issues", "pipelines"] {
+            gitlab
+                .lists
+                .insert(format!("/projects/{id}/{list}"), Vec::new());
+        }
+        gitlab
+            .plain
+            .insert(format!("/projects/{id}/releases"), Vec::new());
+        gitlab
+            .commits
+            .insert(format!("/projects/{id}"), vec![format!("{id:040x}")]);
+        put(&mut gitlab, id, "issues", 1, "2026-10-01T00:00:00Z", 0);
+        put(
+            &mut gitlab,
+            id,
+            "merge_requests",
+            1,
+            "2026-10-01T00:00:00Z",
+            0,
+        );
+        active(&mut gitlab, id, LONG_AGO);
+    }
+    gitlab
+}
+
+fn put(gitlab: &mut FakeGitLab, project: u64, list: &str, iid: u64, updated: &str, comments: u64) {
+    let id = project * 1000 + iid;
+    let rows = gitlab
+        .lists
+        .get_mut(&format!("/projects/{project}/{list}"))
+        .expect("a list");
+    rows.retain(|row| row.id != id);
+    rows.push(Row {
+        id,
+        updated: micros(updated),
+        body: json!({"iid": iid, "title": format!("{list} {iid} of {updated}"), "user_notes_count": comments}),
+    });
+}
+
+/// Sets when something last happened in a project.
+fn active(gitlab: &mut FakeGitLab, id: u64, at: &str) {
+    let project = json!({
+        "id": id, "path_with_namespace": format!("acme/p{id}"), "default_branch": "main", "last_activity_at": at, "updated_at": LONG_AGO,
+    });
+    let projects = gitlab
+        .plain
+        .entry("/groups/5/projects".to_owned())
+        .or_default();
+    projects.retain(|other| other["id"] != id);
+    projects.push(project.clone());
+    gitlab.objects.insert(format!("/projects/{id}"), project);
+}
+
+/// Runs at a time of the day; answers the paths that were asked for.
+fn poll(host: &TestHost, time: &str) -> Vec<String> {
+    poll_with(host, time, &json!({"groups": [5]})).expect("reads")
+}
+
+fn poll_with(host: &TestHost, time: &str, settings: &Value) -> Result<Vec<String>, Failure> {
+    host.gitlab.borrow_mut().date = Some(format!("Sun, 22 Nov 2026 {time} GMT"));
+    host.sync_with(&RunContext {
+        settings: settings.to_string(),
+        now: format!("2026-11-22T{time}Z"),
+        since: None,
+        mode: Mode::Poll,
+    })?;
+    let requests = host.requests.borrow();
+    Ok(requests
+        .iter()
+        .map(|request| request.path["/api/v4".len()..].to_owned())
+        .collect())
+}
+
+fn about<'p>(paths: &'p [String], what: &str) -> Vec<&'p str> {
+    let paths = paths.iter().map(String::as_str);
+    paths.filter(|path| path.ends_with(what)).collect()
+}
+
+#[test]
+fn an_idle_poll_asks_the_group_and_no_project() {
+    let host = TestHost::new(group());
+    let first = poll(&host, "10:00:00");
+    assert!(
+        first.len() > 30 * 5,
+        "everything is read once: {}",
+        first.len()
+    );
+    assert_eq!(host.written_ids().len(), 30 * 3);
+    let mut second = poll(&host, "10:05:00");
+    second.sort();
+    assert_eq!(
+        second,
+        [
+            "/groups/5",
+            "/groups/5/issues",
+            "/groups/5/merge_requests",
+            "/groups/5/projects"
+        ]
+    );
+    assert_eq!(host.written_ids(), Vec::<String>::new());
+    for stream in ["115/issues", "115/commits", "115/pipelines", "115/releases"] {
+        assert_eq!(host.status(stream), Some(StreamState::Complete), "{stream}");
+    }
+}
+
+#[test]
+fn what_changes_in_any_project_is_found_in_the_list_of_the_group() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    {
+        let mut gitlab = host.gitlab.borrow_mut();
+        put(&mut gitlab, 107, "issues", 1, "2026-11-22T10:01:00Z", 0);
+        put(
+            &mut gitlab,
+            120,
+            "merge_requests",
+            2,
+            "2026-11-22T10:02:00Z",
+            1,
+        );
+        let note = json!({"id": 9, "body": "words", "created_at": "2026-11-22T10:02:00Z"});
+        gitlab.plain.insert(
+            "/projects/120/merge_requests/2/discussions".to_owned(),
+            vec![json!({"id": "d", "notes": [note]})],
+        );
+    }
+    let paths = poll(&host, "10:05:00");
+    let mut written = host.written_ids();
+    written.sort();
+    assert_eq!(
+        written,
+        ["gl:issue:107/1", "gl:merge_request:120/2", "gl:note:120/9"]
+    );
+    assert_eq!(paths.len(), 5, "{paths:?}");
+    for project in PROJECTS {
+        let cursor = host.cursor(&format!("{project}/issues")).expect("a cursor");
+        assert_eq!(cursor["updated_after"], "2026-11-22T10:03:00Z");
+    }
+}
+
+#[test]
+fn hundreds_of_changes_at_once_are_read_from_the_group_page_by_page() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    for project in PROJECTS {
+        for iid in 2..14 {
+            let at = format!("2026-11-22T10:{:02}:{:02}Z", iid, project % 60);
+            put(
+                &mut host.gitlab.borrow_mut(),
+                project,
+                "issues",
+                iid,
+                &at,
+                0,
+            );
+        }
+    }
+    let paths = poll(&host, "10:30:00");
+    let written: std::collections::BTreeSet<_> = host.written_ids().into_iter().collect();
+    assert_eq!(written.len(), 30 * 12);
+    assert_eq!(about(&paths, "/groups/5/issues").len(), 4, "{paths:?}");
+    assert_eq!(paths.len(), 7, "{paths:?}");
+}
+
+#[test]
+fn a_group_that_refuses_its_list_is_read_project_by_project_for_a_day() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    let refusal = (404, json!({"message": "404 Not found"}).to_string());
+    host.gitlab
+        .borrow_mut()
+        .refusals
+        .insert("/groups/5/issues".to_owned(), refusal);
+    put(
+        &mut host.gitlab.borrow_mut(),
+        107,
+        "issues",
+        1,
+        "2026-11-22T10:01:00Z",
+        0,
+    );
+    let paths = poll(&host, "10:05:00");
+    assert_eq!(host.written_ids(), ["gl:issue:107/1"]);
+    assert_eq!(about(&paths, "/issues").len(), 1 + 30);
+    assert!(host.logged("one by one"));
+    let paths = poll(&host, "10:10:00");
+    assert_eq!(about(&paths, "/groups/5/issues").len(), 0);
+    assert_eq!(about(&paths, "/issues").len(), 30);
+    assert_eq!(
+        about(&paths, "/merge_requests"),
+        ["/groups/5/merge_requests"]
+    );
+}
+
+#[test]
+fn comments_of_one_project_that_fail_hold_its_cursor_and_no_other() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    let before = host.cursor("107/issues");
+    for project in [106, 107] {
+        put(
+            &mut host.gitlab.borrow_mut(),
+            project,
+            "issues",
+            1,
+            "2026-11-22T10:01:00Z",
+            1,
+        );
+    }
+    let empty = Vec::new();
+    host.gitlab
+        .borrow_mut()
+        .plain
+        .insert("/projects/106/issues/1/discussions".to_owned(), empty);
+    let refusal = (403, json!({"message": "403 Forbidden"}).to_string());
+    host.gitlab
+        .borrow_mut()
+        .refusals
+        .insert("/projects/107/issues/1/discussions".to_owned(), refusal);
+    let failure = poll_with(&host, "10:05:00", &json!({"groups": [5]})).expect_err("fails");
+    assert!(
+        matches!(&failure, Failure::Unavailable(words) if words.contains("107/issues") && !words.contains("106/issues")),
+        "{failure:?}"
+    );
+    assert_eq!(host.cursor("107/issues"), before);
+    let moved = host.cursor("106/issues").expect("a cursor");
+    assert_eq!(moved["updated_after"], "2026-11-22T10:03:00Z");
+    assert!(matches!(
+        host.status("107/issues"),
+        Some(StreamState::Failed(_))
+    ));
+    assert_eq!(host.status("106/issues"), Some(StreamState::Complete));
+}
+
+#[test]
+fn a_project_is_asked_again_for_an_hour_after_its_last_activity() {
+    let host = TestHost::new(group());
+    poll(&host, "09:00:00");
+    active(&mut host.gitlab.borrow_mut(), 107, "2026-11-22T09:10:00Z");
+    // Pushed after the activity, which GitLab does not show within the hour.
+    host.gitlab.borrow_mut().commits.insert(
+        "/projects/107".to_owned(),
+        vec!["a".repeat(40), format!("{:040x}", 107)],
+    );
+    let paths = poll(&host, "09:15:00");
+    assert_eq!(
+        host.written_ids(),
+        [format!("gl:commit:107/{}", "a".repeat(40))]
+    );
+    assert!(
+        paths
+            .iter()
+            .all(|path| path.starts_with("/groups/5") || path.starts_with("/projects/107/")),
+        "{paths:?}"
+    );
+    for (time, asked) in [("09:20:00", true), ("09:25:00", true)] {
+        let paths = poll(&host, time);
+        assert_eq!(
+            !about(&paths, "/projects/107/pipelines").is_empty(),
+            asked,
+            "{time}"
+        );
+    }
+}
+
+#[test]
+fn a_pipeline_that_is_no_activity_is_found_by_the_sweep() {
+    let host = TestHost::new(group());
+    poll(&host, "09:00:00");
+    put(
+        &mut host.gitlab.borrow_mut(),
+        107,
+        "pipelines",
+        7,
+        "2026-11-22T09:01:00Z",
+        0,
+    );
+    host.gitlab
+        .borrow_mut()
+        .lists
+        .get_mut("/projects/107/pipelines")
+        .expect("a list")[0]
+        .body["status"] = "success".into();
+    let id = 107_007;
+    host.gitlab.borrow_mut().objects.insert(
+        format!("/projects/107/pipelines/{id}"),
+        json!({"id": id, "status": "success", "ref": "main", "updated_at": "2026-11-22T09:01:00Z", "created_at": "2026-11-22T09:00:30Z"}),
+    );
+    assert!(about(&poll(&host, "09:20:00"), "/pipelines").is_empty());
+    poll(&host, "10:01:00");
+    assert_eq!(host.written_ids(), [format!("gl:pipeline:107/{id}")]);
+    // Every project was asked once since nine, but not all in the same run.
+    let early = about(&poll(&host, "10:40:00"), "/pipelines").len();
+    assert!((1..30).contains(&early), "{early}");
+}
+
+#[test]
+fn a_sweep_of_nothing_asks_every_time() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    let settings = json!({"groups": [5], "sweep_minutes": 0});
+    let paths = poll_with(&host, "10:05:00", &settings).expect("reads");
+    assert_eq!(about(&paths, "/releases").len(), 30);
+}
+
+#[test]
+fn a_feature_that_is_off_is_not_asked_for_in_a_quiet_project_and_still_shown() {
+    let mut gitlab = group();
+    let refusal = (403, json!({"message": "403 Forbidden"}).to_string());
+    for project in PROJECTS {
+        let paths =
+            ["pipelines", "merge_requests"].map(|list| format!("/projects/{project}/{list}"));
+        for path in paths {
+            gitlab.refusals.insert(path, refusal.clone());
+        }
+    }
+    let host = TestHost::new(gitlab);
+    poll(&host, "10:00:00");
+    let mut second = poll(&host, "10:05:00");
+    second.sort();
+    assert_eq!(
+        second,
+        ["/groups/5", "/groups/5/issues", "/groups/5/projects"]
+    );
+    for stream in ["107/pipelines", "107/merge_requests"] {
+        assert!(
+            matches!(host.status(stream), Some(StreamState::Off(_))),
+            "{stream}"
+        );
+    }
+    // Switched on: the project's settings changed.
+    host.gitlab.borrow_mut().refusals.clear();
+    for project in &mut host
+        .gitlab
+        .borrow_mut()
+        .plain
+        .get_mut("/groups/5/projects")
+        .expect("projects")[..]
+    {
+        project["updated_at"] = "2026-11-22T10:06:00Z".into();
+    }
+    poll(&host, "10:10:00");
+    assert_eq!(host.written_ids().len(), 30, "the merge requests");
+    assert_eq!(host.status("107/pipelines"), Some(StreamState::Complete));
+}
+
+#[test]
+fn a_reconcile_pass_and_a_since_ask_every_project() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    host.sync_as(Mode::Reconcile, &json!({"groups": [5]}))
+        .expect("reads");
+    let requests = host.requests.borrow();
+    let asked = requests
+        .iter()
+        .filter(|request| request.path.ends_with("/pipelines"));
+    assert!(asked.count() >= 30);
+}
+
+#[test]
+fn a_named_project_that_was_read_and_is_gone_fails_the_run_and_not_the_others() {
+    let mut gitlab = group();
+    let found = gitlab.objects["/projects/107"].clone();
+    gitlab
+        .objects
+        .insert("/projects/acme%2Fp107".to_owned(), found);
+    let host = TestHost::new(gitlab);
+    let settings = json!({"projects": ["acme/p107", 108, 109]});
+    poll_with(&host, "10:00:00", &settings).expect("reads");
+    for path in ["/projects/acme%2Fp107", "/projects/107", "/projects/108"] {
+        host.gitlab.borrow_mut().objects.remove(path);
+    }
+    put(
+        &mut host.gitlab.borrow_mut(),
+        109,
+        "issues",
+        1,
+        "2026-11-22T10:01:00Z",
+        0,
+    );
+    let failure = poll_with(&host, "10:05:00", &settings).expect_err("incomplete");
+    assert!(
+        matches!(&failure, Failure::Unavailable(words)
+            if words.contains("acme/p107") && words.contains("project 108") && words.contains("read before")),
+        "{failure:?}"
+    );
+    assert_eq!(host.written_ids(), ["gl:issue:109/1"]);
+    // A name that was never read is still a mistake of whoever typed it.
+    let failure =
+        poll_with(&host, "10:06:00", &json!({"projects": [109, 999]})).expect_err("unknown");
+    assert!(matches!(failure, Failure::Configuration(_)), "{failure:?}");
+}
