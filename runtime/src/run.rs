@@ -19,7 +19,7 @@ use crate::cursors::{CursorError, Cursors};
 use crate::host::connector::{CallFailure, Connector, Mode, RunContext, SyncEnd};
 use crate::host::imports::Access;
 use crate::http_client;
-use crate::ledger::{Lease, SqliteStore, Store, StoreError};
+use crate::ledger::{Lease, SqliteStore, Store, StoreError, StreamEnd};
 use crate::patience::Patience;
 use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Level, Outcome, Receipt, Reporter, StreamState};
@@ -542,16 +542,23 @@ async fn keep_stream_states(
     lease: Lease,
     streams: &std::collections::BTreeMap<String, StreamState>,
 ) -> Result<(), RunError> {
-    for (stream, state) in streams {
-        let (word, detail) = match state {
-            StreamState::Reading => ("reading", ""),
-            StreamState::Complete => ("complete", ""),
-            StreamState::Off(words) => ("off", words.as_str()),
-            StreamState::Failed(words) => ("failed", words.as_str()),
-        };
-        store.stream_state(lease, stream, word, detail).await?;
-    }
-    Ok(())
+    let ends: Vec<StreamEnd<'_>> = streams
+        .iter()
+        .map(|(stream, state)| {
+            let (state, detail) = match state {
+                StreamState::Reading => ("reading", ""),
+                StreamState::Complete => ("complete", ""),
+                StreamState::Off(words) => ("off", words.as_str()),
+                StreamState::Failed(words) => ("failed", words.as_str()),
+            };
+            StreamEnd {
+                stream,
+                state,
+                detail,
+            }
+        })
+        .collect();
+    Ok(store.end_streams(lease, &ends).await?)
 }
 
 fn conclude(around: &Circumstances, result: Result<(), CallFailure>) -> (Outcome, Option<String>) {

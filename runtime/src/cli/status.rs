@@ -50,6 +50,9 @@ pub(super) async fn status(arguments: StatusArguments) -> u8 {
     }
 }
 
+/// With more streams, the complete ones are only counted.
+const MOST_STREAMS: usize = 60;
+
 struct Connection {
     name: String,
     ledger: Option<ConnectionRow>,
@@ -119,6 +122,8 @@ impl Connection {
                     "state": state.map(|state| &state.state),
                     "reason": state.map(|state| &state.detail).filter(|detail| !detail.is_empty()),
                     "at": state.map(|state| &state.at),
+                    "complete_at": state.and_then(|state| state.complete_at.as_ref()),
+                    "lag_seconds": state.and_then(lag_seconds),
                     "cursor": cursor,
                 })
             })
@@ -132,6 +137,7 @@ impl Connection {
                 "ended_at": at,
                 "receipt": serde_json::from_str::<Value>(receipt).unwrap_or(Value::Null),
             })),
+            "lag_seconds": self.lag_seconds(),
             "last_reconcile": self.ledger.as_ref().and_then(|ledger| ledger.last_reconcile.as_ref()),
             "streams": streams,
         })
@@ -176,10 +182,43 @@ impl Connection {
             let at = ledger.last_reconcile.as_deref().unwrap_or("never");
             say(&format!("  reconciled    {at}"));
         }
-        let rows = self.rows();
+        if let Some(lag) = self.lag_seconds() {
+            say(&format!("  behind        {}", duration(lag)));
+        }
+        self.show_streams();
+    }
+
+    /// How long ago the stream was read to its end that has waited longest; what is off does not wait.
+    fn lag_seconds(&self) -> Option<u64> {
+        let waiting = self.streams.iter().filter(|stream| stream.state != "off");
+        waiting.filter_map(lag_seconds).max()
+    }
+
+    fn show_streams(&self) {
+        let mut rows = self.rows();
+        if self.ledger.is_some() {
+            // What else a connector keeps beside its cursors is in the JSON.
+            rows.retain(|_, (state, _)| state.is_some());
+        }
+        let is_complete =
+            |state: Option<&StreamRow>| state.is_some_and(|state| state.state == "complete");
+        let mut complete = 0;
+        if rows.len() > MOST_STREAMS {
+            let before = rows.len();
+            rows.retain(|_, (state, _)| !is_complete(*state));
+            complete = before - rows.len();
+        }
         let width = rows.keys().map(|stream| stream.len()).max().unwrap_or(0);
+        let width = width.max("stream".len());
+        if !rows.is_empty() {
+            say(&format!(
+                "  {:<width$}  state     behind   cursor or reason",
+                "stream"
+            ));
+        }
         for (stream, (state, cursor)) in rows {
             let word = state.map_or("-", |state| state.state.as_str());
+            let lag = state.and_then(lag_seconds).map_or("-".to_owned(), duration);
             let detail = state
                 .map(|state| state.detail.as_str())
                 .filter(|detail| !detail.is_empty());
@@ -190,7 +229,30 @@ impl Connection {
                     .map_or_else(|| cursor.to_string(), str::to_owned),
                 (None, None) => String::new(),
             };
-            say(format!("  {stream:<width$}  {word:<8}  {text}").trim_end());
+            say(format!("  {stream:<width$}  {word:<8}  {lag:<7}  {text}").trim_end());
         }
+        if complete > 0 {
+            say(&format!(
+                "  and {complete} streams that are complete (--json shows them)"
+            ));
+        }
+    }
+}
+
+/// How long ago the stream was last read to its end; `None` if it never was.
+fn lag_seconds(stream: &StreamRow) -> Option<u64> {
+    let at = chrono::DateTime::parse_from_rfc3339(stream.complete_at.as_deref()?).ok()?;
+    let lag = chrono::Utc::now().signed_duration_since(at).num_seconds();
+    Some(u64::try_from(lag).unwrap_or(0))
+}
+
+/// The largest unit and the one below it are enough to see whether something is wrong.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m"),
+        (0, hours, minutes) => format!("{hours}h{:02}m", minutes % 60),
+        (days, hours, _) => format!("{days}d{:02}h", hours % 24),
     }
 }

@@ -254,6 +254,19 @@ pub struct StreamRow {
     pub detail: String,
     /// When, RFC 3339.
     pub at: String,
+    /// When it was last read to its end, RFC 3339.
+    pub complete_at: Option<String>,
+}
+
+/// How a stream ended in a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamEnd<'a> {
+    /// `42/merge_requests`.
+    pub stream: &'a str,
+    /// `complete`, `reading`, `off` or `failed`.
+    pub state: &'static str,
+    /// The reason, for `off` and `failed`.
+    pub detail: &'a str,
 }
 
 /// One connection as `runtime status` lists it.
@@ -367,14 +380,8 @@ pub trait Store: Send + Sync {
     /// Lets go of dead letters: the records stay out until they change. Returns how many there were.
     async fn drop_letters(&self, lease: Lease, source_ids: &[&str]) -> Result<u64, StoreError>;
 
-    /// Keeps what a stream last reported.
-    async fn stream_state(
-        &self,
-        lease: Lease,
-        stream: &str,
-        state: &str,
-        detail: &str,
-    ) -> Result<(), StoreError>;
+    /// Keeps how streams ended, all or none.
+    async fn end_streams(&self, lease: Lease, ends: &[StreamEnd<'_>]) -> Result<(), StoreError>;
     /// Keeps the receipt of a finished run.
     async fn finish_run(&self, lease: Lease, receipt_json: &str) -> Result<(), StoreError>;
     /// When a run last compared everything and forgot what is gone, RFC 3339.

@@ -21,7 +21,7 @@ use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
     Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, Obsolete, RebuiltEntry,
-    Settled, Status, Store, StoreError, StreamRow,
+    Settled, Status, Store, StoreError, StreamEnd, StreamRow,
 };
 
 /// Receipts kept for each connection.
@@ -553,24 +553,22 @@ impl Store for SqliteStore {
         Ok(transaction.commit().await?)
     }
 
-    async fn stream_state(
-        &self,
-        lease: Lease,
-        stream: &str,
-        state: &str,
-        detail: &str,
-    ) -> Result<(), StoreError> {
+    async fn end_streams(&self, lease: Lease, ends: &[StreamEnd<'_>]) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
-        sqlx::query(
-            "INSERT INTO streams (connection, stream, state, detail, at) VALUES (?, ?, ?, ?, strftime('%FT%TZ'))
-             ON CONFLICT (connection, stream) DO UPDATE SET state = excluded.state, detail = excluded.detail, at = excluded.at",
-        )
-        .bind(lease.connection)
-        .bind(stream)
-        .bind(state)
-        .bind(detail)
-        .execute(&mut *transaction)
-        .await?;
+        for end in ends {
+            sqlx::query(
+                "INSERT INTO streams (connection, stream, state, detail, at, complete_at)
+                 VALUES (?1, ?2, ?3, ?4, strftime('%FT%TZ'), iif(?3 = 'complete', strftime('%FT%TZ'), NULL))
+                 ON CONFLICT (connection, stream) DO UPDATE SET state = excluded.state, detail = excluded.detail, at = excluded.at,
+                     complete_at = coalesce(excluded.complete_at, complete_at)",
+            )
+            .bind(lease.connection)
+            .bind(end.stream)
+            .bind(end.state)
+            .bind(end.detail)
+            .execute(&mut *transaction)
+            .await?;
+        }
         Ok(transaction.commit().await?)
     }
 
@@ -644,7 +642,7 @@ impl Store for SqliteStore {
 
     async fn streams(&self, connection: i64) -> Result<Vec<StreamRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT stream, state, detail, at FROM streams WHERE connection = ? ORDER BY stream",
+            "SELECT stream, state, detail, at, complete_at FROM streams WHERE connection = ? ORDER BY stream",
         )
         .bind(connection)
         .fetch_all(&self.readers)
@@ -656,6 +654,7 @@ impl Store for SqliteStore {
                     state: row.try_get("state")?,
                     detail: row.try_get("detail")?,
                     at: row.try_get("at")?,
+                    complete_at: row.try_get("complete_at")?,
                 })
             })
             .collect()

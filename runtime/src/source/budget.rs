@@ -1,113 +1,296 @@
 //! When the next request to the source may start.
 //!
 //! A source's rate limit belongs to the token, not to a request: one refusal speaks for all requests in flight. So all requests of a
-//! run ask here first. The budget learns from headers (`RateLimit-Remaining`, `RateLimit-Reset`) and slows down *before* the limit
-//! is reached, by spreading what is left over the time that is left; after a 429 everything waits.
+//! run ask here first. There are three ways to learn of a limit, and each has its budget:
+//!
+//! * *Headers* (`RateLimit-Limit`, `-Remaining`, `-Reset`) tell before anything is refused. Requests that are under way and may not be
+//!   counted yet are subtracted, the last tenth is spread over the time that is left, and one percent is left to others who use
+//!   the same token.
+//! * *A refusal without such headers* (429). Everything waits for as long as it says, and from then on no more requests start within a
+//!   minute than went well in the minute before it. Only a long time without another refusal raises that number again.
+//! * *A refusal of one endpoint*: GitLab limits some of them by themselves and then answers with JSON. That is believed once: only
+//!   this endpoint waits. If another one is refused meanwhile, it was not about the endpoint.
+//!
+//! Limits count by the minute, GitLab's documentation says; where a limit counts by the hour, what is learned is only too careful.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::cortexdb::client::retry_after;
 
 /// Spreading starts when less than this share of the limit is left.
 const SPREAD_BELOW: f64 = 0.1;
+/// One request in so many is left to other users of the token.
+const RESERVE: u64 = 100;
 /// Without a hint, a refusal waits this long, twice as long at the next one.
 const FIRST_UNHINTED_WAIT: Duration = Duration::from_secs(5);
 /// GitLab's limits count minutes.
-const LONGEST_UNHINTED_WAIT: Duration = Duration::from_secs(60);
-
-#[derive(Debug, Default)]
-struct State {
-    not_before: Option<Instant>,
-    spacing: Duration,
-    left: Option<u64>,
-    unhinted_refusals: u32,
-}
+const WINDOW: Duration = Duration::from_secs(60);
+/// Minutes without a refusal after which a learned limit is tried to be a tenth higher.
+const CALM_WINDOWS: u32 = 10;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub struct Budget(Mutex<State>);
+pub struct Budget {
+    state: Mutex<State>,
+    answered: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Requests that have taken their turn and are not answered yet.
+    under_way: u64,
+    all: Limit,
+    /// Limits of single endpoints, by class.
+    endpoints: HashMap<String, Limit>,
+    announced: Option<Announced>,
+    unhinted_refusals: u32,
+}
+
+/// What the source's headers say about the present window.
+#[derive(Debug, Clone, Copy)]
+struct Announced {
+    limit: u64,
+    remaining: u64,
+    /// On the source's clock, Unix seconds: names the window.
+    reset: u64,
+    /// On ours, rather too late than too early.
+    ends: Instant,
+    /// While the last tenth is spread: the next turn.
+    next: Option<Instant>,
+}
+
+/// A limit that the source does not announce.
+#[derive(Debug, Default)]
+struct Limit {
+    /// Nothing starts before.
+    not_before: Option<Instant>,
+    /// Starts of the last minute.
+    started: VecDeque<Instant>,
+    /// Most starts within a minute, once it was learned.
+    most: Option<usize>,
+    /// When `most` was last changed.
+    since: Option<Instant>,
+}
+
+/// A request that has its turn. Dropped when it is answered.
+#[derive(Debug)]
+pub struct Turn<'b>(&'b Budget);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.under_way = state.under_way.saturating_sub(1);
+        drop(state);
+        self.0.answered.notify_waiters();
+    }
+}
+
+/// What stands between a request and its turn.
+#[derive(Debug, PartialEq, Eq)]
+enum Wait {
+    Until(Instant),
+    /// For one of those under way: its answer says what is left.
+    ForAnAnswer,
+}
 
 impl Budget {
-    /// Waits for this request's turn.
-    pub async fn turn(&self) {
-        while let Some(at) = self.wait_until(Instant::now()) {
-            tokio::time::sleep_until(at).await;
+    /// Waits for the turn of a request to an endpoint of this class.
+    pub async fn turn(&self, class: &str) -> Turn<'_> {
+        loop {
+            let answered = self.answered.notified();
+            let wait = self.lock().take(class, Instant::now());
+            match wait {
+                None => return Turn(self),
+                Some(Wait::Until(at)) => tokio::time::sleep_until(at).await,
+                Some(Wait::ForAnAnswer) => answered.await,
+            }
         }
-    }
-
-    /// When to ask again, or `None`: the turn is now, and is taken.
-    fn wait_until(&self, now: Instant) -> Option<Instant> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = state.not_before
-            && at > now
-        {
-            return Some(at);
-        }
-        if state.spacing > Duration::ZERO {
-            state.not_before = Some(now + state.spacing);
-        }
-        None
     }
 
     /// Learns from an answer.
     pub fn learn(&self, headers: &HeaderMap) {
-        let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
-        let Some(remaining) = number("ratelimit-remaining") else {
-            return;
-        };
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.left = Some(remaining);
-        state.unhinted_refusals = 0;
-        let (Some(limit), Some(reset)) = (number("ratelimit-limit"), number("ratelimit-reset"))
-        else {
-            return;
-        };
-        let rest = until_reset(headers, reset);
-        #[allow(clippy::cast_precision_loss, reason = "a rate limit is small")]
-        let scarce = (remaining as f64) < limit as f64 * SPREAD_BELOW;
-        if remaining == 0 {
-            let at = Instant::now() + rest;
-            state.not_before = state.not_before.max(Some(at));
-            state.spacing = Duration::ZERO;
-        } else if scarce {
-            state.spacing = rest / u32::try_from(remaining + 1).unwrap_or(u32::MAX);
-        } else {
-            state.spacing = Duration::ZERO;
-        }
+        self.lock().learn(headers, Instant::now());
     }
 
-    /// A 429: everybody waits. Returns for how long.
-    pub fn refused(&self, headers: &HeaderMap) -> Duration {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let reset = headers
-            .get("ratelimit-reset")
-            .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-        let wait = match (retry_after(headers), reset) {
-            (Some(asked), _) => asked,
-            (None, Some(reset)) => until_reset(headers, reset),
-            (None, None) => {
-                state.unhinted_refusals = (state.unhinted_refusals + 1).min(8);
-                (FIRST_UNHINTED_WAIT * 2_u32.pow(state.unhinted_refusals - 1))
-                    .min(LONGEST_UNHINTED_WAIT)
-            }
-        };
-        let wait = wait.max(Duration::from_millis(200));
-        state.not_before = state.not_before.max(Some(Instant::now() + wait));
-        wait
+    /// A 429. Returns for how long whoever got it has to wait.
+    pub fn refused(&self, class: &str, headers: &HeaderMap, body: &[u8]) -> Duration {
+        self.lock().refused(class, headers, body, Instant::now())
     }
 
     /// Requests left by the source's own count.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).left
+        Some(self.lock().announced?.remaining)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Time until a Unix second on the *source's* clock, which its `Date` header shows.
+impl State {
+    /// Takes a turn, or says what to wait for.
+    fn take(&mut self, class: &str, now: Instant) -> Option<Wait> {
+        let endpoint = self.endpoints.get(class).and_then(|limit| limit.opens(now));
+        if let Some(at) = endpoint.max(self.all.opens(now)) {
+            return Some(Wait::Until(at));
+        }
+        if let Some(announced) = &mut self.announced
+            && now < announced.ends
+        {
+            let reserve = announced.limit.div_ceil(RESERVE);
+            let sure = announced
+                .remaining
+                .saturating_sub(self.under_way)
+                .saturating_sub(reserve);
+            if sure == 0 {
+                // A server that only counts down to nothing must not be waited for by a request that it would answer.
+                return Some(if self.under_way > 0 {
+                    Wait::ForAnAnswer
+                } else {
+                    Wait::Until(announced.ends)
+                });
+            }
+            if let Some(next) = announced.next
+                && next > now
+            {
+                return Some(Wait::Until(next));
+            }
+            #[allow(clippy::cast_precision_loss, reason = "a rate limit is small")]
+            let scarce = (announced.remaining as f64) < announced.limit as f64 * SPREAD_BELOW;
+            announced.next = scarce.then(|| {
+                let shares = u32::try_from(sure).unwrap_or(u32::MAX);
+                now + announced.ends.saturating_duration_since(now) / shares
+            });
+        }
+        self.under_way += 1;
+        self.all.start(now);
+        self.endpoints
+            .entry(class.to_owned())
+            .or_default()
+            .start(now);
+        None
+    }
+
+    fn learn(&mut self, headers: &HeaderMap, now: Instant) {
+        let Some((limit, remaining, reset)) = announced(headers) else {
+            return;
+        };
+        self.unhinted_refusals = 0;
+        let ends = now + until_reset(headers, reset);
+        match &mut self.announced {
+            // Answers overtake each other; within a window the smallest number is the newest.
+            Some(known) if known.reset == reset => {
+                known.remaining = known.remaining.min(remaining);
+                known.ends = known.ends.min(ends);
+            }
+            Some(known) if known.reset > reset => {}
+            known => {
+                *known = Some(Announced {
+                    limit,
+                    remaining,
+                    reset,
+                    ends,
+                    next: None,
+                });
+            }
+        }
+    }
+
+    fn refused(&mut self, class: &str, headers: &HeaderMap, body: &[u8], now: Instant) -> Duration {
+        let known = announced(headers);
+        let wait = match (retry_after(headers), known) {
+            (Some(asked), _) => asked,
+            (None, Some((_, _, reset))) => until_reset(headers, reset),
+            (None, None) => {
+                self.unhinted_refusals = (self.unhinted_refusals + 1).min(8);
+                (FIRST_UNHINTED_WAIT * 2_u32.pow(self.unhinted_refusals - 1)).min(WINDOW)
+            }
+        };
+        let wait = wait.max(Duration::from_millis(200));
+        let about_the_endpoint = known.is_none() && is_json_object(body);
+        let under_way = usize::try_from(self.under_way).unwrap_or(usize::MAX);
+        let others_wait = self
+            .endpoints
+            .iter()
+            .any(|(other, limit)| other != class && limit.not_before > Some(now));
+        let limit = if about_the_endpoint && !others_wait {
+            self.endpoints.entry(class.to_owned()).or_default()
+        } else {
+            &mut self.all
+        };
+        limit.refuse(now, wait, known.is_none().then_some(under_way));
+        wait
+    }
+}
+
+impl Limit {
+    /// When the next request may start, if not now.
+    fn opens(&self, now: Instant) -> Option<Instant> {
+        let full = self.most.and_then(|most| {
+            let first = *self.started.get(self.started.len().checked_sub(most)?)?;
+            Some(first + WINDOW)
+        });
+        self.not_before.max(full).filter(|at| *at > now)
+    }
+
+    fn start(&mut self, now: Instant) {
+        while self
+            .started
+            .front()
+            .is_some_and(|first| *first + WINDOW <= now)
+        {
+            self.started.pop_front();
+        }
+        self.started.push_back(now);
+        if let (Some(most), Some(since)) = (self.most, self.since)
+            && now > since + WINDOW * CALM_WINDOWS
+        {
+            self.most = Some(most + most.div_ceil(10));
+            self.since = Some(now);
+        }
+    }
+
+    /// `under_way`: where the source does not say how much it allows, so that it has to be counted, the requests without an answer,
+    /// which will hardly have a better one.
+    fn refuse(&mut self, now: Instant, wait: Duration, under_way: Option<usize>) {
+        let repeated = self.not_before.is_some_and(|at| at > now);
+        self.not_before = self.not_before.max(Some(now + wait));
+        // Those that were under way at the first refusal are refused for the same reason.
+        let Some(under_way) = under_way.filter(|_| !repeated) else {
+            return;
+        };
+        let lately = self.started.iter().filter(|at| **at + WINDOW > now).count();
+        let counted = lately.saturating_sub(under_way).max(1);
+        self.most = Some(self.most.map_or(counted, |most| most.min(counted)));
+        self.since = Some(now);
+        // The source counts from new when the wait is over.
+        self.started.clear();
+    }
+}
+
+/// Limit, remaining, and reset in Unix seconds, where the source announces all three.
+fn announced(headers: &HeaderMap) -> Option<(u64, u64, u64)> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    Some((
+        number("ratelimit-limit")?,
+        number("ratelimit-remaining")?,
+        number("ratelimit-reset")?,
+    ))
+}
+
+fn is_json_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{")
+}
+
+/// Time until a Unix second on the *source's* clock, which its `Date` header shows. Both are whole seconds, the date cut off, so
+/// this is up to a second too long and never too short.
 fn until_reset(headers: &HeaderMap, reset: u64) -> Duration {
     let now = headers
         .get("date")
@@ -118,9 +301,25 @@ fn until_reset(headers: &HeaderMap, reset: u64) -> Duration {
     Duration::from_secs(reset.saturating_sub(now).clamp(0, 3600))
 }
 
+/// The class of an endpoint: its path with what names a single thing replaced.
+#[must_use]
+pub fn class_of(path: &str) -> String {
+    let names_one_thing = |part: &str| {
+        part.contains('%')
+            || (!part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+            || (part.len() >= 20 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let parts = path
+        .split('/')
+        .map(|part| if names_one_thing(part) { ":id" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CLASS: &str = "/issues";
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
@@ -129,54 +328,269 @@ mod tests {
             .collect()
     }
 
-    /// The time that `requests` turns take, on a clock that only waiting moves.
-    fn time_of(budget: &Budget, requests: u32) -> Duration {
-        let start = Instant::now();
-        let mut now = start;
-        for _ in 0..requests {
-            while let Some(at) = budget.wait_until(now) {
-                now = at;
+    fn said(remaining: u64, reset: u64, date: &str) -> HeaderMap {
+        headers(&[
+            ("date", date),
+            ("ratelimit-limit", "600"),
+            ("ratelimit-remaining", &remaining.to_string()),
+            ("ratelimit-reset", &reset.to_string()),
+        ])
+    }
+
+    /// When a request of the class gets its turn, on a clock that only waiting moves.
+    fn turn(state: &mut State, class: &str, mut now: Instant) -> Instant {
+        loop {
+            match state.take(class, now) {
+                None => return now,
+                Some(Wait::Until(at)) => now = at,
+                Some(Wait::ForAnAnswer) => panic!("nothing is under way"),
             }
         }
-        now - start
+    }
+
+    /// A source that allows so many requests in each minute of its clock; counts what it refuses.
+    struct Source {
+        allows: usize,
+        begins: Instant,
+        announces: bool,
+        counted: Vec<usize>,
+        refused: usize,
+    }
+
+    impl Source {
+        fn new(allows: usize, begins: Instant, announces: bool) -> Self {
+            Self {
+                allows,
+                begins,
+                announces,
+                counted: Vec::new(),
+                refused: 0,
+            }
+        }
+
+        /// Answers, and lets the budget learn; false if it refuses.
+        fn answer(&mut self, state: &mut State, now: Instant) -> bool {
+            let second = now.duration_since(self.begins).as_secs();
+            let minute = usize::try_from(second / 60).unwrap();
+            self.counted.resize(self.counted.len().max(minute + 1), 0);
+            let good = self.counted[minute] < self.allows;
+            if good {
+                self.counted[minute] += 1;
+            } else {
+                self.refused += 1;
+            }
+            let start = 1_795_341_600;
+            let date = chrono::DateTime::from_timestamp(i64::try_from(start + second).unwrap(), 0);
+            let mut headers = headers(&[("date", &date.unwrap().to_rfc2822())]);
+            let reset = start + (second / 60 + 1) * 60;
+            if self.announces {
+                let left = self.allows - self.counted[minute];
+                for (name, value) in [
+                    ("ratelimit-limit", self.allows as u64),
+                    ("ratelimit-remaining", left as u64),
+                    ("ratelimit-reset", reset),
+                ] {
+                    headers.insert(name, value.into());
+                }
+            }
+            if good {
+                state.learn(&headers, now);
+            } else {
+                headers.insert("retry-after", (60 - second % 60).into());
+                state.refused(CLASS, &headers, b"Retry later\n", now);
+            }
+            state.under_way -= 1;
+            good
+        }
+    }
+
+    /// Asks for five minutes, always with so many requests under way.
+    fn ask(source: &mut Source, under_way: usize) {
+        let mut state = State::default();
+        let mut now = source.begins + Duration::from_millis(100);
+        let mut waiting = 0;
+        while now < source.begins + WINDOW * 5 {
+            while waiting < under_way {
+                match state.take(CLASS, now) {
+                    None => waiting += 1,
+                    Some(Wait::Until(at)) if waiting == 0 => now = at,
+                    Some(_) => break,
+                }
+            }
+            now += Duration::from_millis(20);
+            source.answer(&mut state, now);
+            waiting -= 1;
+        }
+    }
+
+    #[test]
+    fn an_announced_limit_is_used_up_and_never_met() {
+        let mut source = Source::new(600, Instant::now(), true);
+        ask(&mut source, 32);
+        assert_eq!(source.refused, 0);
+        for minute in &source.counted[..5] {
+            assert!(*minute >= 570, "{:?}", source.counted);
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_not_announced_is_met_once_and_then_used_up() {
+        let mut source = Source::new(600, Instant::now(), false);
+        ask(&mut source, 1);
+        assert_eq!(source.refused, 1);
+        for minute in &source.counted[..5] {
+            assert!(*minute >= 570, "{:?}", source.counted);
+        }
+        // Those that are under way when it is met are refused together.
+        let mut source = Source::new(600, Instant::now(), false);
+        ask(&mut source, 32);
+        assert!(source.refused <= 32, "{}", source.refused);
+        assert!(
+            source.counted[1..5].iter().all(|minute| *minute >= 560),
+            "{:?}",
+            source.counted
+        );
     }
 
     #[test]
     fn a_refusal_makes_everybody_wait() {
-        let budget = Budget::default();
-        budget.refused(&headers(&[("retry-after", "30")]));
-        assert!(time_of(&budget, 1) >= Duration::from_secs(29));
+        let mut state = State::default();
+        let now = Instant::now();
+        state.refused(
+            CLASS,
+            &headers(&[("retry-after", "30")]),
+            b"Retry later\n",
+            now,
+        );
+        assert_eq!(
+            turn(&mut state, "/other", now),
+            now + Duration::from_secs(30)
+        );
+    }
+
+    #[test]
+    fn a_refusal_of_one_endpoint_makes_only_that_one_wait_until_another_is_refused() {
+        let mut state = State::default();
+        let now = Instant::now();
+        let hint = headers(&[("retry-after", "60")]);
+        let body = br#"{"message":{"error":"This endpoint has been requested too many times. Try again later."}}"#;
+        state.refused("/projects/:id", &hint, body, now);
+        assert_eq!(turn(&mut state, "/issues", now), now);
+        assert_eq!(turn(&mut state, "/projects/:id", now), now + WINDOW);
+        state.refused("/issues", &hint, body, now);
+        assert_eq!(turn(&mut state, "/other", now), now + WINDOW);
     }
 
     #[test]
     fn a_refusal_without_a_hint_waits_longer_each_time_but_never_over_a_minute() {
-        let budget = Budget::default();
+        let mut state = State::default();
+        let now = Instant::now();
         let waits: Vec<u64> = (0..6)
-            .map(|_| budget.refused(&headers(&[])).as_secs())
+            .map(|_| state.refused(CLASS, &headers(&[]), b"", now).as_secs())
             .collect();
         assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
     }
 
     #[test]
     fn what_is_left_is_spread_over_the_time_that_is_left() {
-        let budget = Budget::default();
-        budget.learn(&headers(&[
-            ("date", "Sun, 22 Nov 2026 10:00:00 GMT"),
-            ("ratelimit-limit", "600"),
-            ("ratelimit-remaining", "9"),
-            ("ratelimit-reset", "1795341610"),
-        ]));
-        assert_eq!(time_of(&budget, 4), Duration::from_secs(3));
+        let mut state = State::default();
+        let start = Instant::now();
+        state.learn(
+            &said(16, 1_795_341_610, "Sun, 22 Nov 2026 10:00:00 GMT"),
+            start,
+        );
+        let mut turns = Vec::new();
+        for left in (6..16).rev() {
+            let at = turn(&mut state, CLASS, turns.last().copied().unwrap_or(start));
+            state.under_way -= 1;
+            state.learn(
+                &said(left, 1_795_341_610, "Sun, 22 Nov 2026 10:00:00 GMT"),
+                start,
+            );
+            turns.push(at);
+        }
+        let span = turns[9] - start;
+        assert!(
+            (Duration::from_secs(8)..=Duration::from_secs(10)).contains(&span),
+            "{span:?}"
+        );
+        assert_eq!(
+            turn(&mut state, CLASS, turns[9]),
+            start + Duration::from_secs(10)
+        );
+    }
+
+    #[test]
+    fn answers_that_overtake_each_other_do_not_raise_what_is_left() {
+        let mut state = State::default();
+        let now = Instant::now();
+        for remaining in [300, 100, 200] {
+            state.learn(
+                &said(remaining, 1_795_341_610, "Sun, 22 Nov 2026 10:00:00 GMT"),
+                now,
+            );
+        }
+        state.learn(
+            &said(599, 1_795_341_550, "Sun, 22 Nov 2026 10:00:00 GMT"),
+            now,
+        );
+        assert_eq!(state.announced.unwrap().remaining, 100);
+        state.learn(
+            &said(599, 1_795_341_670, "Sun, 22 Nov 2026 10:00:00 GMT"),
+            now,
+        );
+        assert_eq!(state.announced.unwrap().remaining, 599);
     }
 
     #[test]
     fn nothing_is_slowed_down_while_there_is_plenty() {
+        let mut state = State::default();
+        let now = Instant::now();
+        state.learn(
+            &said(500, 1_795_341_660, "Sun, 22 Nov 2026 10:00:00 GMT"),
+            now,
+        );
+        for _ in 0..100 {
+            assert_eq!(turn(&mut state, CLASS, now), now);
+        }
+    }
+
+    #[test]
+    fn endpoints_are_told_apart_by_what_they_are_and_not_by_what_they_name() {
+        for (path, class) in [
+            ("/api/v4/projects/42", "/api/v4/projects/:id"),
+            (
+                "/api/v4/projects/acme%2Fwidget/issues/7/discussions",
+                "/api/v4/projects/:id/issues/:id/discussions",
+            ),
+            (
+                "/api/v4/projects/42/repository/commits/0123456789abcdef0123456789abcdef01234567",
+                "/api/v4/projects/:id/repository/commits/:id",
+            ),
+            ("/api/v4/merge_requests", "/api/v4/merge_requests"),
+        ] {
+            assert_eq!(class_of(path), class);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_an_answer_goes_on_with_it() {
         let budget = Budget::default();
-        budget.learn(&headers(&[
-            ("ratelimit-limit", "600"),
-            ("ratelimit-remaining", "500"),
-            ("ratelimit-reset", "1"),
-        ]));
-        assert_eq!(time_of(&budget, 100), Duration::ZERO);
+        budget.learn(&said(8, 1_795_341_660, "Sun, 22 Nov 2026 10:00:00 GMT"));
+        let first = budget.turn(CLASS).await;
+        budget.lock().announced.as_mut().unwrap().next = None;
+        let _second = budget.turn(CLASS).await;
+        let begun = Instant::now();
+        let third = async {
+            let _third = budget.turn(CLASS).await;
+            begun.elapsed()
+        };
+        let answer = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            budget.learn(&said(500, 1_795_341_720, "Sun, 22 Nov 2026 10:00:00 GMT"));
+            drop(first);
+        };
+        let (waited, ()) = tokio::join!(third, answer);
+        assert!(waited < Duration::from_secs(30), "{waited:?}");
     }
 }

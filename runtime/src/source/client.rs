@@ -8,7 +8,7 @@ use reqwest::header::HeaderMap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budget;
+use super::budget::{Budget, class_of};
 use super::request::{Method, SourceRequest};
 use crate::cortexdb::client::{describe_network_error, retry_after};
 use crate::patience::Patience;
@@ -129,19 +129,21 @@ impl SourceClient {
         if !request.delay.is_zero() {
             self.sleep(request.delay).await?;
         }
+        let class = class_of(&request.path);
         let mut attempts = self.patience.begin();
         let mut redirects = 0;
         let mut schemes_tried = 1;
         loop {
-            tokio::select! {
-                () = self.budget.turn() => {}
+            let turn = tokio::select! {
+                turn = self.budget.turn(&class) => turn,
                 () = self.stop.cancelled() => return Err(SourceError::Interrupted),
-            }
+            };
             let scheme = self.authentication_in_use.load(Ordering::Relaxed);
             let attempt = tokio::select! {
                 attempt = self.attempt(request, &url, scheme) => attempt,
                 () = self.stop.cancelled() => return Err(SourceError::Interrupted),
             };
+            drop(turn);
             let (reason, asked) = match attempt {
                 Attempt::Answer(answer)
                     if answer.status == 401 && schemes_tried < self.authentication.len() =>
@@ -317,7 +319,9 @@ impl SourceClient {
                 }
             }
             429 => {
-                let wait = self.budget.refused(headers);
+                let wait = self
+                    .budget
+                    .refused(&class_of(&request.path), headers, &body);
                 return Attempt::Passing {
                     reason: "429, the rate limit is used up".into(),
                     asked: Some(wait),

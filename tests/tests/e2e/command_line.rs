@@ -252,8 +252,15 @@ async fn status_shows_streams_and_records() {
             .any(|stream| stream["state"] == "off"),
         "{status}"
     );
+    assert!(connection["lag_seconds"].as_u64().unwrap() < 60, "{status}");
+    for stream in connection["streams"].as_array().unwrap() {
+        let (complete, off) = (stream["state"] == "complete", stream["state"] == "off");
+        assert_eq!(stream["lag_seconds"].is_u64(), complete && !off, "{stream}");
+    }
     let plain = setup.runtime(&["status"]).await.expect(0);
-    assert!(plain.stdout.contains("/merge_requests"), "{}", plain.stdout);
+    for words in ["/merge_requests", "behind", "dead letters  0", "last run"] {
+        assert!(plain.stdout.contains(words), "{}", plain.stdout);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
