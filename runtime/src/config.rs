@@ -233,16 +233,7 @@ pub fn plan(
 ) -> Result<Plan, ConfigError> {
     let file = read_config_file(flags.config.as_deref())?;
     let stored = read_stored_identity(surroundings)?;
-    let state_file = match flags.state_file.clone().or(file.run.state_file.clone()) {
-        Some(path) => path,
-        None => default_state_file(surroundings)?,
-    };
-    let patience = duration_setting(
-        "run.patience",
-        flags.patience,
-        file.run.patience.as_deref(),
-        DEFAULT_PATIENCE,
-    )?;
+    let (state_file, patience) = state_and_patience(flags, surroundings, &file)?;
     let interval = duration_setting(
         "run.interval",
         flags.interval,
@@ -264,8 +255,10 @@ pub fn plan(
         )));
     }
     let source = source_plan(description, flags, surroundings, &file)?;
-    let mut cortex = cortex_plan(flags, surroundings, &file, &stored, dry_run)?;
-    cortex.ca_file.clone_from(&source.ca_file);
+    let cortex = CortexPlan {
+        ca_file: source.ca_file.clone(),
+        ..cortex_plan(flags, surroundings, &file, &stored, dry_run)?
+    };
     let template = scope_template(
         description,
         flags,
@@ -288,13 +281,11 @@ pub fn plan(
     })
 }
 
-/// CortexDB's side alone, for commands that need no connector: it, the state file, and the patience.
-pub fn cortex_settings(
+fn state_and_patience(
     flags: &Flags,
     surroundings: &Surroundings,
-) -> Result<(CortexPlan, PathBuf, Duration), ConfigError> {
-    let file = read_config_file(flags.config.as_deref())?;
-    let stored = read_stored_identity(surroundings)?;
+    file: &ConfigFile,
+) -> Result<(PathBuf, Duration), ConfigError> {
     let state_file = match flags.state_file.clone().or(file.run.state_file.clone()) {
         Some(path) => path,
         None => default_state_file(surroundings)?,
@@ -305,7 +296,23 @@ pub fn cortex_settings(
         file.run.patience.as_deref(),
         DEFAULT_PATIENCE,
     )?;
-    let cortex = cortex_plan(flags, surroundings, &file, &stored, false)?;
+    Ok((state_file, patience))
+}
+
+/// CortexDB's side alone, for commands that need no connector: it, the state file, and the patience.
+pub fn cortex_settings(
+    flags: &Flags,
+    surroundings: &Surroundings,
+) -> Result<(CortexPlan, PathBuf, Duration), ConfigError> {
+    let file = read_config_file(flags.config.as_deref())?;
+    let stored = read_stored_identity(surroundings)?;
+    let (state_file, patience) = state_and_patience(flags, surroundings, &file)?;
+    // The connector's variable for this is not known here.
+    let ca_file = flags.ca_file.clone().or(file.source.ca_file.clone());
+    let cortex = CortexPlan {
+        ca_file,
+        ..cortex_plan(flags, surroundings, &file, &stored, false)?
+    };
     Ok((cortex, state_file, patience))
 }
 
@@ -529,10 +536,7 @@ fn cortex_plan(
             .or_else(|| surroundings.first(&["CORTEXDB_TENANT_ID"]))
             .or_else(|| file.cortexdb.tenant_id.clone())
             .or_else(|| stored.tenant_id.clone()),
-        ca_file: flags
-            .ca_file
-            .clone()
-            .or_else(|| file.source.ca_file.clone()),
+        ca_file: None,
     })
 }
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{CheckArguments, OutputArguments};
-use super::reporters::reporter;
-use super::run::bare_access;
-use super::{USAGE, complain, say};
-use crate::config::{Plan, Surroundings, plan};
+use super::args::CheckArguments;
+use super::prepare::{prepare, quiet_reporter};
+use super::say;
+use crate::config::Plan;
 use crate::host::connector::{CallFailure, Connector, Finding, Mode, RunContext, Severity};
 use crate::host::imports::Access;
 use crate::report::Counters;
@@ -17,31 +16,11 @@ use crate::run::{Circumstances, connect, redactor_for, source_client};
 use crate::sandbox::limits::Limits;
 
 pub(super) async fn check(arguments: CheckArguments) -> u8 {
-    let quiet = OutputArguments {
-        json: false,
-        quiet: true,
-        verbose: false,
-    };
-    let reporter = reporter(quiet);
-    let connector =
-        match Connector::load(&arguments.component, bare_access(Arc::clone(&reporter))).await {
-            Ok(connector) => connector,
-            Err(error) => {
-                complain(&error.to_string());
-                return USAGE;
-            }
-        };
-    let plan = match plan(
-        &connector.description,
-        &arguments.flags(),
-        &Surroundings::of_this_process(),
-        false,
-    ) {
-        Ok(plan) => plan,
-        Err(error) => {
-            complain(&error.to_string());
-            return USAGE;
-        }
+    let reporter = quiet_reporter();
+    let prepared = prepare(&arguments.component, &arguments.flags(), false, &reporter).await;
+    let (connector, plan) = match prepared {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
     let around = Circumstances {
         counters: Arc::new(Counters::default()),

@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{
-    Chosen, DropArguments, LetterArguments, LetterCommand, OutputArguments, RetryArguments,
-    ShowArguments,
+    Chosen, DropArguments, LetterArguments, LetterCommand, RetryArguments, ShowArguments,
 };
-use super::reporters::reporter;
+use super::prepare::quiet_reporter;
 use super::{USAGE, complain, say};
 use crate::config::{Surroundings, cortex_settings, default_state_file, ledger_file};
 use crate::cursors;
@@ -297,11 +296,7 @@ async fn retry(arguments: RetryArguments) -> Result<u8, Failure> {
     let redactor = Redactor::new(cortex.key.clone());
     let around = Circumstances {
         counters: Arc::new(Counters::default()),
-        reporter: reporter(OutputArguments {
-            json: false,
-            quiet: true,
-            verbose: false,
-        }),
+        reporter: quiet_reporter(),
         redactor: redactor.clone(),
         stop: CancellationToken::new(),
     };

@@ -1,14 +1,11 @@
 //! `runtime inspect`: what a component is, before anybody runs it.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
-use super::args::{InspectArguments, OutputArguments};
-use super::reporters::reporter;
-use super::run::bare_access;
+use super::args::InspectArguments;
+use super::prepare::{load, quiet_reporter};
 use super::{USAGE, complain, say};
-use crate::host::connector::{Connector, Description};
+use crate::host::connector::Description;
 use crate::sandbox::inspect::{Inspection, World, inspect as read};
 
 pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
@@ -30,19 +27,8 @@ pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
         }
     };
     let admitted = inspection.admit();
-    let quiet = OutputArguments {
-        json: false,
-        quiet: true,
-        verbose: false,
-    };
     let loaded = match admitted {
-        Ok(World::Connector) => Some(
-            Connector::load(
-                &arguments.component,
-                bare_access(Arc::clone(&reporter(quiet))),
-            )
-            .await,
-        ),
+        Ok(World::Connector) => Some(load(&arguments.component, &quiet_reporter()).await),
         _ => None,
     };
     let description = loaded

@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod dead_letters;
 mod inspect;
+mod prepare;
 mod reporters;
 mod run;
 mod status;

@@ -6,15 +6,11 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RunArguments;
+use super::prepare::prepare;
 use super::reporters::reporter;
 use super::{USAGE, complain};
-use crate::config::{Surroundings, plan};
-use crate::host::connector::Connector;
-use crate::host::imports::Access;
-use crate::redact::Redactor;
-use crate::report::{Counters, Event, Level, Outcome, Reporter};
+use crate::report::{Event, Level, Outcome, Reporter};
 use crate::run::{Reconcile, RunOptions, run_once};
-use crate::sandbox::limits::Limits;
 
 /// How often in the time between two passes one that failed is tried again: every hour of a day.
 const RECONCILE_RETRIES: u32 = 24;
@@ -23,25 +19,16 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
     let reporter = reporter(arguments.output);
     let stop = CancellationToken::new();
     listen_for_signals(stop.clone(), Arc::clone(&reporter));
-    let connector =
-        match Connector::load(&arguments.component, bare_access(Arc::clone(&reporter))).await {
-            Ok(connector) => connector,
-            Err(error) => {
-                complain(&error.to_string());
-                return USAGE;
-            }
-        };
-    let mut plan = match plan(
-        &connector.description,
+    let prepared = prepare(
+        &arguments.component,
         &arguments.flags(),
-        &Surroundings::of_this_process(),
         arguments.dry_run,
-    ) {
-        Ok(plan) => plan,
-        Err(error) => {
-            complain(&error.to_string());
-            return USAGE;
-        }
+        &reporter,
+    )
+    .await;
+    let (connector, mut plan) = match prepared {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
     let mut options = RunOptions {
         dry_run: arguments.dry_run,
@@ -104,19 +91,6 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
             // Being stopped is how watching ends: not a failure.
             () = stop.cancelled() => return 0,
         }
-    }
-}
-
-/// What a component may use while it only describes itself.
-pub(super) fn bare_access(reporter: Arc<dyn Reporter>) -> Access {
-    Access {
-        source: None,
-        writer: None,
-        census: Arc::default(),
-        reporter,
-        counters: Arc::new(Counters::default()),
-        redactor: Redactor::default(),
-        limits: Limits::default(),
     }
 }
 

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{OutputArguments, VerifyArguments};
-use super::reporters::reporter;
-use super::run::{bare_access, listen_for_signals};
-use super::{USAGE, complain, say};
+use super::args::VerifyArguments;
+use super::prepare::{prepare, quiet_reporter};
+use super::run::listen_for_signals;
+use super::{complain, say};
 use crate::census::{Comparison, KindComparison};
-use crate::config::{Surroundings, plan};
-use crate::host::connector::Connector;
 use crate::report::{Outcome, Receipt};
 use crate::run::verify_once;
 
@@ -19,31 +17,11 @@ use crate::run::verify_once;
 const NAMED: usize = 20;
 
 pub(super) async fn verify(arguments: VerifyArguments) -> u8 {
-    let quiet = OutputArguments {
-        json: false,
-        quiet: true,
-        verbose: false,
-    };
-    let reporter = reporter(quiet);
-    let connector =
-        match Connector::load(&arguments.component, bare_access(Arc::clone(&reporter))).await {
-            Ok(connector) => connector,
-            Err(error) => {
-                complain(&error.to_string());
-                return USAGE;
-            }
-        };
-    let plan = match plan(
-        &connector.description,
-        &arguments.flags(),
-        &Surroundings::of_this_process(),
-        false,
-    ) {
-        Ok(plan) => plan,
-        Err(error) => {
-            complain(&error.to_string());
-            return USAGE;
-        }
+    let reporter = quiet_reporter();
+    let prepared = prepare(&arguments.component, &arguments.flags(), false, &reporter).await;
+    let (connector, plan) = match prepared {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
     let stop = CancellationToken::new();
     listen_for_signals(stop.clone(), Arc::clone(&reporter));

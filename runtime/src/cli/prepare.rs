@@ -1,0 +1,65 @@
+//! What every command that uses a component does before it can begin: load it, and settle the configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::OutputArguments;
+use super::reporters::reporter;
+use super::{USAGE, complain};
+use crate::config::{Flags, Plan, Surroundings, plan};
+use crate::host::connector::{Connector, LoadError};
+use crate::host::imports::Access;
+use crate::redact::Redactor;
+use crate::report::{Counters, Reporter};
+use crate::sandbox::limits::Limits;
+
+/// For commands whose answer is their output: no progress, no receipt.
+pub(super) fn quiet_reporter() -> Arc<dyn Reporter> {
+    reporter(OutputArguments {
+        json: false,
+        quiet: true,
+        verbose: false,
+    })
+}
+
+/// Loads a connector. While it only describes itself it may use nothing but the log.
+pub(super) async fn load(
+    component: &Path,
+    reporter: &Arc<dyn Reporter>,
+) -> Result<Connector, LoadError> {
+    let access = Access {
+        source: None,
+        writer: None,
+        census: Arc::default(),
+        reporter: Arc::clone(reporter),
+        counters: Arc::new(Counters::default()),
+        redactor: Redactor::default(),
+        limits: Limits::default(),
+    };
+    Connector::load(component, access).await
+}
+
+/// The connector and its configuration; or the exit code, once the reason was said. `dry_run` needs no key of CortexDB.
+pub(super) async fn prepare(
+    component: &Path,
+    flags: &Flags,
+    dry_run: bool,
+    reporter: &Arc<dyn Reporter>,
+) -> Result<(Connector, Plan), u8> {
+    let connector = load(component, reporter)
+        .await
+        .map_err(|error| misused(&error))?;
+    let plan = plan(
+        &connector.description,
+        flags,
+        &Surroundings::of_this_process(),
+        dry_run,
+    )
+    .map_err(|error| misused(&error))?;
+    Ok((connector, plan))
+}
+
+fn misused(error: &dyn std::error::Error) -> u8 {
+    complain(&error.to_string());
+    USAGE
+}
