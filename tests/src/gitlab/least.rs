@@ -46,7 +46,9 @@ impl World {
         if sees(Feature::MergeRequests) {
             least += pages(project.merge_requests.len()) - 1;
             let found = project.merge_requests.values();
-            least += found.map(|found| discussions(&found.threads)).sum::<usize>();
+            least += found
+                .map(|found| discussions(&found.threads))
+                .sum::<usize>();
         }
         least += 1;
         if sees(Feature::Issues) {
