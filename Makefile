@@ -9,9 +9,11 @@ TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 DIST         := dist
 CORPUS       ?=
 SEEDS        ?= 200
+QUICK        ?=
+FULL         ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check corpus soak wasm-target runtime component simulators clean
+.PHONY: help build demo test check corpus soak bench wasm-target runtime component simulators clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,10 @@ corpus: build ## Map recorded GitLab traffic with the built component: make corp
 
 soak: build ## Live through many seeds of faults, changes and crashes: make soak SEEDS=200
 	SOAK_SEEDS=$(SEEDS) $(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture soak
+
+bench: build simulators ## Measure, beside the vendor's connector and a plain script: make bench [QUICK=1 | FULL=1]
+	$(CARGO) build --locked --release --package connector-bench
+	@QUICK="$(QUICK)" FULL="$(FULL)" CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" python3 bench/bench.py
 
 wasm-target:
 	@libdir="$$(rustc --print target-libdir --target $(TARGET))"; test -d "$$libdir" || rustup target add $(TARGET) || { \

@@ -21,7 +21,7 @@ struct Arguments {
     /// Seed of the generated history.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// tiny, demo, or a number of records.
+    /// tiny, demo, a number of records, or `projects:N` for N small projects.
     #[arg(long, default_value = "demo", value_parser = size)]
     size: Size,
     /// An additional token that sees everything, with scope read_api.
@@ -48,10 +48,16 @@ fn size(text: &str) -> Result<Size, String> {
     match text {
         "tiny" => Ok(Size::tiny()),
         "demo" => Ok(Size::demo()),
-        number => match number.parse() {
-            Ok(count) if count > 0 => Ok(Size::items(count)),
-            _ => Err("expected tiny, demo or a number of records".to_owned()),
-        },
+        number => {
+            let (of, number) = match number.strip_prefix("projects:") {
+                Some(number) => (Size::small_projects as fn(usize) -> Size, number),
+                None => (Size::items as fn(usize) -> Size, number),
+            };
+            match number.parse() {
+                Ok(count) if count > 0 => Ok(of(count)),
+                _ => Err("expected tiny, demo, a number of records, or projects:N".to_owned()),
+            }
+        }
     }
 }
 

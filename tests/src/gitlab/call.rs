@@ -69,8 +69,15 @@ impl Params {
     pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, Reply> {
         match self.get(name) {
             None => Ok(default),
-            Some("true" | "t" | "1" | "on" | "yes") => Ok(true),
-            Some("false" | "f" | "0" | "off" | "no") => Ok(false),
+            // What GitLab's framework (Grape, through dry-types) takes; Python clients send `True`.
+            Some(
+                "1" | "on" | "On" | "ON" | "t" | "true" | "True" | "TRUE" | "T" | "y" | "yes"
+                | "Yes" | "YES" | "Y",
+            ) => Ok(true),
+            Some(
+                "0" | "off" | "Off" | "OFF" | "f" | "false" | "False" | "FALSE" | "F" | "n" | "no"
+                | "No" | "NO" | "N",
+            ) => Ok(false),
             Some(_) => Err(Reply::invalid(&format!("{name} is invalid"))),
         }
     }

@@ -9,6 +9,7 @@ use super::generate::TOKEN;
 use super::reply::Reply;
 use super::server::{Shared, lock};
 use super::wire::Request;
+use super::world::World;
 
 fn bad_request(text: impl std::fmt::Display) -> Reply {
     Reply::message(400, &text.to_string())
@@ -33,6 +34,7 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
         ("GET", ["stats"]) => stats(shared),
         ("GET", ["requests"]) => Reply::ok(&json!(lock(&shared.log).entries())),
         ("GET", ["expected"]) => expected(shared, &Params::parse(&request.query)),
+        ("GET", ["least"]) => least(shared, &Params::parse(&request.query)),
         ("GET", ["world"]) => overview(shared),
         ("POST", ["mutate"]) => {
             let number = |name: &str, default: u64| {
@@ -91,9 +93,8 @@ fn stats(shared: &Shared) -> Reply {
     }))
 }
 
-/// `?groups=1,2&projects=3&token=…&include_confidential=true&count_only=true`; all top groups by default.
-fn expected(shared: &Shared, params: &Params) -> Reply {
-    let world = lock(&shared.world);
+/// `?groups=1,2&projects=3&token=…&include_confidential=true`; all top groups by default.
+fn selection(world: &World, params: &Params) -> Selection {
     let ids = |name: &str| -> Vec<u64> {
         params
             .list(name)
@@ -105,17 +106,33 @@ fn expected(shared: &Shared, params: &Params) -> Reply {
     if groups.is_empty() && projects.is_empty() {
         groups = world.top_groups();
     }
-    let flag = |name: &str, default: bool| params.flag(name, default).unwrap_or(default);
     let base = Selection::groups(&groups, params.get("token").unwrap_or(TOKEN));
-    let selection = Selection {
+    Selection {
         projects,
-        include_confidential: flag("include_confidential", false),
-        include_archived: flag("include_archived", true),
-        include_shared: flag("include_shared", false),
+        include_confidential: flag(params, "include_confidential", false),
+        include_archived: flag(params, "include_archived", true),
+        include_shared: flag(params, "include_shared", false),
         ..base
-    };
+    }
+}
+
+fn flag(params: &Params, name: &str, default: bool) -> bool {
+    params.flag(name, default).unwrap_or(default)
+}
+
+/// The least requests that a first reading of a selection takes.
+fn least(shared: &Shared, params: &Params) -> Reply {
+    let world = lock(&shared.world);
+    let least = world.least_requests(&selection(&world, params));
+    Reply::ok(&json!({ "requests": least }))
+}
+
+/// What must be stored of a selection; with `count_only=true` how much of each kind.
+fn expected(shared: &Shared, params: &Params) -> Reply {
+    let world = lock(&shared.world);
+    let selection = selection(&world, params);
     let all = world.expected(&selection);
-    if flag("count_only", false) {
+    if flag(params, "count_only", false) {
         let mut counts = std::collections::BTreeMap::<&str, usize>::new();
         for record in &all {
             *counts.entry(record.event_type.as_str()).or_default() += 1;

@@ -31,6 +31,7 @@ mod expected;
 mod faults;
 mod generate;
 mod graph;
+mod least;
 mod log;
 mod model;
 mod mutate;

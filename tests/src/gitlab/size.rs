@@ -56,6 +56,22 @@ impl Size {
         }
     }
 
+    /// `n` projects with a handful of records each: for what costs something per project.
+    #[must_use]
+    pub fn small_projects(n: usize) -> Self {
+        Self {
+            projects: n,
+            merge_requests: 2,
+            issues: 2,
+            discussions: 1,
+            commits: 3,
+            pipelines: 2,
+            releases: 1,
+            huge_texts: 0,
+            oddities: false,
+        }
+    }
+
     /// About `n` records in total, over few projects.
     #[must_use]
     pub fn items(n: usize) -> Self {

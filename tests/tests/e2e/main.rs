@@ -16,6 +16,7 @@ mod change;
 mod command_line;
 mod component;
 mod dead_letters;
+mod economy;
 mod faults;
 mod lost_ledger;
 mod reconcile;

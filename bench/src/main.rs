@@ -1,0 +1,124 @@
+//! What runs inside of one process: the connector in the sandbox against the same crate without, compiling and loading.
+//!
+//! `connector-bench dist/gitlab.wasm 10000 5`: component, records, repetitions. Prints one JSON object.
+//!
+//! Two readings are timed. *Whole*: every answer is parsed, mapped and handed to a host that throws it away. *Parse and build*:
+//! a run that only lists, as `runtime verify` makes one: everything is parsed and mapped, but only ids cross the border to
+//! the host. Both are answered from memory, in the same order.
+
+mod canned;
+mod guest;
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use canned::{Answers, Canned, Source};
+use gitlab_component::host::{Mode, RunContext};
+use guest::Guest;
+use serde_json::{Value, json};
+use simulators::gitlab::{Options, Server, Size, World};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn context(settings: &str, mode: Mode) -> RunContext {
+    RunContext {
+        settings: settings.to_owned(),
+        now: "2026-02-13T12:00:00Z".to_owned(),
+        since: None,
+        mode,
+    }
+}
+
+fn record(address: std::net::SocketAddr, context: &RunContext) -> Outcome<Answers> {
+    let host = Canned::new(Source::Recording(address, std::cell::RefCell::default()));
+    gitlab_component::sync(&host, context).map_err(|failure| format!("recording: {failure:?}"))?;
+    Ok(host.recorded())
+}
+
+fn native(answers: &Arc<Answers>, context: &RunContext) -> Outcome<(usize, usize, Duration)> {
+    let host = Canned::new(Source::Replay(Arc::clone(answers)));
+    let started = Instant::now();
+    gitlab_component::sync(&host, context).map_err(|failure| format!("native: {failure:?}"))?;
+    let elapsed = started.elapsed();
+    Ok((host.records.get(), host.bytes.get(), elapsed))
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times
+        .get(times.len() / 2)
+        .map_or(f64::NAN, Duration::as_secs_f64)
+}
+
+/// Native and guest by turns, so that a neighbour on the machine disturbs both alike.
+async fn compare(
+    guest: &Guest,
+    answers: &Arc<Answers>,
+    context: &RunContext,
+    rounds: usize,
+) -> Outcome<Value> {
+    let (mut natives, mut guests) = (Vec::new(), Vec::new());
+    let (mut records, mut bytes) = (0, 0);
+    for round in 0..=rounds {
+        let (native_records, read, native_time) = native(answers, context)?;
+        let verify = context.mode == Mode::Verify;
+        let (guest_records, guest_time) = guest.sync(answers, context, verify).await?;
+        if native_records != guest_records {
+            return Err(format!("native {native_records} records, guest {guest_records}").into());
+        }
+        (records, bytes) = (native_records, read);
+        // The first round warms caches and is not counted.
+        if round > 0 {
+            natives.push(native_time);
+            guests.push(guest_time);
+        }
+    }
+    let (native, guest) = (median(natives), median(guests));
+    Ok(json!({
+        "records": records,
+        "bytes": bytes,
+        "native_s": native,
+        "guest_s": guest,
+        "ratio": native / guest,
+    }))
+}
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments.next().unwrap_or("dist/gitlab.wasm".into());
+    let items: usize = arguments.next().unwrap_or("10000".into()).parse()?;
+    let rounds: usize = arguments.next().unwrap_or("5".into()).parse()?;
+
+    let world = World::generate(7, &Size::items(items));
+    let settings = json!({ "groups": [world.top_groups()[0]] }).to_string();
+    let server = Server::start(world, Options::default()).await?;
+    let address = server.address();
+    let (whole, listing) = (
+        context(&settings, Mode::Poll),
+        context(&settings, Mode::Verify),
+    );
+    let contexts = (whole.clone(), listing.clone());
+    // The native connector blocks its thread while it waits.
+    let recorded = tokio::task::spawn_blocking(move || {
+        let recorded = record(address, &contexts.0).and_then(|mut answers| {
+            answers.extend(record(address, &contexts.1)?);
+            Ok(answers)
+        });
+        recorded.map_err(|error| error.to_string())
+    });
+    let answers = Arc::new(recorded.await??);
+    server.shutdown().await;
+
+    let bytes = std::fs::read(&path)?;
+    let guest = Guest::new(&bytes)?;
+    let result = json!({
+        "compile_s": guest.compile.as_secs_f64(),
+        "load_s": if guest.loads.is_empty() { Value::Null } else { json!(median(guest.loads.clone())) },
+        "whole": compare(&guest, &answers, &whole, rounds).await?,
+        "parse_and_build": compare(&guest, &answers, &listing, rounds).await?,
+    });
+    writeln!(std::io::stdout(), "{result}")?;
+    Ok(())
+}

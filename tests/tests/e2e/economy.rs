@@ -1,0 +1,171 @@
+//! What a run costs, where the figure does not depend on the machine: requests and memory. Times are for `make bench`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use simulators::cortex;
+use simulators::gitlab::{self, EventType, Expected, Selection, Size, TOKEN, World};
+
+use crate::setup::{KEY, Setup};
+
+/// The program's own promise for any first reading.
+const MOST_MEMORY_KIB: u64 = 128 << 10;
+
+/// A world of this size, read as one group; what is to be stored, and the least requests that this takes.
+async fn one_group(size: &Size) -> (Setup, Vec<Expected>, usize) {
+    let world = World::generate(7, size);
+    let group = world.top_groups()[0];
+    let selection = Selection::groups(&[group], TOKEN);
+    let (expected, least) = (world.expected(&selection), world.least_requests(&selection));
+    let cortex_options = cortex::Options {
+        // A second opinion on every envelope is for other tests; here it would only take time.
+        schema_check: false,
+        ..cortex::Options::full(KEY)
+    };
+    let mut setup = Setup::with(world, gitlab::Options::default(), cortex_options).await;
+    setup.set("GITLAB_GROUP_IDS", &group.to_string());
+    (setup, expected, least)
+}
+
+/// The waves that the comments need: what answers a comment is written when that one has an event id. Of each page of a hundred
+/// merge requests or issues the longest line of answers counts, the record that it hangs from included.
+fn waves(expected: &[Expected]) -> usize {
+    let before: BTreeMap<&str, &str> = expected
+        .iter()
+        .filter_map(|record| {
+            let before = record.preceded_by.as_deref()?;
+            Some((record.source_id.as_str(), before))
+        })
+        .collect();
+    let depth =
+        |id: &str| std::iter::successors(Some(id), |record| before.get(record).copied()).count();
+    let mut depths: BTreeMap<&str, usize> = BTreeMap::new();
+    for note in expected {
+        if let Some(parent) = note.parent.as_deref() {
+            let deepest = depths.entry(parent).or_default();
+            *deepest = depth(&note.source_id).max(*deepest);
+        }
+    }
+    let mut lists: BTreeMap<(EventType, u64), Vec<usize>> = BTreeMap::new();
+    for record in expected {
+        if matches!(
+            record.event_type,
+            EventType::MergeRequest | EventType::Issue
+        ) {
+            let list = lists
+                .entry((record.event_type, record.project_id))
+                .or_default();
+            list.push(depths.get(record.source_id.as_str()).copied().unwrap_or(1));
+        }
+    }
+    let pages = lists.values().flat_map(|list| list.chunks(100));
+    pages.filter_map(|page| page.iter().max()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_reading_asks_gitlab_little_more_than_its_interface_makes_it() {
+    let (setup, expected, least) = one_group(&Size::items(3_000)).await;
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    assert_eq!(receipt["written"], expected.len());
+    let asked = setup.gitlab.requests().len();
+    assert!(asked >= least, "{asked} requests, the least is {least}");
+    assert!(
+        asked * 100 <= least * 115,
+        "{asked} requests, the least is {least}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_least_is_what_counting_by_hand_gives() {
+    let world = World::generate(7, &Size::items(1_000));
+    let selection = Selection::groups(&[world.top_groups()[0]], TOKEN);
+    let project = world.projects.values().next().unwrap();
+    let talked_about = project
+        .merge_requests
+        .values()
+        .map(|found| &found.threads)
+        .chain(
+            project
+                .issues
+                .values()
+                .filter(|issue| !issue.confidential)
+                .map(|issue| &issue.threads),
+        )
+        .filter(|threads| threads.user_notes() > 0)
+        .count();
+    let of = |event_type| {
+        let expected = world.expected(&selection);
+        let found = expected
+            .iter()
+            .filter(|record| record.event_type == event_type);
+        found.count()
+    };
+    // One page each: the group, merge requests, issues, pipelines, their children, releases.
+    let lists = 6 + of(EventType::Commit).div_ceil(100);
+    assert_eq!(
+        world.least_requests(&selection),
+        lists + talked_about + of(EventType::Pipeline)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_reading_writes_in_bulk() {
+    let (setup, expected, _) = one_group(&Size::items(3_000)).await;
+    setup.run(&[]).await.expect(0);
+    let stats = setup.cortex.stats();
+    assert_eq!(stats.live_events, expected.len());
+    let writes = stats
+        .routes
+        .get(&cortex::Route::Bulk)
+        .map_or(0, |route| route.requests);
+    let most = expected.len() / 200 + waves(&expected);
+    assert!(
+        writes <= most as u64,
+        "{writes} writes of {} records, at most {most}",
+        expected.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_reading_of_ten_thousand_records_stays_small() {
+    let (setup, expected, _) = one_group(&Size::items(10_000)).await;
+    let mut child = setup.start(&["--quiet"]);
+    let status = format!("/proc/{}/status", child.id().unwrap());
+    let mut peak = 0;
+    let code = loop {
+        if let Some(code) = child.try_wait().unwrap() {
+            break code;
+        }
+        peak = high_water(&status).unwrap_or(0).max(peak);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(code.code(), Some(0));
+    assert_eq!(setup.cortex.stats().live_events, expected.len());
+    assert!(peak > 0, "the peak was never seen");
+    assert!(peak <= MOST_MEMORY_KIB, "VmHWM was {peak} KiB");
+}
+
+fn high_water(status: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(status).ok()?;
+    let line = text.lines().find(|line| line.starts_with("VmHWM"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_that_finds_nothing_asks_each_list_once_and_writes_nothing() {
+    let (setup, _, _) = one_group(&Size::small_projects(30)).await;
+    setup.run(&[]).await.expect(0);
+    let (projects, asked, written) = (
+        setup.gitlab.world().projects.len(),
+        setup.gitlab.requests().len(),
+        setup.cortex.stats().events,
+    );
+    setup.run(&[]).await.expect(0);
+    let asked = setup.gitlab.requests().len() - asked;
+    // The group, its projects, and of each project merge requests, issues, the head, pipelines, their children, releases.
+    assert!(
+        asked <= 2 + 6 * projects,
+        "{asked} requests for {projects} projects"
+    );
+    assert_eq!(setup.cortex.stats().events, written);
+}
