@@ -443,7 +443,7 @@ async fn a_reply_that_only_counts_is_resolved_sixteen_keys_at_a_time() {
     setup.run(&[]).await.expect(0);
     let asked = setup.cortex.cortex().requests();
     let asked = asked.iter().filter(|r| r.route == Route::Status).count();
-    assert!(asked >= 600, "{asked}");
+    assert!(asked >= 500, "{asked}");
     // One after the other would take this long for the questions alone.
     let in_a_row = std::time::Duration::from_millis(40) * u32::try_from(asked).unwrap();
     assert!(started.elapsed() < in_a_row / 2, "{:?}", started.elapsed());

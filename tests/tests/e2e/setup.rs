@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use simulators::cortex;
 use simulators::gitlab::{self, Expected, Selection, Size, TOKEN, World};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
