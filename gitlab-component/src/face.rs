@@ -197,6 +197,10 @@ impl Host for Imports {
         writer::known(&texts(source_ids))
     }
 
+    fn held(&self, source_ids: &[String]) -> Vec<bool> {
+        writer::held(&texts(source_ids))
+    }
+
     fn listed(
         &self,
         stream: &str,

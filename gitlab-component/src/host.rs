@@ -270,6 +270,8 @@ pub trait Host {
     fn retract(&self, stream: &str, source_ids: &[String], reason: &str) -> Result<(), WriteError>;
     /// For each id, whether some version of it is written.
     fn known(&self, source_ids: &[String]) -> Vec<bool>;
+    /// For each id, whether some version of it may be in CortexDB, one without a receipt among them: what is worth a retraction.
+    fn held(&self, source_ids: &[String]) -> Vec<bool>;
     /// Says that GitLab lists these records now; `wanted`: and that they belong into CortexDB.
     ///
     /// # Errors

@@ -315,7 +315,11 @@ fn what_is_confidential_is_left_out_counted_and_forgotten() {
         .expect("there");
     discussions.push(json!({"id": "d3", "notes": [internal]}));
     let host = TestHost::new(gitlab);
-    host.known.borrow_mut().insert("gl:note:42/106".to_owned());
+    // Sent by a run that broke off before the receipt came: held, and not known.
+    let begun = ("42/issues".to_owned(), Some("gl:issue:42/3".to_owned()));
+    host.held
+        .borrow_mut()
+        .insert("gl:note:42/106".to_owned(), begun);
 
     host.sync(&only("issue,note")).expect("reads");
     let ids = host.written_ids();
@@ -938,7 +942,7 @@ fn never_more_than_thirty_two_requests_are_in_flight() {
 }
 
 #[test]
-fn without_a_date_header_the_hosts_clock_is_used() {
+fn without_a_date_header_the_hosts_clock_is_used_and_trusted_less() {
     let mut gitlab = with_discussions();
     gitlab.hide_date = true;
     let host = TestHost::new(gitlab);
@@ -946,7 +950,7 @@ fn without_a_date_header_the_hosts_clock_is_used() {
     assert_eq!(NOW, "2026-11-22T10:00:00Z");
     assert_eq!(
         host.cursor("42/issues").expect("a cursor")["updated_after"],
-        OVERLAPPED_NOW
+        "2026-11-22T09:50:00Z"
     );
 }
 

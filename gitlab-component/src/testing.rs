@@ -580,6 +580,13 @@ impl Host for TestHost {
             .collect()
     }
 
+    fn held(&self, source_ids: &[String]) -> Vec<bool> {
+        source_ids
+            .iter()
+            .map(|id| self.held.borrow().contains_key(id))
+            .collect()
+    }
+
     fn listed(
         &self,
         _stream: &str,

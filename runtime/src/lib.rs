@@ -49,6 +49,7 @@ pub mod digest;
 pub mod host;
 pub mod http_client;
 pub mod ledger;
+pub mod lost_receipts;
 pub mod patience;
 pub mod rebuild;
 pub mod redact;

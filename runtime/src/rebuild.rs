@@ -14,10 +14,13 @@
 //! What cannot be rebuilt: which values a renamed project was pinned to, streams, dead letters, and frozen predecessors. A version of which
 //! not every fragment is there is therefore not completed but replaced by the next generation.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::cortexdb::client::{Client, CortexError};
-use crate::cortexdb::envelope::{check_source_id, decode_label, instance_mark, is_event_type};
+use crate::cortexdb::envelope::{
+    check_source_id, decode_label, id_of_label, instance_mark, is_event_type,
+};
 use crate::cortexdb::listing::{Listed, Shown};
 use crate::ledger::{EventState, RebuiltEntry, RebuiltEvent, Status};
 
@@ -55,14 +58,20 @@ pub async fn recall(client: &Client, ours: Ours<'_>, scope: &str) -> Result<Memo
     }
 }
 
+/// What the host's labels say of an event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Marks<'a> {
+    pub(crate) digest: &'a str,
+    pub(crate) generation: u64,
+    pub(crate) fragment: u64,
+    fragments: u64,
+}
+
 /// One event of ours, read.
 struct Piece<'a> {
-    source_id: &'a str,
+    source_id: Cow<'a, str>,
     event_id: &'a str,
-    digest: &'a str,
-    generation: u64,
-    fragment: u64,
-    fragments: u64,
+    marks: Marks<'a>,
     root: String,
     /// Old versions stay.
     appends: bool,
@@ -90,33 +99,43 @@ impl Version<'_> {
     }
 }
 
-fn entries(ours: Ours<'_>, scope: &str, listed: &[Listed]) -> Vec<RebuiltEntry> {
+/// Events of ours with their place in the listing, and whether they are stored.
+pub(crate) fn mine<'a>(ours: Ours<'_>, listed: &'a [Listed]) -> Vec<(usize, &'a Listed, bool)> {
     let contents_are_shown = listed.iter().any(|event| event.shown != Shown::Nothing);
     let mark = format!("instance={}", instance_mark(ours.source_instance));
     let system = format!("source:{}", ours.system);
-    let mine: Vec<(usize, &Listed)> = listed
-        .iter()
-        .enumerate()
-        .filter(|(_, event)| {
-            event.labels.contains(&system)
-                && event
-                    .labels
-                    .iter()
-                    .filter(|label| label.starts_with("instance="))
-                    .all(|label| *label == mark)
-        })
-        .collect();
-    let prefix = common_prefix(&mine);
-    let mut records: BTreeMap<&str, Vec<Piece<'_>>> = BTreeMap::new();
-    for (age, event) in mine {
-        let stored = !event.marked_forgotten
+    let is_ours = |event: &Listed| {
+        event.labels.contains(&system)
+            && event
+                .labels
+                .iter()
+                .filter(|label| label.starts_with("instance="))
+                .all(|label| *label == mark)
+    };
+    let is_stored = |event: &Listed| {
+        !event.marked_forgotten
             && match event.shown {
                 Shown::Text => true,
                 Shown::Blank => false,
                 Shown::Nothing => !contents_are_shown,
-            };
+            }
+    };
+    listed
+        .iter()
+        .enumerate()
+        .filter(|(_, event)| is_ours(event))
+        .map(|(age, event)| (age, event, is_stored(event)))
+        .collect()
+}
+
+fn entries(ours: Ours<'_>, scope: &str, listed: &[Listed]) -> Vec<RebuiltEntry> {
+    let mine = mine(ours, listed);
+    let prefix = common_prefix(&mine);
+    let mut records: BTreeMap<String, Vec<Piece<'_>>> = BTreeMap::new();
+    for (age, event, stored) in mine {
         if let Some(piece) = piece(event, age, stored, prefix) {
-            records.entry(piece.source_id).or_default().push(piece);
+            let pieces = records.entry(piece.source_id.clone().into_owned());
+            pieces.or_default().push(piece);
         }
     }
     records
@@ -141,9 +160,9 @@ fn system_of(label: &str) -> Option<&str> {
 
 /// A user's label may look like a source id (`label:priority::high`). Ours is sent first; where a server sorts labels, it is the one
 /// whose system most events have.
-fn common_prefix<'a>(mine: &[(usize, &'a Listed)]) -> Option<&'a str> {
+fn common_prefix<'a>(mine: &[(usize, &'a Listed, bool)]) -> Option<&'a str> {
     let mut votes: HashMap<&str, usize> = HashMap::new();
-    for (_, event) in mine {
+    for (_, event, _) in mine {
         let systems: BTreeSet<&str> = event.labels.iter().filter_map(|l| system_of(l)).collect();
         for system in systems {
             *votes.entry(system).or_default() += 1;
@@ -155,34 +174,16 @@ fn common_prefix<'a>(mine: &[(usize, &'a Listed)]) -> Option<&'a str> {
         .map(|(system, _)| system)
 }
 
-fn piece<'a>(
-    event: &'a Listed,
-    age: usize,
-    stored: bool,
-    prefix: Option<&str>,
-) -> Option<Piece<'a>> {
-    let labels = &event.labels;
-    let source_id = event
-        .source_id
-        .as_deref()
-        .or_else(|| labels.first().map(String::as_str))
-        .filter(|id| system_of(id).is_some())
-        .or_else(|| {
-            let mut candidates = labels.iter().map(String::as_str);
-            candidates.find(|label| prefix.is_some() && system_of(label) == prefix)
-        })?;
-    // The host's labels come after the component's.
-    let value = |name: &str| {
-        labels
-            .iter()
-            .rev()
-            .find_map(|label| label.strip_prefix(name)?.strip_prefix('='))
-    };
-    let digest = value("digest").filter(|digest| {
+/// Reads the labels of the host, which come after the component's.
+pub(crate) fn marks(labels: &[String]) -> Option<Marks<'_>> {
+    let digest = value(labels, "digest").filter(|digest| {
         digest.len() == DIGEST_DIGITS && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
     })?;
-    let generation = value("generation")?.parse().ok().filter(|&n| n > 0)?;
-    let (fragment, fragments) = match value("fragment") {
+    let generation = value(labels, "generation")?
+        .parse()
+        .ok()
+        .filter(|&n| n > 0)?;
+    let (fragment, fragments) = match value(labels, "fragment") {
         None => (0, 1),
         Some(text) => {
             let (fragment, fragments) = text.split_once('/')?;
@@ -192,14 +193,46 @@ fn piece<'a>(
     if fragment >= fragments || fragments >= ASIDE {
         return None;
     }
-    Some(Piece {
-        source_id,
-        event_id: &event.event_id,
+    Some(Marks {
         digest,
         generation,
         fragment,
         fragments,
-        root: value("parent")
+    })
+}
+
+fn value<'a>(labels: &'a [String], name: &str) -> Option<&'a str> {
+    labels
+        .iter()
+        .rev()
+        .find_map(|label| label.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The descriptor tells the source id as it is; a label may be a shortened form of it.
+fn source_id<'a>(event: &'a Listed, prefix: Option<&str>) -> Option<Cow<'a, str>> {
+    if let Some(id) = &event.source_id
+        && system_of(id).is_some()
+    {
+        return Some(Cow::Borrowed(id));
+    }
+    let mut labels = event.labels.iter().map(String::as_str);
+    let first = labels.clone().next().filter(|l| system_of(l).is_some());
+    let label =
+        first.or_else(|| labels.find(|label| prefix.is_some() && system_of(label) == prefix))?;
+    id_of_label(label)
+}
+
+fn piece<'a>(
+    event: &'a Listed,
+    age: usize,
+    stored: bool,
+    prefix: Option<&str>,
+) -> Option<Piece<'a>> {
+    Some(Piece {
+        source_id: source_id(event, prefix)?,
+        event_id: &event.event_id,
+        marks: marks(&event.labels)?,
+        root: value(&event.labels, "parent")
             .map(decode_label)
             .filter(|root| check_source_id(root).is_ok())
             .unwrap_or_default(),
@@ -213,20 +246,24 @@ fn piece<'a>(
 /// Versions with something stored, newest first.
 fn versions<'a>(pieces: &[Piece<'a>]) -> Vec<Version<'a>> {
     let mut stored: Vec<&Piece<'a>> = pieces.iter().filter(|piece| piece.stored).collect();
-    stored.sort_by_key(|piece| (std::cmp::Reverse(piece.generation), piece.age));
+    stored.sort_by_key(|piece| (std::cmp::Reverse(piece.marks.generation), piece.age));
     let mut versions: Vec<Version<'a>> = Vec::new();
     for piece in stored {
         let same = versions.iter_mut().find(|version| {
             (version.generation, version.digest, version.fragments)
-                == (piece.generation, piece.digest, piece.fragments)
+                == (
+                    piece.marks.generation,
+                    piece.marks.digest,
+                    piece.marks.fragments,
+                )
         });
         let version = match same {
             Some(version) => version,
             None => {
                 versions.push(Version {
-                    digest: piece.digest,
-                    generation: piece.generation,
-                    fragments: piece.fragments,
+                    digest: piece.marks.digest,
+                    generation: piece.marks.generation,
+                    fragments: piece.marks.fragments,
                     present: BTreeMap::new(),
                 });
                 let last = versions.len() - 1;
@@ -235,7 +272,7 @@ fn versions<'a>(pieces: &[Piece<'a>]) -> Vec<Version<'a>> {
         };
         version
             .present
-            .entry(piece.fragment)
+            .entry(piece.marks.fragment)
             .and_modify(|(_, doubles)| doubles.push(piece.event_id))
             .or_insert_with(|| (piece.event_id, Vec::new()));
     }
@@ -244,7 +281,7 @@ fn versions<'a>(pieces: &[Piece<'a>]) -> Vec<Version<'a>> {
 
 fn entry(scope: &str, pieces: &[Piece<'_>]) -> RebuiltEntry {
     let versions = versions(pieces);
-    let highest = pieces.iter().map(|p| p.generation).max().unwrap_or(1);
+    let highest = pieces.iter().map(|p| p.marks.generation).max().unwrap_or(1);
     let appends = pieces.iter().any(|piece| piece.appends);
     let complete = versions.iter().position(Version::is_complete);
     let current = versions
@@ -289,7 +326,7 @@ fn entry(scope: &str, pieces: &[Piece<'_>]) -> RebuiltEntry {
     }
     let first = &pieces[0];
     RebuiltEntry {
-        source_id: first.source_id.to_owned(),
+        source_id: first.source_id.clone().into_owned(),
         event_type: first
             .source_id
             .split(':')

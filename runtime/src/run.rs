@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Level, Outcome, Receipt, Reporter, StreamState};
 use crate::sandbox::limits::Limits;
 use crate::source::budget::Budget;
-use crate::source::client::{SourceClient, Timeouts};
+use crate::source::client::{SchemeInUse, SourceClient, Timeouts};
 use crate::writer::{Forgetting, Target, Writer, WriterError, WriterSettings};
 
 /// How long a run that died without saying so keeps others away, where they cannot know that it is dead.
@@ -112,8 +112,30 @@ pub struct Circumstances {
     pub reporter: Arc<dyn Reporter>,
     /// Removes secrets.
     pub redactor: Redactor,
-    /// The user wants to stop.
+    /// Ends the run: the user wants to stop, or the connection is lost to another process.
     pub stop: CancellationToken,
+    /// It is lost to another process.
+    pub taken_over: Arc<AtomicBool>,
+}
+
+impl Circumstances {
+    /// How a run ends that was told to stop: as the user wanted, or as a failure because another process has taken over.
+    fn stopped(&self) -> Option<(Outcome, Option<String>)> {
+        if self.taken_over.load(Ordering::SeqCst) {
+            return Some((Outcome::Failed, Some(StoreError::Fenced.to_string())));
+        }
+        self.stop
+            .is_cancelled()
+            .then_some((Outcome::Interrupted, None))
+    }
+
+    /// How a run ends that broke off with this error.
+    fn broken_off(&self, error: &RunError) -> (Outcome, Option<String>) {
+        self.stopped().unwrap_or_else(|| {
+            let reason = self.redactor.apply(&error.to_string()).into_owned();
+            (error.outcome(), Some(reason))
+        })
+    }
 }
 
 /// The way to the source of this connection.
@@ -131,7 +153,7 @@ pub fn source_client(
         base: plan.source.url.clone(),
         token: plan.source.token.clone(),
         authentication: connector.description.authentication.clone(),
-        authentication_in_use: AtomicUsize::new(0),
+        authentication_in_use: SchemeInUse::default(),
         timeouts: Timeouts::default(),
         max_body_bytes: Limits::default().response_bytes,
         budget: Budget::default(),
@@ -210,7 +232,9 @@ pub async fn run_once(
         counters: Arc::new(Counters::default()),
         reporter,
         redactor: redactor_for(plan),
-        stop,
+        // A token of its own: losing this connection must not end a watching program.
+        stop: stop.child_token(),
+        taken_over: Arc::default(),
     };
     around.reporter.event(&Event::Started {
         connector: format!(
@@ -227,11 +251,7 @@ pub async fn run_once(
     });
     let (outcome, reason) = match execute(connector, plan, options, None, &around).await {
         Ok(end) => (end.outcome, end.reason),
-        Err(_) if around.stop.is_cancelled() => (Outcome::Interrupted, None),
-        Err(error) => (
-            error.outcome(),
-            Some(around.redactor.apply(&error.to_string()).into_owned()),
-        ),
+        Err(error) => around.broken_off(&error),
     };
     let receipt = around.counters.receipt(outcome, reason, options.dry_run);
     around
@@ -252,6 +272,7 @@ pub async fn verify_once(
         reporter,
         redactor: redactor_for(plan),
         stop,
+        taken_over: Arc::default(),
     };
     let options = RunOptions {
         dry_run: true,
@@ -260,10 +281,9 @@ pub async fn verify_once(
     let end = execute(connector, plan, &options, Some(Mode::Verify), &around).await;
     let (outcome, reason, comparison) = match end {
         Ok(end) => (end.outcome, end.reason, end.comparison),
-        Err(_) if around.stop.is_cancelled() => (Outcome::Interrupted, None, None),
         Err(error) => {
-            let reason = around.redactor.apply(&error.to_string()).into_owned();
-            (error.outcome(), Some(reason), None)
+            let (outcome, reason) = around.broken_off(&error);
+            (outcome, reason, None)
         }
     };
     let receipt = around.counters.receipt(outcome, reason, true);
@@ -305,8 +325,7 @@ async fn execute(
         });
     }
     let (store, lease) = open_ledger(plan, options, &name).await?;
-    let renewing =
-        (!options.dry_run).then(|| keep_lease(Arc::clone(&store), lease, around.stop.clone()));
+    let renewing = (!options.dry_run).then(|| keep_lease(Arc::clone(&store), lease, around));
     let mode = match mode {
         Some(mode) => mode,
         None => mode_of(options.reconcile, store.as_ref(), lease).await?,
@@ -328,8 +347,7 @@ async fn execute(
     }
     let (outcome, reason) = match &end {
         Ok(end) => (end.outcome, end.reason.clone()),
-        Err(_) if around.stop.is_cancelled() => (Outcome::Interrupted, None),
-        Err(error) => (error.outcome(), Some(error.to_string())),
+        Err(error) => around.broken_off(error),
     };
     if !options.dry_run {
         let receipt = around.counters.receipt(outcome, reason, false);
@@ -393,15 +411,19 @@ async fn open_ledger(
     Ok((Arc::new(store), lease))
 }
 
+/// Renews the lease until it is aborted. Where another process has taken over, the run is ended at once: nothing of it could be
+/// recorded any more.
 pub(crate) fn keep_lease(
     store: Arc<dyn Store>,
     lease: Lease,
-    stop: CancellationToken,
+    around: &Circumstances,
 ) -> tokio::task::JoinHandle<()> {
+    let (stop, taken_over) = (around.stop.clone(), Arc::clone(&around.taken_over));
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(RENEW).await;
             if let Err(StoreError::Fenced) = store.renew(lease, LEASE).await {
+                taken_over.store(true, Ordering::SeqCst);
                 stop.cancel();
                 return;
             }
@@ -562,13 +584,15 @@ async fn keep_stream_states(
 }
 
 fn conclude(around: &Circumstances, result: Result<(), CallFailure>) -> (Outcome, Option<String>) {
+    if let (Err(_), Some(stopped)) = (&result, around.stopped()) {
+        return stopped;
+    }
     match result {
         Ok(()) if around.counters.update(|totals| totals.dead_lettered) > 0 => {
             (Outcome::CompleteWithDeadLetters, None)
         }
         Ok(()) => (Outcome::Complete, None),
         Err(CallFailure::Interrupted) => (Outcome::Interrupted, None),
-        Err(_) if around.stop.is_cancelled() => (Outcome::Interrupted, None),
         Err(failure @ CallFailure::Configuration(_)) => (
             Outcome::Misconfigured,
             Some(around.redactor.apply(&failure.to_string()).into_owned()),

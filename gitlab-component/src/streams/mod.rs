@@ -31,6 +31,10 @@ use shared::Shared;
 /// may show a change late: both are found by looking again at the last two minutes.
 const OVERLAP_SECONDS: i64 = 120;
 
+/// The same by this machine's clock, where GitLab's is not known (a proxy that strips `Date`): it may run ahead of GitLab's, and what
+/// changes in between would be passed over. Machines that keep their time at all are within minutes.
+const OWN_CLOCK_OVERLAP_SECONDS: i64 = 600;
+
 /// Experiences that are handed over at once. A page has at most 100 records, but its comments may be many.
 const BATCH: usize = 500;
 /// Text in one call, in bytes; one record alone may have more.
@@ -62,10 +66,11 @@ impl Session<'_> {
 
     /// The latest time that a cursor may have. `started` is GitLab's clock at the first answer of what is being read.
     pub(crate) fn horizon(&self, started: Option<Moment>) -> Stamp {
-        started
-            .unwrap_or(self.now.moment)
-            .minus_seconds(OVERLAP_SECONDS)
-            .into()
+        let (now, overlap) = match started {
+            Some(started) => (started, OVERLAP_SECONDS),
+            None => (self.now.moment, OWN_CLOCK_OVERLAP_SECONDS),
+        };
+        now.minus_seconds(overlap).into()
     }
 }
 

@@ -399,17 +399,17 @@ impl<'s> Notes<'s> {
         self.stream.skip("system-note", self.system.take());
         self.stream.skip("internal-note", self.internal.take());
         self.stream.skip("blank-comment", self.blank.take());
-        // Most internal comments were never public, so only those that are known are worth a retraction.
+        // Most internal comments were never public, so only those that may be in CortexDB are worth a retraction.
         let hidden = self.hidden.take();
         if hidden.is_empty() {
             return Ok(());
         }
-        let known = self.stream.host().known(&hidden);
-        let known: Vec<_> = hidden
+        let held = self.stream.host().held(&hidden);
+        let held: Vec<_> = hidden
             .into_iter()
-            .zip(known)
-            .filter_map(|(id, known)| known.then_some(id))
+            .zip(held)
+            .filter_map(|(id, held)| held.then_some(id))
             .collect();
-        self.stream.retract(&known, "became internal")
+        self.stream.retract(&held, "became internal")
     }
 }

@@ -27,6 +27,7 @@ pub(super) async fn check(arguments: CheckArguments) -> u8 {
         reporter,
         redactor: redactor_for(&plan),
         stop: CancellationToken::new(),
+        taken_over: Arc::default(),
     };
     let mut findings = cortexdb_findings(&plan, &around).await;
     findings.extend(source_findings(&connector, &plan, &around).await);

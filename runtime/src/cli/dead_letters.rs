@@ -299,6 +299,7 @@ async fn retry(arguments: RetryArguments) -> Result<u8, Failure> {
         reporter: quiet_reporter(),
         redactor: redactor.clone(),
         stop: CancellationToken::new(),
+        taken_over: Arc::default(),
     };
     let Some((_lock, store)) = open(&state_file).await? else {
         refuse_unknown(&arguments.chosen)?;
@@ -332,7 +333,7 @@ async fn retry(arguments: RetryArguments) -> Result<u8, Failure> {
         }
         let lease = claim(&store, &connection, &state_file).await?;
         let dynamic: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
-        let renewing = keep_lease(Arc::clone(&dynamic), lease, around.stop.clone());
+        let renewing = keep_lease(Arc::clone(&dynamic), lease, &around);
         let sender = Sender {
             client: client.clone(),
             forgetting: forgetting(Some(&identity)),

@@ -7,11 +7,13 @@
 //! |---|---|
 //! | an event id for an item | the item is written |
 //! | nothing about an item | its status is asked by key; unknown means: send again, same body |
+//! | a refusal that does not say of which item | the status of each key tells what is stored; the rest is halved until the poison item stands alone |
 //! | a refusal of the whole request, bad data | halve it until the poison item stands alone; the others go through |
 //! | 409 | another body holds the key: the status names the event that is stored |
 //! | 413 | halve it |
 //! | 408 | durable already: ask the status |
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -21,6 +23,10 @@ use super::client::{BULK_ROUTE, Client, CortexError, Refusal, is_scope_policy};
 pub const MAX_ITEMS: usize = 1000;
 /// See [`MAX_ITEMS`].
 pub const MAX_BYTES: usize = 8 << 20;
+
+/// Status requests in flight at a time: enough that a reply of a thousand items without ids costs seconds, few enough for a limit of
+/// 300 requests a minute not to turn into a wall of refusals.
+const STATUS_AT_ONCE: usize = 16;
 
 /// One envelope to be written.
 #[derive(Debug, Clone)]
@@ -42,6 +48,26 @@ pub enum Fate {
     Refused(String),
 }
 
+/// Names an item on the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Its idempotency key.
+    pub key: &'a str,
+    /// Its scope.
+    pub scope: &'a str,
+}
+
+impl Item {
+    /// Where to ask for it.
+    #[must_use]
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            key: &self.key,
+            scope: &self.scope,
+        }
+    }
+}
+
 enum Reply {
     Stored(String),
     BadData(String),
@@ -52,6 +78,14 @@ enum Reply {
     /// The permission does not suffice.
     Standing(String),
     Silent,
+}
+
+/// A reply to a request of many items, read.
+struct Replies {
+    /// One for each item.
+    of_items: Vec<Reply>,
+    /// Some item is refused for good, and nothing says which.
+    refuses_an_unnamed_item: bool,
 }
 
 impl Client {
@@ -66,9 +100,17 @@ impl Client {
         while let Some(piece) = pieces.pop() {
             match self.send(items, &piece).await {
                 Ok(replies) => {
-                    let again = self.settle(items, &piece, replies, &mut fates).await?;
+                    let unnamed = replies.refuses_an_unnamed_item;
+                    let again = self
+                        .settle(items, &piece, replies.of_items, &mut fates)
+                        .await?;
                     if again.is_empty() {
                         attempts = self.attempts();
+                        continue;
+                    }
+                    if unnamed {
+                        // Each round is smaller than the one before, so this ends without a wait.
+                        pieces.extend(halves(&again).into_iter().rev());
                         continue;
                     }
                     let reason = format!(
@@ -102,7 +144,7 @@ impl Client {
             .collect())
     }
 
-    async fn send(&self, items: &[Item], piece: &[usize]) -> Result<Vec<Reply>, CortexError> {
+    async fn send(&self, items: &[Item], piece: &[usize]) -> Result<Replies, CortexError> {
         let length: usize = piece.iter().map(|&index| items[index].json.len() + 1).sum();
         let mut body = String::with_capacity(length + 64);
         body.push_str(r#"{"ordering":"strict_temporal","items":["#);
@@ -125,24 +167,41 @@ impl Client {
         replies: Vec<Reply>,
         fates: &mut [Option<Fate>],
     ) -> Result<Vec<usize>, CortexError> {
-        let mut again = Vec::new();
-        for (&index, reply) in piece.iter().zip(replies) {
+        let unclear: Vec<usize> = piece
+            .iter()
+            .zip(&replies)
+            .filter(|(_, reply)| matches!(reply, Reply::Silent | Reply::Conflict))
+            .map(|(&index, _)| index)
+            .collect();
+        // What speaks about the whole run ends it before anything is asked.
+        for (&index, reply) in piece.iter().zip(&replies) {
             match reply {
-                Reply::Stored(event_id) => fates[index] = Some(Fate::Stored(event_id)),
-                Reply::BadData(words) => fates[index] = Some(Fate::Refused(words)),
-                Reply::Conflict => fates[index] = Some(self.recover_conflict(&items[index]).await?),
-                Reply::Silent => match self.status(&items[index]).await? {
-                    Some(event_id) => fates[index] = Some(Fate::Stored(event_id)),
-                    None => again.push(index),
-                },
-                Reply::TryAgain => again.push(index),
                 Reply::Misconfigured(words) => {
                     return Err(CortexError::Misconfigured(format!(
                         "CortexDB does not accept the scope `{}`: {words}. Change the scope template",
                         items[index].scope
                     )));
                 }
-                Reply::Standing(words) => return Err(CortexError::Standing(words)),
+                Reply::Standing(words) => return Err(CortexError::Standing(words.clone())),
+                _ => {}
+            }
+        }
+        let places: Vec<Place<'_>> = unclear.iter().map(|&index| items[index].place()).collect();
+        let mut stored = self.statuses(&places).await?.into_iter();
+        let mut again = Vec::new();
+        for (&index, reply) in piece.iter().zip(replies) {
+            let item = &items[index];
+            match reply {
+                Reply::Stored(event_id) => fates[index] = Some(Fate::Stored(event_id)),
+                Reply::BadData(words) => fates[index] = Some(Fate::Refused(words)),
+                Reply::Conflict => {
+                    fates[index] = Some(conflict(item, stored.next().flatten()));
+                }
+                Reply::Silent => match stored.next().flatten() {
+                    Some(event_id) => fates[index] = Some(Fate::Stored(event_id)),
+                    None => again.push(index),
+                },
+                Reply::TryAgain | Reply::Misconfigured(_) | Reply::Standing(_) => again.push(index),
             }
         }
         Ok(again)
@@ -156,57 +215,50 @@ impl Client {
         pieces: &mut Vec<Vec<usize>>,
         fates: &mut [Option<Fate>],
     ) -> Result<(), CortexError> {
-        match refusal.status {
-            404 | 405 => {
-                return Err(CortexError::Misconfigured(format!(
-                    "{} has no bulk route (POST /v1/experience/bulk answers {refusal}). Check CORTEXDB_URL, or update the server",
-                    self.url()
-                )));
-            }
-            _ => {}
+        if matches!(refusal.status, 404 | 405) {
+            return Err(CortexError::Misconfigured(format!(
+                "{} has no bulk route (POST /v1/experience/bulk answers {refusal}). Check CORTEXDB_URL, or update the server",
+                self.url()
+            )));
         }
         if let [index] = piece {
             fates[*index] = Some(if refusal.status == 409 {
-                self.recover_conflict(&items[*index]).await?
+                let item = &items[*index];
+                conflict(item, self.status(item.place()).await?)
             } else {
                 Fate::Refused(refusal.to_string())
             });
             return Ok(());
         }
         // Where the server names the item, it is set apart at once; its word is checked by sending the item alone.
-        let cuts = match refusal.index {
-            Some(at) if at < piece.len() => vec![at, at + 1],
-            _ => vec![piece.len() / 2],
+        let parts = match refusal.index {
+            Some(at) if at < piece.len() => [&piece[..at], &piece[at..=at], &piece[at + 1..]]
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .map(<[usize]>::to_vec)
+                .collect(),
+            _ => halves(piece),
         };
-        let mut parts = Vec::new();
-        let mut start = 0;
-        for cut in cuts.into_iter().chain([piece.len()]) {
-            if cut > start {
-                parts.push(piece[start..cut].to_vec());
-            }
-            start = cut;
-        }
         pieces.extend(parts.into_iter().rev());
         Ok(())
     }
 
-    /// Another body holds this key. The status names the event that is stored under it.
-    async fn recover_conflict(&self, item: &Item) -> Result<Fate, CortexError> {
-        Ok(match self.status(item).await? {
-            Some(event_id) => Fate::Stored(event_id),
-            None => Fate::Refused(format!(
-                "409 IDEMPOTENCY_CONFLICT for key {}, and no event is stored under it",
-                item.key
-            )),
-        })
+    /// The events that are stored under these keys, in order; `None` where there is none.
+    pub async fn statuses(&self, places: &[Place<'_>]) -> Result<Vec<Option<String>>, CortexError> {
+        // Owned futures first: a closure over borrowed items would not be general enough for a task that moves between threads.
+        let asked: Vec<_> = places.iter().map(|&place| self.status(place)).collect();
+        stream::iter(asked)
+            .buffered(STATUS_AT_ONCE)
+            .try_collect()
+            .await
     }
 
-    /// The event that is stored under the item's key, if there is one.
-    pub async fn status(&self, item: &Item) -> Result<Option<String>, CortexError> {
+    /// The event that is stored under a key, if there is one.
+    pub async fn status(&self, place: Place<'_>) -> Result<Option<String>, CortexError> {
         let path = format!(
             "/v1/experience/status?idempotency_key={}&scope={}",
-            query_value(&item.key),
-            query_value(&item.scope)
+            query_value(place.key),
+            query_value(place.scope)
         );
         match self.call(Method::GET, &path, None).await {
             Ok(answer) => {
@@ -221,6 +273,27 @@ impl Client {
             Err(other) => Err(other),
         }
     }
+}
+
+/// Another body holds this key. The status names the event that is stored under it.
+fn conflict(item: &Item, stored: Option<String>) -> Fate {
+    match stored {
+        Some(event_id) => Fate::Stored(event_id),
+        None => Fate::Refused(format!(
+            "409 IDEMPOTENCY_CONFLICT for key {}, and no event is stored under it",
+            item.key
+        )),
+    }
+}
+
+/// Two halves of a piece, or the piece alone where it is a single item.
+fn halves(piece: &[usize]) -> Vec<Vec<usize>> {
+    let (first, second) = piece.split_at(piece.len() / 2);
+    [first, second]
+        .into_iter()
+        .filter(|half| !half.is_empty())
+        .map(<[usize]>::to_vec)
+        .collect()
 }
 
 /// Percent-encodes everything that is not unreserved, for one query value.
@@ -257,8 +330,9 @@ pub(super) fn event_id(value: &Value) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn read_replies(reply: &Value, count: usize) -> Vec<Reply> {
+fn read_replies(reply: &Value, count: usize) -> Replies {
     let mut replies: Vec<Reply> = (0..count).map(|_| Reply::Silent).collect();
+    let mut refuses_an_unnamed_item = false;
     for list in ["results", "failures", "errors"] {
         let entries = reply
             .get(list)
@@ -274,14 +348,24 @@ fn read_replies(reply: &Value, count: usize) -> Vec<Reply> {
                 // Without numbers the place counts, and only where nobody is left out: an id given to the wrong record would be
                 // forgotten in its stead one day.
                 (None, "results") if entries.len() == count => position,
-                (None, _) => continue,
+                (None, "results") => continue,
+                // Nobody else can be meant.
+                (None, _) if count == 1 => 0,
+                (None, _) => {
+                    let passing = matches!(read_entry(entry), Reply::TryAgain | Reply::Stored(_));
+                    refuses_an_unnamed_item |= !passing;
+                    continue;
+                }
             };
             if index < count {
                 replies[index] = read_entry(entry);
             }
         }
     }
-    replies
+    Replies {
+        of_items: replies,
+        refuses_an_unnamed_item,
+    }
 }
 
 /// An outage never dead-letters anything: only codes that speak about the data, or the server's own `retriable: false`, are final.
@@ -337,6 +421,10 @@ mod tests {
         }
     }
 
+    fn of_items(reply: &Value, count: usize) -> Vec<Reply> {
+        read_replies(reply, count).of_items
+    }
+
     #[test]
     fn a_request_holds_at_most_a_thousand_items_and_eight_mebibytes() {
         let many: Vec<Item> = (0..2500).map(|_| item(10)).collect();
@@ -359,7 +447,7 @@ mod tests {
 
     #[test]
     fn an_item_that_the_reply_does_not_mention_is_not_taken_as_written() {
-        let replies = read_replies(
+        let replies = of_items(
             &json!({"accepted": 2, "results": [{"index": 1, "event_id": "evt_1"}]}),
             2,
         );
@@ -369,7 +457,7 @@ mod tests {
 
     #[test]
     fn an_unknown_item_error_is_tried_again_and_not_dead_lettered() {
-        let replies = read_replies(
+        let replies = of_items(
             &json!({"partial": true, "failures": [{"index": 0, "error_code": "SHARD_MOVING", "error": "later"}]}),
             1,
         );
@@ -378,7 +466,7 @@ mod tests {
 
     #[test]
     fn an_invalid_envelope_is_final() {
-        let replies = read_replies(
+        let replies = of_items(
             &json!({"failures": [{"index": 0, "error_code": "invalid_envelope", "error": "blank"}]}),
             1,
         );
@@ -387,7 +475,37 @@ mod tests {
 
     #[test]
     fn receipts_may_call_the_event_id_id() {
-        let replies = read_replies(&json!({"results": [{"id": "evt_9"}]}), 1);
+        let replies = of_items(&json!({"results": [{"id": "evt_9"}]}), 1);
         assert!(matches!(&replies[0], Reply::Stored(id) if id == "evt_9"));
+    }
+
+    #[test]
+    fn a_refusal_without_a_number_accuses_nobody_but_an_item_that_stands_alone() {
+        let reply = json!({"results": [{"event_id": "evt_1"}], "failures": [{"error_code": "INVALID_ENVELOPE", "error": "blank"}]});
+        let many = read_replies(&reply, 2);
+        assert!(many.refuses_an_unnamed_item);
+        assert!(many.of_items.iter().all(|r| matches!(r, Reply::Silent)));
+        let alone = of_items(&json!({"failures": reply["failures"]}), 1);
+        assert!(matches!(&alone[0], Reply::BadData(words) if words == "INVALID_ENVELOPE blank"));
+    }
+
+    #[test]
+    fn an_unnamed_item_that_is_to_be_tried_again_is_no_reason_to_halve() {
+        let reply = json!({"partial": true, "failures": [{"error_code": "SHARD_MOVING", "error": "later"}]});
+        assert!(!read_replies(&reply, 2).refuses_an_unnamed_item);
+    }
+
+    #[test]
+    fn halving_ends_with_single_items_in_their_order() {
+        let mut pieces = vec![(0..5).collect::<Vec<usize>>()];
+        let mut alone = Vec::new();
+        while let Some(piece) = pieces.pop() {
+            if let [index] = piece[..] {
+                alone.push(index);
+            } else {
+                pieces.extend(halves(&piece).into_iter().rev());
+            }
+        }
+        assert_eq!(alone, [0, 1, 2, 3, 4]);
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! Sources: the vendor's published clients and documentation, collected as "CortexDB v1 HTTP API"; the limits are theirs.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::digest::{fingerprint, hex, sha256_of_parts};
@@ -17,6 +19,8 @@ pub const MAX_FRAGMENTS: usize = 33;
 const MAX_SOURCE_ID_BYTES: usize = 4096;
 const MAX_LABEL_BYTES: usize = 256;
 const MAX_LABELS: usize = 64;
+/// Hex digits that keep shortened source ids distinct.
+const ID_DIGEST_DIGITS: usize = 16;
 const MAX_KEY_BYTES: usize = 64;
 /// `@` and the 16 hex digits that end every key.
 const VERSION_MARK_BYTES: usize = 17;
@@ -132,6 +136,21 @@ impl Record {
                 MAX_FRAGMENT_BYTES * MAX_FRAGMENTS
             ));
         }
+        match split_text(&raw.content, MAX_FRAGMENT_BYTES) {
+            None => {
+                return Err(format!(
+                    "the text has white space without end: no cut leaves a word in each fragment of {MAX_FRAGMENT_BYTES} bytes, and CortexDB stores no blank fragment"
+                ));
+            }
+            Some(ranges) if ranges.len() > MAX_FRAGMENTS => {
+                return Err(format!(
+                    "the text of {} bytes needs {} fragments; one source can have {MAX_FRAGMENTS}",
+                    raw.content.len(),
+                    ranges.len()
+                ));
+            }
+            Some(_) => {}
+        }
         for (name, value) in [
             ("observed-at", Some(&raw.observed_at)),
             ("recorded-at", raw.recorded_at.as_ref()),
@@ -194,10 +213,22 @@ impl Record {
     #[must_use]
     pub fn fragment_ranges(&self) -> Vec<std::ops::Range<usize>> {
         split_text(&self.content, MAX_FRAGMENT_BYTES)
+            .unwrap_or_else(|| split_anywhere(&self.content, MAX_FRAGMENT_BYTES))
     }
 }
 
-fn split_text(text: &str, most: usize) -> Vec<std::ops::Range<usize>> {
+/// Cuts a text so that no piece is blank; `None` where white space leaves no way to do that.
+fn split_text(text: &str, most: usize) -> Option<Vec<std::ops::Range<usize>>> {
+    let ranges = split_anywhere(text, most);
+    let is_blank = |range: &std::ops::Range<usize>| text[range.clone()].trim().is_empty();
+    if ranges.iter().any(is_blank) {
+        return split_around_white_space(text, most);
+    }
+    Some(ranges)
+}
+
+/// Pieces as large as they can be.
+fn split_anywhere(text: &str, most: usize) -> Vec<std::ops::Range<usize>> {
     let mut ranges = Vec::with_capacity(text.len() / most + 1);
     let mut start = 0;
     while start < text.len() {
@@ -205,18 +236,42 @@ fn split_text(text: &str, most: usize) -> Vec<std::ops::Range<usize>> {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        // A fragment of white space alone would be refused as blank: take the break before it back into text.
-        while text[end..].trim().is_empty() && end < text.len() {
-            match text[start..end].trim_end().char_indices().next_back() {
-                Some((last, _)) if last > 0 => end = start + last,
-                // One character and a mebibyte of nothing behind it: the rest is blank whatever is done.
-                _ => break,
-            }
-        }
         ranges.push(start..end);
         start = end;
     }
     ranges
+}
+
+/// The same where long white space lies: a cut is only made where what follows can be cut, too. From the end to the beginning, each
+/// place is judged by the furthest good cut that a piece from there can reach; it must lie behind the piece's first word. A byte of
+/// memory for each byte of text, and only for texts that need it.
+fn split_around_white_space(text: &str, most: usize) -> Option<Vec<std::ops::Range<usize>>> {
+    let mut can_be_cut = vec![false; text.len() + 1];
+    can_be_cut[text.len()] = true;
+    let mut furthest = text.len();
+    let mut word_end = None;
+    for (place, character) in text.char_indices().rev() {
+        if !character.is_whitespace() {
+            word_end = Some(place + character.len_utf8());
+        }
+        furthest = furthest.min(place + most);
+        while furthest > place && !can_be_cut[furthest] {
+            furthest -= 1;
+        }
+        can_be_cut[place] = word_end.is_some_and(|end| furthest >= end);
+    }
+    if !can_be_cut[0] {
+        return None;
+    }
+    let mut ranges = Vec::new();
+    let mut start = 0;
+    while start < text.len() {
+        let reach = text.len().min(start + most);
+        let end = (start + 1..=reach).rev().find(|&end| can_be_cut[end])?;
+        ranges.push(start..end);
+        start = end;
+    }
+    Some(ranges)
 }
 
 /// Checks an id against the limits of a source descriptor: 1 to 4096 bytes, no control characters, no white space at the ends.
@@ -313,8 +368,17 @@ pub(crate) fn decode_label(label: &str) -> String {
 }
 
 fn encode_label(label: &str) -> String {
-    let mut encoded = String::with_capacity(label.len());
-    for character in label.trim().chars() {
+    let encoded = without_commas(label.trim());
+    if encoded.len() <= MAX_LABEL_BYTES {
+        return encoded;
+    }
+    let digest = hex(&sha256_of_parts([encoded.as_bytes()]), 8);
+    with_digest(encoded, &digest)
+}
+
+fn without_commas(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for character in text.chars() {
         match character {
             ',' => encoded.push_str("%2C"),
             '%' => encoded.push_str("%25"),
@@ -322,17 +386,56 @@ fn encode_label(label: &str) -> String {
             c => encoded.push(c),
         }
     }
-    if encoded.len() > MAX_LABEL_BYTES {
-        let digest = hex(&sha256_of_parts([encoded.as_bytes()]), 8);
-        let mut end = MAX_LABEL_BYTES - 9;
-        while !encoded.is_char_boundary(end) {
-            end -= 1;
-        }
-        encoded.truncate(end);
-        encoded.push('~');
-        encoded.push_str(&digest);
-    }
     encoded
+}
+
+/// `text~digest`, the text cut where it is too long for a label.
+fn with_digest(mut text: String, digest: &str) -> String {
+    let mut end = text.len().min(MAX_LABEL_BYTES - 1 - digest.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text.push('~');
+    text.push_str(digest);
+    text
+}
+
+/// The label that carries a source id: the id itself. Where it has a comma, which CortexDB's filter splits on, or is longer than a
+/// label can be, it is encoded and cut, and ends in a digest of the whole id. `source.source_id` always has it whole.
+#[must_use]
+pub fn id_label(source_id: &str) -> Cow<'_, str> {
+    if source_id.len() <= MAX_LABEL_BYTES && !source_id.contains(',') {
+        return Cow::Borrowed(source_id);
+    }
+    Cow::Owned(with_digest(
+        without_commas(source_id),
+        &id_digest(source_id),
+    ))
+}
+
+fn id_digest(source_id: &str) -> String {
+    hex(&sha256_of_parts([source_id.as_bytes()]), ID_DIGEST_DIGITS)
+}
+
+/// The source id that [`id_label`] made a label of; `None` where it was cut, because what was cut off is nowhere in it.
+pub(crate) fn id_of_label(label: &str) -> Option<Cow<'_, str>> {
+    let is_digest = |text: &&str| {
+        text.len() == ID_DIGEST_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let Some((encoded, digest)) = label
+        .rsplit_once('~')
+        .filter(|(_, digest)| is_digest(digest))
+    else {
+        return Some(Cow::Borrowed(label));
+    };
+    let decoded = decode_label(encoded);
+    if id_digest(&decoded) == digest {
+        return Some(Cow::Owned(decoded));
+    }
+    // A character has up to three encoded bytes, or four of its own: a cut label is at most that much shorter than a full one.
+    let may_be_cut = label.len() + 4 > MAX_LABEL_BYTES;
+    (!may_be_cut).then_some(Cow::Borrowed(label))
 }
 
 /// What makes one version of one fragment unique; the key is derived from it.
@@ -514,7 +617,8 @@ pub fn envelope_json(record: &Record, version: Version<'_>) -> String {
         format!("instance={}", instance_mark(version.source_instance)),
         format!("fragment={}/{}", version.fragment, version.fragments),
     ];
-    let mut labels = vec![record.source_id.as_str()];
+    let id_label = id_label(&record.source_id);
+    let mut labels = vec![id_label.as_ref()];
     labels.extend(record.labels.iter().map(String::as_str));
     let shown = if version.fragments == 1 { 4 } else { 5 };
     labels.extend(own[..shown].iter().map(String::as_str));
@@ -702,21 +806,123 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_ends_in_endless_white_space_is_split_all_the_same() {
-        let text = format!("x{}", " ".repeat(100));
-        let ranges = split_text(&text, 16);
-        assert!(ranges.iter().all(|range| !range.is_empty()));
-        assert_eq!(ranges.iter().map(std::ops::Range::len).sum::<usize>(), 101);
+    fn a_source_id_is_its_own_label_unless_it_is_long_or_has_a_comma() {
+        for short in [
+            "gl:issue:42/1",
+            "gl:release:42/100%25",
+            "gl:release:42/v1~rc",
+        ] {
+            assert_eq!(id_label(short), short);
+            assert_eq!(id_of_label(short).as_deref(), Some(short));
+        }
+        let comma = "gl:release:42/a,b%2C";
+        let label = id_label(comma);
+        assert!(label.starts_with("gl:release:42/a%2Cb%252C~"), "{label}");
+        assert_eq!(id_of_label(&label).as_deref(), Some(comma));
+        let long = format!("gl:release:42/{}", "版".repeat(400));
+        let label = id_label(&long);
+        assert!(label.len() <= MAX_LABEL_BYTES && label.len() + 4 > MAX_LABEL_BYTES);
+        assert_eq!(id_of_label(&label), None);
+        assert_ne!(label, id_label(&format!("{long}1")));
+    }
+
+    #[test]
+    fn a_long_source_id_is_whole_in_the_descriptor_and_shortened_in_the_label() {
+        let mut record = raw("Title");
+        record.source_id = format!("gl:merge_request:42/{}", "x".repeat(300));
+        let record = Record::check(record).unwrap();
+        let json = envelope_json(
+            &record,
+            Version {
+                scope: "org:acme",
+                key: "k",
+                digest: "d",
+                generation: 1,
+                fragment: 0,
+                fragments: 1,
+                start: 0,
+                end: 5,
+                preceded_by: &[],
+                system: "gitlab",
+                source_instance: "https://gitlab.example",
+                with_actor: false,
+            },
+        );
+        let envelope: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(envelope["source"]["source_id"], *record.source_id);
+        assert_eq!(
+            envelope["context"]["labels"][0],
+            *id_label(&record.source_id)
+        );
+    }
+
+    #[test]
+    fn white_space_as_long_as_two_fragments_is_shared_by_the_words_around_it() {
+        let text = format!("ab{}cd", " ".repeat(30));
+        let ranges = split_text(&text, 16).unwrap();
+        assert_eq!(ranges, [0..1, 1..17, 17..33, 33..34]);
+        // The word in the middle cannot carry both.
+        let text = format!("a{}b{}c", " ".repeat(25), " ".repeat(25));
+        assert_eq!(split_text(&text, 16), None);
+    }
+
+    #[test]
+    fn white_space_at_the_end_goes_to_the_last_word_while_it_can_be_carried() {
+        let text = |spaces| format!("many words{}", " ".repeat(spaces));
+        assert_eq!(split_text(&text(15), 16).unwrap(), [0..9, 9..25]);
+        assert_eq!(split_text(&text(16), 16), None);
+    }
+
+    #[test]
+    fn a_text_whose_white_space_no_cut_can_share_is_refused_with_the_reason() {
+        let space = " ".repeat(MAX_FRAGMENT_BYTES + 1);
+        let refused = Record::check(raw(&format!("Title{space}"))).unwrap_err();
+        assert!(refused.contains("white space"), "{refused}");
+        let accepted = Record::check(raw(&format!("Title{space}end"))).unwrap();
+        let ranges = accepted.fragment_ranges();
+        assert!(
+            ranges
+                .iter()
+                .all(|r| !accepted.content[r.clone()].trim().is_empty())
+        );
+    }
+
+    /// Tries every way to cut.
+    fn some_way_exists(text: &str, most: usize) -> bool {
+        let places: Vec<usize> = (0..=text.len())
+            .filter(|&p| text.is_char_boundary(p))
+            .collect();
+        let mut reached = vec![0];
+        for &end in &places[1..] {
+            let fits = |&start: &usize| end - start <= most && !text[start..end].trim().is_empty();
+            if reached.iter().any(fits) {
+                reached.push(end);
+            }
+        }
+        reached.last() == Some(&text.len())
     }
 
     proptest! {
         #[test]
         fn fragments_put_together_are_the_text(text in "[a-zäß漢 \n]{1,400}", most in 8_usize..64) {
             prop_assume!(!text.trim().is_empty());
-            let ranges = split_text(&text, most);
+            let ranges = split_anywhere(&text, most);
             let joined: String = ranges.iter().map(|range| &text[range.clone()]).collect();
             prop_assert_eq!(&joined, &text);
             prop_assert!(ranges.iter().all(|range| range.len() <= most && !range.is_empty()));
+        }
+
+        #[test]
+        fn no_fragment_is_blank_where_there_is_a_way(text in "([aß漢]{1,3}[
+    ]{0,14}){1,6}", most in 4_usize..12) {
+            match split_text(&text, most) {
+                Some(ranges) => {
+                    let pieces: Vec<&str> = ranges.iter().map(|range| &text[range.clone()]).collect();
+                    prop_assert_eq!(pieces.concat(), text.clone());
+                    prop_assert!(pieces.iter().all(|piece| piece.len() <= most && !piece.trim().is_empty()));
+                }
+                None => prop_assert!(!some_way_exists(&text, most)),
+            }
         }
 
         #[test]

@@ -16,8 +16,9 @@ const OPERATOR_ISSUERS: [&str; 2] = ["static-api-key", "auth-disabled"];
 pub struct Identity {
     /// The actor that the server sees.
     pub caller: String,
-    /// The tenant; part of the ledger's name.
+    /// The tenant; part of the ledger's name. Where the server names none, the caller stands for it.
     pub tenant_id: String,
+    tenant_is_named: bool,
     capabilities: Vec<String>,
 }
 
@@ -40,6 +41,73 @@ impl Identity {
     }
 }
 
+/// The longest tenant and caller that are taken.
+const MAX_NAME_BYTES: usize = 4096;
+
+/// Reads a reply of whoami. Servers agree on `caller` and `tenant_id`; older descriptions have `actor`, as a text or an object, and
+/// some replies have nothing but the caller. `configured` is who we say that we are.
+fn read(answer: &Value, configured: Option<&str>) -> Result<Identity, String> {
+    let caller = ["/caller", "/actor", "/token/sub"]
+        .iter()
+        .find_map(|pointer| name(answer.pointer(pointer)?));
+    let tenant = ["/tenant_id", "/tenant"]
+        .iter()
+        .find_map(|pointer| name(answer.pointer(pointer)?));
+    let caller = match (caller, &tenant, configured) {
+        (Some(caller), _, _) => caller,
+        // It accepted the actor that we sent and names a tenant: it only does not repeat the actor.
+        (None, Some(_), Some(configured)) => configured.to_owned(),
+        (None, ..) => return Err("CortexDB's whoami does not say who the token is".to_owned()),
+    };
+    for text in [Some(&caller), tenant.as_ref()].into_iter().flatten() {
+        if text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control) {
+            return Err("CortexDB's whoami names a caller or tenant that is no name".to_owned());
+        }
+    }
+    Ok(Identity {
+        tenant_is_named: tenant.is_some(),
+        tenant_id: tenant.unwrap_or_else(|| caller.clone()),
+        caller,
+        capabilities: answer
+            .get("effective_capabilities")
+            .and_then(Value::as_array)
+            .map(|list| {
+                list.iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .unwrap_or_default(),
+    })
+}
+
+/// A name as a text, or as an object with it as `id`, alone or beside its kind.
+fn name(value: &Value) -> Option<String> {
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    };
+    let Some(fields) = value.as_object() else {
+        return text(value);
+    };
+    let field = |names: [&str; 2]| names.iter().find_map(|name| text(fields.get(*name)?));
+    let id = field(["id", "local"])?;
+    match field(["kind", "type"]) {
+        Some(kind) if !id.contains(':') => Some(format!("{kind}:{id}")),
+        _ => Some(id),
+    }
+}
+
+fn issuer(answer: &Value) -> &str {
+    answer
+        .pointer("/token/iss")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
 /// Asks who we are, adopts the caller of an operator key when no actor is configured, and checks that writing is possible at all.
 pub async fn identify(
     client: Client,
@@ -52,33 +120,13 @@ pub async fn identify(
         )),
         other => other,
     })?;
-    let text = |name: &str| {
-        answer
-            .get(name)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let identity = Identity {
-        caller: text("caller"),
-        tenant_id: text("tenant_id"),
-        capabilities: answer
-            .get("effective_capabilities")
-            .and_then(Value::as_array)
-            .map(|list| {
-                list.iter()
-                    .filter_map(Value::as_str)
-                    .map(str::to_owned)
-                    .collect()
-            })
-            .unwrap_or_default(),
-    };
-    let issuer = answer
-        .pointer("/token/iss")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    if identity.tenant_id.is_empty() {
-        return Err(CortexError::Misconfigured("CortexDB's whoami names no tenant; the ledger cannot be kept apart. Check CORTEXDB_URL".into()));
+    let identity = read(&answer, client.actor())
+        .map_err(|reason| CortexError::Misconfigured(format!("{reason}. Check CORTEXDB_URL")))?;
+    let issuer = issuer(&answer);
+    if let (Some(expected), false) = (expected_tenant, identity.tenant_is_named) {
+        return Err(CortexError::Misconfigured(format!(
+            "CORTEXDB_TENANT_ID is `{expected}`, but this CortexDB does not say to which tenant the token belongs. Nothing was written"
+        )));
     }
     if let Some(expected) = expected_tenant
         && expected != identity.tenant_id
@@ -96,9 +144,7 @@ pub async fn identify(
                 identity.caller
             )));
         }
-        None if OPERATOR_ISSUERS.contains(&issuer) && !identity.caller.is_empty() => {
-            client.with_actor(identity.caller.clone())
-        }
+        None if OPERATOR_ISSUERS.contains(&issuer) => client.with_actor(identity.caller.clone()),
         None => {
             return Err(CortexError::Misconfigured(
                 "no CortexDB actor: set CORTEXDB_ACTOR (for example user:ada), or run `cortexdb init`, which stores it".into(),
@@ -122,6 +168,7 @@ mod tests {
         Identity {
             caller: "user:ada".into(),
             tenant_id: "t".into(),
+            tenant_is_named: true,
             capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
         }
     }
@@ -137,5 +184,64 @@ mod tests {
     fn a_server_that_lists_nothing_forbids_nothing() {
         assert!(with(&[]).may("scope.write"));
         assert!(!with(&[]).lists("scope.write"));
+    }
+
+    #[test]
+    fn every_shape_of_whoami_names_the_caller_and_the_tenant() {
+        use serde_json::json;
+        let shapes = [
+            (
+                json!({"caller": "user:ada", "tenant_id": "t", "actor": {"id": "user:other"}}),
+                "t",
+            ),
+            (json!({"caller": "user:ada"}), "user:ada"),
+            (
+                json!({"caller": {"id": "user:ada", "type": "user"}, "tenant_id": "t"}),
+                "t",
+            ),
+            (
+                json!({"actor": "user:ada", "tier": "free", "expires_at": "2027-01-01T00:00:00Z", "tenant_id": "t"}),
+                "t",
+            ),
+            (
+                json!({"actor": {"kind": "user", "id": "ada"}, "tenant": {"id": "t"}}),
+                "t",
+            ),
+            (
+                json!({"actor": {"type": "user", "local": "ada"}, "tenant": "t"}),
+                "t",
+            ),
+            (
+                json!({"caller": "", "actor": null, "token": {"sub": "user:ada"}, "tenant_id": "t"}),
+                "t",
+            ),
+            (json!({"tenant_id": "t"}), "t"),
+        ];
+        for (shape, tenant) in shapes {
+            let identity = read(&shape, Some("user:ada")).unwrap();
+            assert_eq!(
+                (identity.caller.as_str(), identity.tenant_id.as_str()),
+                ("user:ada", tenant),
+                "{shape}"
+            );
+            assert_eq!(identity.tenant_is_named, tenant == "t", "{shape}");
+        }
+    }
+
+    #[test]
+    fn a_reply_that_names_nobody_is_no_whoami() {
+        use serde_json::json;
+        for (shape, configured) in [
+            (json!({}), Some("user:ada")),
+            (json!({"tenant_id": "t"}), None),
+            (json!([]), Some("user:ada")),
+            (json!({"caller": "user:\u{7}", "tenant_id": "t"}), None),
+            (
+                json!({"caller": "user:ada", "tenant_id": "t".repeat(5000)}),
+                None,
+            ),
+        ] {
+            assert!(read(&shape, configured).is_err(), "{shape}");
+        }
     }
 }

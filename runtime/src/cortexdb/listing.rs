@@ -49,12 +49,24 @@ pub struct Listed {
 impl Client {
     /// Every event of exactly this scope, once each, in the order of the listing (newest first).
     pub async fn events_of(&self, scope: &str) -> Result<Vec<Listed>, CortexError> {
+        self.events_with(scope, &[]).await
+    }
+
+    /// The same for events that carry any of these labels; none means all. A server may list more than was asked for.
+    pub async fn events_with(
+        &self,
+        scope: &str,
+        labels: &[&str],
+    ) -> Result<Vec<Listed>, CortexError> {
         let mut events = Events::default();
         let mut page = Some(PAGE);
         let mut cursor: Option<String> = None;
         let mut cursors_seen = HashSet::new();
         loop {
             let mut path = format!("/v1/events?scope={}", query_value(scope));
+            if !labels.is_empty() {
+                path.push_str(&format!("&labels={}", query_value(&labels.join(","))));
+            }
             if let Some(page) = page {
                 path.push_str(&format!("&limit={page}"));
             }

@@ -19,6 +19,7 @@ wasmtime::component::bindgen!({
         "cortexdb:connector/http.next": async | trappable,
         "cortexdb:connector/writer.write": async | trappable,
         "cortexdb:connector/writer.known": async | trappable,
+        "cortexdb:connector/writer.held": async | trappable,
         "cortexdb:connector/writer.unlisted": async | trappable,
         default: trappable,
     },

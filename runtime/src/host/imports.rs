@@ -293,6 +293,13 @@ impl wit_writer::Host for HostState {
         })
     }
 
+    async fn held(&mut self, source_ids: Vec<String>) -> wasmtime::Result<Vec<bool>> {
+        Ok(match self.writer.clone() {
+            Some(writer) => writer.held(&source_ids).await,
+            None => vec![false; source_ids.len()],
+        })
+    }
+
     fn listed(
         &mut self,
         stream: String,

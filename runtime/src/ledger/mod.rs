@@ -107,6 +107,17 @@ pub struct Entry {
     pub event_id: Option<String>,
     /// The predecessors that were frozen when the version was begun.
     pub preceded_by: Vec<String>,
+    /// How long ago the version was begun; `None` where that is unknown, or in the future of a clock that was moved.
+    pub begun_ago: Option<Duration>,
+}
+
+impl Entry {
+    /// Whether some version may be in CortexDB: acknowledged and not retracted, or begun without a receipt.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        self.status == Status::Begun
+            || (self.status != Status::Retracted && self.event_id.is_some())
+    }
 }
 
 /// A version about to be sent, frozen.
@@ -230,6 +241,14 @@ pub struct Obsolete {
     pub event_id: Option<String>,
     /// Its key, to ask for the event id.
     pub key: String,
+    /// Its record.
+    pub source_id: String,
+    /// Which version of it.
+    pub generation: u64,
+    /// Which fragment of that.
+    pub fragment: u64,
+    /// As in [`Entry::begun_ago`].
+    pub begun_ago: Option<Duration>,
 }
 
 /// A record that is in CortexDB, or on its way there.

@@ -30,7 +30,10 @@ const READERS: u32 = 2;
 
 /// Latest versions of the wanted records.
 const SELECT_ENTRIES: &str =
-    "SELECT entries.source_id, digest, generation, scope, status, event_id, preceded_by
+    "SELECT entries.source_id, digest, generation, scope, status, event_id, preceded_by,
+                    (SELECT unixepoch('subsec') - begun_at FROM events AS first WHERE first.connection = entries.connection
+                        AND first.source_id = entries.source_id AND first.generation = entries.generation AND first.fragment = 0)
+                    AS begun_ago
              FROM json_each(?) AS wanted
              CROSS JOIN entries ON entries.connection = ? AND entries.source_id = wanted.value";
 
@@ -188,6 +191,11 @@ fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
+/// A time in the future was written by another clock; it says nothing.
+fn ago(seconds: Option<f64>) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds?).ok()
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     async fn claim(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
@@ -331,6 +339,7 @@ impl Store for SqliteStore {
                     status: Status::parse(&status),
                     event_id: row.try_get("event_id")?,
                     preceded_by: serde_json::from_str(&preceded_by)?,
+                    begun_ago: ago(row.try_get("begun_ago")?),
                 };
                 Ok((row.try_get("source_id")?, entry))
             })
@@ -354,9 +363,9 @@ impl Store for SqliteStore {
         .execute(&mut *transaction)
         .await?;
         sqlx::query(
-            "INSERT INTO events (connection, source_id, generation, fragment, scope, key, state)
+            "INSERT INTO events (connection, source_id, generation, fragment, scope, key, state, begun_at)
              SELECT ?1, version.value ->> 'source_id', version.value ->> 'generation', fragment.key, version.value ->> 'scope',
-                    fragment.value, 'begun'
+                    fragment.value, 'begun', unixepoch('subsec')
              FROM json_each(?2) AS version, json_each(version.value, '$.keys') AS fragment WHERE true
              ON CONFLICT (connection, source_id, generation, fragment) DO NOTHING",
         )
@@ -505,7 +514,8 @@ impl Store for SqliteStore {
     }
 
     async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError> {
-        let rows = sqlx::query("SELECT id, scope, event_id, key FROM events WHERE connection = ? AND state = 'obsolete' ORDER BY id LIMIT ?")
+        let rows = sqlx::query("SELECT id, scope, event_id, key, source_id, generation, fragment, unixepoch('subsec') - begun_at AS begun_ago
+             FROM events WHERE connection = ? AND state = 'obsolete' ORDER BY id LIMIT ?")
             .bind(connection)
             .bind(most)
             .fetch_all(&self.readers)
@@ -517,6 +527,10 @@ impl Store for SqliteStore {
                     scope: row.try_get("scope")?,
                     event_id: row.try_get("event_id")?,
                     key: row.try_get("key")?,
+                    source_id: row.try_get("source_id")?,
+                    generation: unsigned(row.try_get("generation")?),
+                    fragment: unsigned(row.try_get("fragment")?),
+                    begun_ago: ago(row.try_get("begun_ago")?),
                 })
             })
             .collect()
@@ -789,6 +803,32 @@ mod tests {
         );
         store.forgotten(lease, &[obsolete[0].row]).await.unwrap();
         assert_eq!(store.count_obsolete(lease.connection).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn how_long_ago_a_version_was_begun_is_known_unless_a_clock_was_moved() {
+        let (store, lease) = store().await;
+        let begin = [version("gl:note:42/1", 1, "a", "")];
+        store.begin(lease, &begin).await.unwrap();
+        let ago = async || {
+            let found = store.entries(lease.connection, &["gl:note:42/1"]).await;
+            found.unwrap()["gl:note:42/1"].begun_ago
+        };
+        assert!(ago().await.unwrap() < Duration::from_secs(60));
+        for (begun_at, expected) in [
+            ("unixepoch('subsec') - 90000", Some(25)),
+            ("unixepoch('subsec') + 90000", None),
+            ("NULL", None),
+        ] {
+            let sql = format!("UPDATE events SET begun_at = {begun_at}");
+            sqlx::query(sqlx::AssertSqlSafe(sql))
+                .execute(&store.writer)
+                .await
+                .unwrap();
+            // Sent again, it is as old as before.
+            store.begin(lease, &begin).await.unwrap();
+            assert_eq!(ago().await.map(|ago| ago.as_secs() / 3600), expected);
+        }
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! One request to the source, from the first attempt to the final answer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -51,6 +51,35 @@ pub enum Authentication {
     Anonymous,
 }
 
+/// Which of several ways to show the token is in use, by its place among them. A token is of one kind: once the source has taken it in
+/// one way, a refusal means that it was revoked, and trying the other way would only double the refused requests.
+#[derive(Debug, Default)]
+pub struct SchemeInUse {
+    next: AtomicUsize,
+    proven: OnceLock<usize>,
+}
+
+impl SchemeInUse {
+    fn current(&self) -> usize {
+        let next = || self.next.load(Ordering::Relaxed);
+        self.proven.get().copied().unwrap_or_else(next)
+    }
+
+    /// The source took the token shown in this way.
+    fn accepted(&self, scheme: usize) {
+        let _ = self.proven.set(scheme);
+    }
+
+    /// The source refused the token shown in this way; whether another of `count` is worth a try.
+    fn refused(&self, scheme: usize, count: usize) -> bool {
+        if let Some(&proven) = self.proven.get() {
+            return proven != scheme;
+        }
+        self.next.store((scheme + 1) % count, Ordering::Relaxed);
+        count > 1
+    }
+}
+
 /// The final answer of the source.
 #[derive(Debug, Clone)]
 pub struct SourceResponse {
@@ -90,7 +119,7 @@ pub struct SourceClient {
     /// In the order in which they are tried.
     pub authentication: Vec<Authentication>,
     /// Which of them is in use.
-    pub authentication_in_use: AtomicUsize,
+    pub authentication_in_use: SchemeInUse,
     /// Time limits of one attempt.
     pub timeouts: Timeouts,
     /// Largest body, after decompression.
@@ -138,7 +167,7 @@ impl SourceClient {
                 turn = self.budget.turn(&class) => turn,
                 () = self.stop.cancelled() => return Err(SourceError::Interrupted),
             };
-            let scheme = self.authentication_in_use.load(Ordering::Relaxed);
+            let scheme = self.authentication_in_use.current();
             let attempt = tokio::select! {
                 attempt = self.attempt(request, &url, scheme) => attempt,
                 () = self.stop.cancelled() => return Err(SourceError::Interrupted),
@@ -146,15 +175,22 @@ impl SourceClient {
             drop(turn);
             let (reason, asked) = match attempt {
                 Attempt::Answer(answer)
-                    if answer.status == 401 && schemes_tried < self.authentication.len() =>
+                    if answer.status == 401
+                        && schemes_tried < self.authentication.len()
+                        && self
+                            .authentication_in_use
+                            .refused(scheme, self.authentication.len()) =>
                 {
                     // The token may be of another kind (OAuth), which the source takes only in another place.
                     schemes_tried += 1;
-                    self.authentication_in_use
-                        .store((scheme + 1) % self.authentication.len(), Ordering::Relaxed);
                     continue;
                 }
-                Attempt::Answer(answer) => return Ok(answer),
+                Attempt::Answer(answer) => {
+                    if answer.status != 401 {
+                        self.authentication_in_use.accepted(scheme);
+                    }
+                    return Ok(answer);
+                }
                 Attempt::Redirect(next) if redirects < MAX_REDIRECTS => {
                     redirects += 1;
                     url = next;
@@ -384,4 +420,28 @@ fn same_origin_redirect(url: &url::Url, headers: &HeaderMap) -> Option<url::Url>
         && next.username().is_empty()
         && next.password().is_none())
     .then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_show_the_token_is_tried_until_one_is_taken() {
+        let schemes = SchemeInUse::default();
+        assert!(schemes.refused(schemes.current(), 2));
+        assert_eq!(schemes.current(), 1);
+        schemes.accepted(1);
+        // A request that began before that is repeated in the way that works.
+        assert!(schemes.refused(0, 2));
+        assert_eq!(schemes.current(), 1);
+    }
+
+    #[test]
+    fn a_token_that_worked_and_is_refused_is_not_shown_in_another_way() {
+        let schemes = SchemeInUse::default();
+        schemes.accepted(schemes.current());
+        assert!(!schemes.refused(0, 2));
+        assert_eq!(schemes.current(), 0);
+    }
 }

@@ -13,13 +13,14 @@ use super::waves::waves;
 use super::{
     Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, report_dead_letter,
 };
-use crate::cortexdb::bulk::{Fate, Item, MAX_BYTES, MAX_ITEMS};
+use crate::cortexdb::bulk::{Fate, Item, MAX_BYTES, MAX_ITEMS, Place};
 use crate::cortexdb::client::{Client, CortexError};
 use crate::cortexdb::envelope::{
     KeyParts, Modality, Record, Version, envelope_json, idempotency_key,
 };
 use crate::cursors::Cursors;
 use crate::ledger::{Begun, DeadLetter, Entry, Obsolete, Settled, Status};
+use crate::lost_receipts::{Unacknowledged, find, key_may_be_forgotten};
 use crate::rebuild::{Memory, Ours, recall};
 use crate::report::{Event, Level};
 
@@ -40,6 +41,8 @@ struct Draft {
     generation: u64,
     /// Frozen by an earlier attempt; `None` where the predecessors are still to be looked up.
     frozen: Option<Vec<String>>,
+    /// An earlier attempt began this version so long ago that CortexDB may not recognise its key any more.
+    begun_long_ago: bool,
     known_before: bool,
 }
 
@@ -245,11 +248,7 @@ impl Engine {
         if self.known_scopes.contains(scope) {
             return Ok(());
         }
-        let ours = Ours {
-            system: &self.settings.system,
-            source_instance: &self.settings.source_instance,
-        };
-        let found = match recall(client, ours, scope).await? {
+        let found = match recall(client, ours(&self.settings), scope).await? {
             Memory::Entries(found) => found,
             Memory::NotListed(words) => {
                 self.warn_that_a_scope_is_not_listed(scope, &words);
@@ -343,6 +342,7 @@ impl Engine {
         let digest = record.digest();
         let entry = entries.get(&record.source_id);
         let same = entry.filter(|entry| entry.digest == digest && entry.scope == scope);
+        let mut begun_long_ago = false;
         let (generation, frozen) = match (same, entry) {
             (Some(same), _) if same.status == Status::Live => {
                 self.settings
@@ -367,6 +367,7 @@ impl Engine {
             }
             // Begun, and no receipt: the same bytes under the same key.
             (Some(same), _) if same.status == Status::Begun => {
+                begun_long_ago = key_may_be_forgotten(same.begun_ago);
                 (same.generation, Some(same.preceded_by.clone()))
             }
             (_, Some(older)) => (older.generation + 1, None),
@@ -378,6 +379,7 @@ impl Engine {
             digest,
             generation,
             frozen,
+            begun_long_ago,
             known_before: entry.is_some(),
             record,
         })
@@ -529,8 +531,11 @@ impl Engine {
                 });
                 return Ok(());
             }
-            match forget(&client, forgetting, &batch).await {
-                Ok(rows) => {
+            match forget(&client, forgetting, Some(ours(&self.settings)), &batch).await {
+                Ok(Forgotten { rows, not_listed }) => {
+                    if let Some(words) = not_listed {
+                        warn_that_receipts_stay_lost(&self.settings, &words);
+                    }
                     let left = batch
                         .iter()
                         .map(|event| event.row)
@@ -667,8 +672,9 @@ async fn send_wave(
         .collect();
     settings.store.begin(settings.lease, &begun).await?;
     let counts: Vec<usize> = items.iter().map(Vec::len).collect();
+    let stored = stored_before(settings, &client, wave, &items).await?;
     let flat: Vec<Item> = items.into_iter().flatten().collect();
-    let fates = client.write(&flat).await?;
+    let fates = write_the_rest(&client, &flat, stored).await?;
     let mut settled = Vec::with_capacity(wave.len());
     let mut dead = Vec::new();
     let mut written = Vec::new();
@@ -720,6 +726,83 @@ async fn send_wave(
         report_dead_letter(settings.reporter.as_ref(), &settings.counters, letter);
     }
     Ok(written)
+}
+
+/// Event ids of what an earlier attempt stored without a receipt, too long ago for its key to be trusted; one for each item.
+async fn stored_before(
+    settings: &WriterSettings,
+    client: &Client,
+    wave: &[&Draft],
+    items: &[Vec<Item>],
+) -> Result<Vec<Option<String>>, WriterError> {
+    let mut stored = vec![None; items.iter().map(Vec::len).sum()];
+    let (mut wanted, mut positions) = (Vec::new(), Vec::new());
+    let mut position = 0;
+    for (draft, items) in wave.iter().zip(items) {
+        for (fragment, item) in (0..).zip(items) {
+            if draft.begun_long_ago {
+                positions.push(position);
+                wanted.push(Unacknowledged {
+                    place: item.place(),
+                    source_id: &draft.record.source_id,
+                    generation: draft.generation,
+                    fragment,
+                    digest: Some(&draft.digest),
+                });
+            }
+            position += 1;
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(stored);
+    }
+    let found = find(client, ours(settings), &wanted).await?;
+    if let Some(words) = found.not_listed {
+        warn_that_receipts_stay_lost(settings, &words);
+    }
+    for (position, event_id) in positions.into_iter().zip(found.event_ids) {
+        stored[position] = event_id;
+    }
+    Ok(stored)
+}
+
+/// Writes what is not stored yet; a fate for every item.
+async fn write_the_rest(
+    client: &Client,
+    items: &[Item],
+    stored: Vec<Option<String>>,
+) -> Result<Vec<Fate>, CortexError> {
+    if stored.iter().all(Option::is_none) {
+        return client.write(items).await;
+    }
+    let rest: Vec<Item> = items
+        .iter()
+        .zip(&stored)
+        .filter(|(_, stored)| stored.is_none())
+        .map(|(item, _)| item.clone())
+        .collect();
+    let mut written = client.write(&rest).await?.into_iter();
+    Ok(stored
+        .into_iter()
+        .filter_map(|stored| stored.map(Fate::Stored).or_else(|| written.next()))
+        .collect())
+}
+
+fn ours(settings: &WriterSettings) -> Ours<'_> {
+    Ours {
+        system: &settings.system,
+        source_instance: &settings.source_instance,
+    }
+}
+
+fn warn_that_receipts_stay_lost(settings: &WriterSettings, words: &str) {
+    settings.reporter.event(&Event::Log {
+        level: Level::Warn,
+        message: format!(
+            "an earlier run broke off more than a day ago, and whether what it sent last is stored cannot be found out ({words}). It is sent again and may be there twice; a token with `scope.read.events` could tell"
+        ),
+        fields: BTreeMap::new(),
+    });
 }
 
 /// The envelopes of a version as they are kept: one a line.
@@ -774,28 +857,55 @@ fn items_of(settings: &WriterSettings, draft: &Draft, preceded_by: &[String]) ->
         .collect()
 }
 
-/// Forgets these events; answers which of them CortexDB has let go of. One that it refuses does not keep the others.
+/// What came of forgetting.
+pub(super) struct Forgotten {
+    /// Rows of the events that CortexDB has let go of, or never had.
+    pub(super) rows: HashSet<i64>,
+    /// See [`crate::lost_receipts::Found`].
+    pub(super) not_listed: Option<String>,
+}
+
+/// Forgets these events. One that CortexDB refuses does not keep the others. Without `ours`, what can only be found in a listing is
+/// left for another time.
 pub(super) async fn forget(
     client: &Client,
     forgetting: Forgetting,
+    ours: Option<Ours<'_>>,
     batch: &[Obsolete],
-) -> Result<HashSet<i64>, CortexError> {
+) -> Result<Forgotten, CortexError> {
+    let (with_receipt, without): (Vec<&Obsolete>, Vec<&Obsolete>) =
+        batch.iter().partition(|event| event.event_id.is_some());
+    let (old, young): (Vec<&Obsolete>, Vec<&Obsolete>) = without
+        .into_iter()
+        .partition(|event| key_may_be_forgotten(event.begun_ago));
+    let mut known: Vec<(&Obsolete, Option<String>)> = with_receipt
+        .into_iter()
+        .map(|event| (event, event.event_id.clone()))
+        .collect();
+    // Sent, and no receipt: the key tells whether it arrived.
+    let places: Vec<Place<'_>> = young.iter().map(|event| place(event)).collect();
+    known.extend(young.into_iter().zip(client.statuses(&places).await?));
+    let mut not_listed = None;
+    if let Some(ours) = ours
+        && !old.is_empty()
+    {
+        let wanted: Vec<Unacknowledged<'_>> = old
+            .iter()
+            .map(|event| Unacknowledged {
+                place: place(event),
+                source_id: &event.source_id,
+                generation: event.generation,
+                fragment: event.fragment,
+                digest: None,
+            })
+            .collect();
+        let found = find(client, ours, &wanted).await?;
+        not_listed = found.not_listed;
+        known.extend(old.into_iter().zip(found.event_ids));
+    }
     let mut done = HashSet::new();
     let mut by_scope: BTreeMap<&str, Vec<(i64, String)>> = BTreeMap::new();
-    for event in batch {
-        let id = match &event.event_id {
-            Some(id) => Some(id.clone()),
-            // Sent, and no receipt: the key tells whether it arrived.
-            None => {
-                client
-                    .status(&Item {
-                        json: String::new(),
-                        key: event.key.clone(),
-                        scope: event.scope.clone(),
-                    })
-                    .await?
-            }
-        };
+    for (event, id) in known {
         match id {
             Some(id) => by_scope
                 .entry(&event.scope)
@@ -819,7 +929,17 @@ pub(super) async fn forget(
             }
         }
     }
-    Ok(done)
+    Ok(Forgotten {
+        rows: done,
+        not_listed,
+    })
+}
+
+fn place(event: &Obsolete) -> Place<'_> {
+    Place {
+        key: &event.key,
+        scope: &event.scope,
+    }
 }
 
 /// One request; whether CortexDB took it.

@@ -24,7 +24,7 @@ use crate::census::Census;
 use crate::cortexdb::client::{Client, CortexError};
 use crate::cortexdb::envelope::{RawRecord, Record};
 use crate::cursors::{CursorError, Cursors};
-use crate::ledger::{DeadLetter, HeldRecord, Lease, Status, Store, StoreError};
+use crate::ledger::{DeadLetter, Entry, HeldRecord, Lease, Status, Store, StoreError};
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Reporter};
 use crate::scope::{ScopeError, ScopeTemplate};
@@ -303,6 +303,19 @@ impl Writer {
 
     /// Which of these records are written and not retracted. What the ledger cannot tell counts as unknown.
     pub async fn known(&self, source_ids: &[String]) -> Vec<bool> {
+        self.those(source_ids, |entry| {
+            entry.status != Status::Retracted && entry.event_id.is_some()
+        })
+        .await
+    }
+
+    /// Which of these records may be in CortexDB: those that are known, and those that were begun and have no receipt. What the
+    /// ledger cannot tell counts as not held.
+    pub async fn held(&self, source_ids: &[String]) -> Vec<bool> {
+        self.those(source_ids, Entry::may_be_stored).await
+    }
+
+    async fn those(&self, source_ids: &[String], is_one: impl Fn(&Entry) -> bool) -> Vec<bool> {
         let wanted: Vec<&str> = source_ids.iter().map(String::as_str).collect();
         let entries = self
             .store
@@ -311,11 +324,7 @@ impl Writer {
             .unwrap_or_default();
         source_ids
             .iter()
-            .map(|id| {
-                entries.get(id).is_some_and(|entry| {
-                    entry.status != Status::Retracted && entry.event_id.is_some()
-                })
-            })
+            .map(|id| entries.get(id).is_some_and(&is_one))
             .collect()
     }
 

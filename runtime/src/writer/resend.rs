@@ -161,10 +161,13 @@ impl Sender {
                 .store
                 .obsolete(self.lease.connection, FORGET_BATCH)
                 .await?;
-            if batch.is_empty() || forget(&self.client, self.forgetting, &batch).await.is_err() {
+            let Ok(done) = forget(&self.client, self.forgetting, None, &batch).await else {
+                return Ok(());
+            };
+            if done.rows.is_empty() {
                 return Ok(());
             }
-            let rows: Vec<i64> = batch.iter().map(|event| event.row).collect();
+            let rows: Vec<i64> = done.rows.into_iter().collect();
             self.store.forgotten(self.lease, &rows).await?;
         }
     }
@@ -310,6 +313,7 @@ mod tests {
             status,
             event_id: None,
             preceded_by: vec![],
+            begun_ago: None,
         };
         assert!(agrees(&version, Some(&entry(2, Status::Dead))).is_ok());
         assert!(agrees(&version, Some(&entry(2, Status::Begun))).is_ok());

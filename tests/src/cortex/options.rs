@@ -67,6 +67,8 @@ pub struct Options {
     pub rate_limit: Option<RateLimit>,
     /// Added to every request.
     pub latency: Duration,
+    /// Longest label that is taken. No source publishes the number; a client that measured keeps to 256.
+    pub max_label_bytes: usize,
     /// Check envelopes against the JSON schema too, not only by hand.
     pub schema_check: bool,
     /// How long a key is remembered.
@@ -122,6 +124,7 @@ impl Options {
             signup: true,
             rate_limit: None,
             latency: Duration::ZERO,
+            max_label_bytes: 256,
             schema_check: true,
             key_ttl: Duration::from_secs(24 * 60 * 60),
             clock: Clock::system(),
@@ -140,6 +143,7 @@ impl Options {
             capture_language: listed("capture_language_v1"),
             refers_to: listed("refers_to_v1"),
             five_required_fields: self.five_required_fields,
+            max_label_bytes: self.max_label_bytes,
         }
     }
 }
@@ -192,6 +196,8 @@ pub enum ItemRefusal {
     Partial,
     /// The rest is written: the usual status with `partial: true` and `failures[]`.
     PartialFlag,
+    /// The rest is written: 207 with `failures[]`, and neither these nor `results[]` say which item is meant.
+    PartialUnnamed,
     /// Nothing is written; the error names the index.
     WholeNamed,
     /// Nothing is written, and the error does not say which item.

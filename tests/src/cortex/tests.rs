@@ -261,6 +261,7 @@ async fn one_bad_item_is_treated_as_the_server_is_told_to() {
     for (refusal, status, written) in [
         (ItemRefusal::Partial, 207, 2),
         (ItemRefusal::PartialFlag, 202, 2),
+        (ItemRefusal::PartialUnnamed, 207, 2),
         (ItemRefusal::WholeNamed, 422, 0),
         (ItemRefusal::WholeUnnamed, 422, 0),
     ] {
@@ -278,6 +279,10 @@ async fn one_bad_item_is_treated_as_the_server_is_told_to() {
                 assert_eq!(reply.body["failures"][0]["index"], 1);
                 assert_eq!(reply.body["results"][1]["index"], 2);
                 assert_eq!(reply.body["partial"], true);
+            }
+            ItemRefusal::PartialUnnamed => {
+                assert_eq!(reply.body["failures"][0]["index"], Value::Null);
+                assert_eq!(reply.body["results"][1]["index"], Value::Null);
             }
             ItemRefusal::WholeNamed => assert_eq!(reply.body["details"]["index"], 1),
             ItemRefusal::WholeUnnamed => assert_eq!(reply.body["details"], Value::Null),

@@ -232,6 +232,14 @@ fn bulk_reply(
     results: Vec<Value>,
     failures: Vec<Value>,
 ) -> Reply {
+    let (mut results, mut failures) = (results, failures);
+    if mode == ItemRefusal::PartialUnnamed {
+        for entry in results.iter_mut().chain(&mut failures) {
+            if let Some(entry) = entry.as_object_mut() {
+                entry.remove("index");
+            }
+        }
+    }
     let mut body = json!({ "accepted": results.len() });
     match call.options.bulk_reply {
         BulkReply::Results => body["results"] = Value::Array(results),
@@ -247,7 +255,7 @@ fn bulk_reply(
     body["partial"] = json!(true);
     body["failures"] = Value::Array(failures);
     Reply::json(
-        if mode == ItemRefusal::Partial {
+        if matches!(mode, ItemRefusal::Partial | ItemRefusal::PartialUnnamed) {
             207
         } else {
             usual

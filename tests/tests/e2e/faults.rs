@@ -375,3 +375,111 @@ async fn an_old_version_that_cannot_be_forgotten_blocks_nothing() {
     setup.run(&[]).await.expect(0);
     setup.assert_complete(&setup.membership());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_record_that_the_reply_does_not_number_is_found_and_dead_lettered_alone() {
+    use simulators::cortex::{BulkReply, ItemRefusal};
+    for (seed, reply) in [(127, BulkReply::Results), (128, BulkReply::BatchOnly)] {
+        let setup = Setup::tiny(seed).await;
+        let project = *setup.gitlab.world().projects.keys().next().unwrap();
+        let new = |title: &str| {
+            let body = serde_json::json!({"project": project, "title": title});
+            let mut world = setup.gitlab.world();
+            world.command("new_issue", &body).unwrap().id
+        };
+        let iids = [new("POISON-MARKER one"), new("POISON-MARKER two")];
+        setup.cortex.cortex().reconfigure(|options| {
+            options.item_refusal = ItemRefusal::PartialUnnamed;
+            options.bulk_reply = reply;
+        });
+        setup.cortex.cortex().add_fault(FaultRule::on(
+            Route::Bulk,
+            CortexFault::refuse_item("POISON-MARKER"),
+        ));
+        let membership = setup.membership();
+        let refused: std::collections::BTreeSet<String> = iids
+            .iter()
+            .map(|iid| format!("gl:issue:{project}/{iid}"))
+            .filter(|id| {
+                let expected = setup.gitlab.world().expected(&membership);
+                expected.iter().any(|record| record.source_id == *id)
+            })
+            .collect();
+        let ran = setup.run(&["--patience", "5s"]).await.expect(3);
+        let letters: Vec<_> = ran
+            .events()
+            .into_iter()
+            .filter(|event| event["event"] == "dead_letter")
+            .collect();
+        let named = letters
+            .iter()
+            .map(|letter| letter["source_id"].as_str().unwrap().to_owned());
+        assert_eq!(named.collect::<std::collections::BTreeSet<_>>(), refused);
+        assert!(
+            letters[0]["reason"]
+                .as_str()
+                .unwrap()
+                .contains("the item was refused"),
+            "{letters:?}"
+        );
+        let expected = setup.gitlab.world().expected(&membership).len();
+        assert_eq!(setup.stored().len(), expected - refused.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_only_counts_is_resolved_sixteen_keys_at_a_time() {
+    let setup = Setup::with(
+        simulators::gitlab::World::generate(129, &simulators::gitlab::Size::items(600)),
+        simulators::gitlab::Options::default(),
+        simulators::cortex::Options {
+            latency: std::time::Duration::from_millis(40),
+            bulk_reply: simulators::cortex::BulkReply::BatchOnly,
+            ..simulators::cortex::Options::full(crate::setup::KEY)
+        },
+    )
+    .await;
+    let started = std::time::Instant::now();
+    setup.run(&[]).await.expect(0);
+    let asked = setup.cortex.cortex().requests();
+    let asked = asked.iter().filter(|r| r.route == Route::Status).count();
+    assert!(asked >= 500, "{asked}");
+    // One after the other would take this long for the questions alone.
+    let in_a_row = std::time::Duration::from_millis(40) * u32::try_from(asked).unwrap();
+    assert!(started.elapsed() < in_a_row / 2, "{:?}", started.elapsed());
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_with_a_comma_or_an_endless_tag_is_stored_and_found_again() {
+    let setup = Setup::tiny(130).await;
+    let project = *setup.gitlab.world().projects.keys().next().unwrap();
+    let tags = ["v1,v2".to_owned(), "release/".repeat(60)];
+    for tag in &tags {
+        let tag = tag.trim_end_matches('/');
+        let mut world = setup.gitlab.world();
+        world.new_release(project, tag, "Words", -60).unwrap();
+    }
+    setup.cortex.cortex().reconfigure(|options| {
+        options.listing_shows_source = true;
+    });
+    setup.run(&[]).await.expect(0);
+    let stored = setup.stored();
+    for tag in &tags {
+        let id = format!("gl:release:{project}/{}", tag.trim_end_matches('/'));
+        let labels = stored[&id][0]["context"]["labels"].as_array().unwrap();
+        assert!(
+            labels
+                .iter()
+                .filter_map(serde_json::Value::as_str)
+                .all(|label| label.len() <= 256 && !label.contains(',')),
+            "{labels:?}"
+        );
+    }
+    for name in ["connectors.db", "connectors.db-wal", "connectors.db-shm"] {
+        let _ = std::fs::remove_file(setup.cortexdb_folder().join(name));
+    }
+    std::fs::remove_file(setup.state_file()).unwrap();
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    assert_eq!(receipt["written"], 0, "{receipt}");
+}

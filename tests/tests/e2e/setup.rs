@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use simulators::cortex;
 use simulators::gitlab::{self, Expected, Selection, Size, TOKEN, World};
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -130,6 +131,18 @@ impl Setup {
 
     pub fn cortexdb_folder(&self) -> PathBuf {
         self.home.path().join(".cortexdb")
+    }
+
+    /// Changes the ledger behind the program's back.
+    pub async fn change_ledger(&self, sql: &'static str) {
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.cortexdb_folder().join("connectors.db"))
+            .busy_timeout(Duration::from_secs(10));
+        let mut ledger = sqlx::SqliteConnection::connect_with(&options)
+            .await
+            .unwrap();
+        sqlx::query(sql).execute(&mut ledger).await.unwrap();
+        ledger.close().await.unwrap();
     }
 
     pub fn state_file(&self) -> PathBuf {

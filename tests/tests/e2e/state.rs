@@ -176,3 +176,30 @@ async fn watching_polls_again_until_it_is_stopped() {
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
     setup.assert_complete(&setup.membership());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_lost_to_another_process_ends_the_run_as_failed() {
+    let setup = Setup::tiny(73).await;
+    setup.cortex.cortex().add_fault(cortex::FaultRule::on(
+        cortex::Route::Bulk,
+        cortex::Fault::unavailable(),
+    ));
+    let child = setup.start(&["--patience", "100s"]);
+    while setup.cortex.cortex().faults_fired() == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // It waits for CortexDB, and notices when it renews its lease.
+    setup
+        .change_ledger("UPDATE connections SET epoch = epoch + 1, owner = 'somebody else'")
+        .await;
+    let ended = ran(&child.wait_with_output().await.unwrap()).expect(1);
+    let receipt = ended.receipt();
+    assert_eq!(receipt["outcome"], "failed", "{receipt}");
+    assert!(
+        receipt["reason"]
+            .as_str()
+            .unwrap()
+            .contains("another process has taken over"),
+        "{receipt}"
+    );
+}

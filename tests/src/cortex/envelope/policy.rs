@@ -21,6 +21,8 @@ pub struct Policy {
     pub refers_to: bool,
     /// Demand `context.observed_at` and `idempotency_key` too, as the documentation of June 2026 does.
     pub five_required_fields: bool,
+    /// Longest label that is taken.
+    pub max_label_bytes: usize,
 }
 
 impl Default for Policy {
@@ -31,6 +33,7 @@ impl Default for Policy {
             capture_language: false,
             refers_to: false,
             five_required_fields: true,
+            max_label_bytes: 256,
         }
     }
 }
@@ -76,6 +79,16 @@ impl Policy {
                     format!("needs capability {capability}"),
                 ));
             }
+        }
+        let labels = context["labels"].as_array();
+        if labels
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .any(|label| label.len() > self.max_label_bytes)
+        {
+            let reason = format!("a label has more than {} bytes", self.max_label_bytes);
+            found.push(Finding::body("context.labels", reason));
         }
         if self.five_required_fields {
             if envelope.get("idempotency_key").is_none() {

@@ -9,6 +9,7 @@ const LAX: Policy = Policy {
     capture_language: true,
     refers_to: true,
     five_required_fields: false,
+    max_label_bytes: 256,
 };
 
 fn sample() -> Value {
