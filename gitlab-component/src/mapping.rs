@@ -23,6 +23,8 @@ pub(crate) struct Project {
     pub(crate) group: String,
     pub(crate) default_branch: Option<String>,
     pub(crate) empty: bool,
+    /// Whether this token's user may use issues.
+    pub(crate) issues: bool,
 }
 
 impl Project {
@@ -41,6 +43,7 @@ impl Project {
             path,
             default_branch: project.default_branch.filter(|branch| !branch.is_empty()),
             empty: project.empty_repo == Some(true),
+            issues: project.issues_enabled != Some(false),
         })
     }
 

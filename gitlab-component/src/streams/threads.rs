@@ -126,6 +126,13 @@ impl Commented for Issue {
 
 /// Reads what changed since the cursor.
 pub(crate) async fn read<T: Commented>(stream: &Stream<'_>) -> Result<End, Fault> {
+    // GitLab answers an empty list for issues that are switched off. To move the cursor over it would hide every issue that is there
+    // once they are switched on.
+    if T::EVENT_TYPE == Issue::EVENT_TYPE && !stream.project.issues {
+        return Ok(End::Off(
+            "issues are switched off or hidden from this token; what was stored stays".to_owned(),
+        ));
+    }
     let settings = stream.session.settings;
     let start = stream.start(
         stream
