@@ -374,11 +374,12 @@ impl Setup {
 fn is_behind(world: &World, cursors: &BTreeMap<String, Value>, record: &Expected) -> bool {
     let project = &world.projects[&record.project_id];
     let cursor = |stream: &str| cursors.get(&format!("{}/{stream}", project.id));
-    let before = |stream: &str, at: Option<Micros>| {
-        let position = cursor(stream).and_then(|cursor| cursor["updated_after"].as_str());
+    let reached = |stream: &str, key: &str, at: Option<Micros>| {
+        let position = cursor(stream).and_then(|cursor| cursor[key].as_str());
         let position = position.and_then(Micros::parse);
         position.zip(at).is_some_and(|(position, at)| at < position)
     };
+    let before = |stream: &str, at: Option<Micros>| reached(stream, "updated_after", at);
     let parent = |source_id: &str| {
         let iid = source_id
             .rsplit('/')
@@ -402,8 +403,14 @@ fn is_behind(world: &World, cursors: &BTreeMap<String, Value>, record: &Expected
             before(stream, Some(updated)) && before(stream, Some(record.created_at))
         }
         EventType::Pipeline => {
-            let id = record.id.parse::<u64>().unwrap();
-            before("pipelines", project.pipelines[&id].updated_at)
+            let pipeline = &project.pipelines[&record.id.parse::<u64>().unwrap()];
+            // Child pipelines are walked by themselves, behind the others.
+            let key = if pipeline.source == "parent_pipeline" {
+                "child_updated_after"
+            } else {
+                "updated_after"
+            };
+            reached("pipelines", key, pipeline.updated_at)
         }
         EventType::Release => before("releases", Some(project.releases[&record.id].updated_at)),
         EventType::Commit => {
