@@ -48,11 +48,19 @@ pub enum StoreError {
     #[error("the ledger (connectors.db, beside the state file) failed: {}", explain(.0))]
     Database(#[from] sqlx::Error),
     /// A migration failed.
-    #[error("the ledger cannot be brought to this version: {0}")]
+    #[error(
+        "the ledger (connectors.db, beside the state file) cannot be brought to this version: {}",
+        explain_migration(.0)
+    )]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// What the ledger holds does not parse.
     #[error("the ledger holds something that this version cannot read: {0}")]
     Content(#[from] serde_json::Error),
+}
+
+fn explain_migration(error: &sqlx::migrate::MigrateError) -> String {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    cause.map_or_else(|| error.to_string(), explain)
 }
 
 /// The database's words, and what to do where the machine is at fault.

@@ -46,10 +46,13 @@ async fn after_a_kill_at_most_one_page_of_each_stream_is_sent_again() {
         let cortex = setup.cortex.cortex();
         // The worst moment: the write is applied, and the program dies before it hears of it.
         let rule = FaultRule::on(Route::Bulk, CortexFault::CloseAfterWrite);
-        cortex.add_fault(rule.after(2 * round).times(1));
+        cortex.add_fault(rule.after(round).times(1));
         let mut child = setup.start(&[]);
         while cortex.faults_fired() == 0 {
-            assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "it ended after {round} batches"
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         child.kill().await.unwrap();

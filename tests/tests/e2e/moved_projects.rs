@@ -57,8 +57,9 @@ async fn a_project_named_by_its_old_path_goes_on_in_its_scope_after_a_rename_and
         .map(|envelope| envelope["scope"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(scopes.len(), 1, "the scope was not pinned: {scopes:?}");
+    let first = format!("project:{}", path.replace('/', "__"));
     assert!(
-        scopes.iter().all(|scope| scope.ends_with(&path)),
+        scopes.iter().all(|scope| scope.ends_with(&first)),
         "{scopes:?}"
     );
     let again = setup.run(&[]).await.expect(0).receipt();
