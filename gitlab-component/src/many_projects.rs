@@ -408,3 +408,44 @@ fn a_named_project_that_was_read_and_is_gone_fails_the_run_and_not_the_others() 
         poll_with(&host, "10:06:00", &json!({"projects": [109, 999]})).expect_err("unknown");
     assert!(matches!(failure, Failure::Configuration(_)), "{failure:?}");
 }
+
+#[test]
+fn what_is_switched_off_holds_its_cursor_while_the_group_is_read() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    let before = ["issues", "merge_requests"].map(|list| host.cursor(&format!("107/{list}")));
+    // Changed, and then switched off: neither is in the group's list.
+    {
+        let mut gitlab = host.gitlab.borrow_mut();
+        for project in gitlab
+            .plain
+            .get_mut("/groups/5/projects")
+            .expect("projects")
+        {
+            if project["id"] == 107 {
+                project["issues_enabled"] = false.into();
+                project["merge_requests_enabled"] = false.into();
+            }
+        }
+        let hidden = gitlab.lists.remove("/projects/107/issues").expect("issues");
+        gitlab.lists.insert("hidden".to_owned(), hidden);
+        let refusal = (403, json!({"message": "403 Forbidden"}).to_string());
+        gitlab
+            .refusals
+            .insert("/projects/107/merge_requests".to_owned(), refusal);
+    }
+    poll(&host, "10:20:00");
+    let after = ["issues", "merge_requests"].map(|list| host.cursor(&format!("107/{list}")));
+    for (before, after) in before.into_iter().zip(after) {
+        let time = |cursor: Option<Value>| cursor.expect("a cursor")["updated_after"].clone();
+        assert_eq!(time(before), time(after));
+    }
+    assert!(matches!(
+        host.status("107/issues"),
+        Some(StreamState::Off(_))
+    ));
+    assert!(matches!(
+        host.status("107/merge_requests"),
+        Some(StreamState::Off(_))
+    ));
+}

@@ -27,6 +27,10 @@ pub(crate) struct Project {
     pub(crate) last_activity: Option<Moment>,
     /// When its settings or releases last changed.
     pub(crate) updated: Option<Moment>,
+    /// Whether this token's user may use issues.
+    pub(crate) issues: bool,
+    /// And merge requests.
+    pub(crate) merge_requests: bool,
 }
 
 impl Project {
@@ -47,6 +51,8 @@ impl Project {
             empty: project.empty_repo == Some(true),
             last_activity: project.last_activity_at.as_deref().and_then(Moment::parse),
             updated: project.updated_at.as_deref().and_then(Moment::parse),
+            issues: project.issues_enabled != Some(false),
+            merge_requests: project.merge_requests_enabled != Some(false),
         })
     }
 

@@ -276,6 +276,47 @@ fn issues_that_are_switched_off_answer_with_an_empty_list_and_are_kept() {
 }
 
 #[test]
+fn issues_that_are_switched_on_later_are_read_from_the_beginning() {
+    let mut gitlab = full();
+    let issues = gitlab.lists.insert(ISSUES.to_owned(), Vec::new());
+    let issues = issues.expect("issues");
+    gitlab.objects.get_mut("/projects/42").expect("the project")["issues_enabled"] = false.into();
+    let host = TestHost::new(gitlab);
+    host.sync(&settings()).expect("reads");
+    assert!(matches!(
+        host.status("42/issues"),
+        Some(StreamState::Off(_))
+    ));
+    assert!(!host.state.borrow().contains_key("42/issues"));
+
+    let mut gitlab = host.gitlab.borrow_mut();
+    gitlab.lists.insert(ISSUES.to_owned(), issues);
+    gitlab.objects.get_mut("/projects/42").expect("the project")["issues_enabled"] = true.into();
+    drop(gitlab);
+    host.sync(&settings()).expect("polls");
+    assert!(host.written_ids().contains(&"gl:issue:42/3".to_owned()));
+}
+
+#[test]
+fn a_list_in_the_place_of_an_object_is_asked_for_again() {
+    let mut wrong = true;
+    let host = TestHost::new(full()).handler(move |call| {
+        let detail = call.path.contains("/pipelines/");
+        let response = (detail && std::mem::take(&mut wrong)).then(|| crate::host::Response {
+            status: 200,
+            headers: Vec::new(),
+            body: "[]".to_owned(),
+        })?;
+        Some(Ok(response))
+    });
+    host.sync(&settings()).expect("reads");
+    for id in [1008, 1009] {
+        let id = format!("gl:pipeline:42/{id}");
+        assert!(host.written_ids().contains(&id), "{id}");
+    }
+}
+
+#[test]
 fn a_smaller_role_hides_what_is_confidential_and_deletes_nothing() {
     let settings = json!({"projects": [42], "include_confidential": true});
     let host = TestHost::new(full());

@@ -23,9 +23,6 @@ use crate::time::Moment;
 /// one, and there are fewer that can with every pass.
 const TIE_PASSES: u8 = 8;
 
-/// A position this far ahead of GitLab's clock was not written by this connector: believing it would hide everything until then.
-const AHEAD_SECONDS: i64 = 86_400;
-
 /// How often a list without times is read again when rows were removed from it meanwhile.
 const LISTING_PASSES: u8 = 3;
 
@@ -332,11 +329,12 @@ fn ascending(keys: &[Key]) -> Option<Stamp> {
     last.cloned()
 }
 
-/// Whether a position lies so far ahead of GitLab's clock that it cannot be meant.
+/// Whether a position lies ahead of GitLab's clock. This connector writes none (it stays behind that clock), so the clock was set
+/// back or the cursor was edited, and believing it would hide what changes until then.
 pub(crate) fn is_ahead(position: Option<&Stamp>, clock: Option<Moment>) -> bool {
     position
         .zip(clock)
-        .is_some_and(|(position, clock)| position.moment.minus_seconds(AHEAD_SECONDS) > clock)
+        .is_some_and(|(position, clock)| position.moment > clock)
 }
 
 /// Reads a list without times to its end, page by page through `each`. If it became shorter meanwhile, so that a row may

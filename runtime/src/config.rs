@@ -16,6 +16,7 @@ use crate::host::connector::Description;
 use crate::patience::parse_duration;
 use crate::redact::Secret;
 use crate::scope::{ScopeError, ScopeTemplate};
+use crate::source::client::Timeouts;
 
 /// Default patience of a run that ends; one that watches tries again in its next cycle anyway.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(600);
@@ -119,6 +120,52 @@ struct SourceSection {
     token: Option<String>,
     token_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    #[serde(default)]
+    timeouts: TimeoutSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimeoutSection {
+    connect: Option<String>,
+    first_byte: Option<String>,
+    idle: Option<String>,
+    whole: Option<String>,
+}
+
+impl TimeoutSection {
+    /// Zero would fail every request, and a request that may take longer to begin than in all is a mistake in the file.
+    fn timeouts(&self) -> Result<Timeouts, ConfigError> {
+        let read = |name: &str, text: Option<&str>, default: Duration| {
+            let name = format!("source.timeouts.{name}");
+            let limit = duration_setting(&name, None, text, default)?;
+            if limit.is_zero() {
+                return Err(invalid(format!(
+                    "{name} is 0, and no request can be answered in no time; write for example {default:?}"
+                )));
+            }
+            Ok(limit)
+        };
+        let default = Timeouts::default();
+        let timeouts = Timeouts {
+            connect: read("connect", self.connect.as_deref(), default.connect)?,
+            first_byte: read("first_byte", self.first_byte.as_deref(), default.first_byte)?,
+            idle: read("idle", self.idle.as_deref(), default.idle)?,
+            whole: read("whole", self.whole.as_deref(), default.whole)?,
+        };
+        let parts = [
+            ("connect", timeouts.connect),
+            ("first_byte", timeouts.first_byte),
+            ("idle", timeouts.idle),
+        ];
+        if let Some((name, part)) = parts.into_iter().find(|(_, part)| *part > timeouts.whole) {
+            return Err(invalid(format!(
+                "source.timeouts.{name} ({part:?}) is longer than source.timeouts.whole ({:?}), which bounds the whole request",
+                timeouts.whole
+            )));
+        }
+        Ok(timeouts)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -160,6 +207,8 @@ pub struct SourcePlan {
     pub token: Option<Secret>,
     /// A private CA.
     pub ca_file: Option<PathBuf>,
+    /// Time limits of one request.
+    pub timeouts: Timeouts,
 }
 
 impl SourcePlan {
@@ -449,6 +498,7 @@ fn source_plan(
             .clone()
             .or_else(|| surroundings.first(&[&ca_variable]).map(PathBuf::from))
             .or_else(|| file.source.ca_file.clone()),
+        timeouts: file.source.timeouts.timeouts()?,
     })
 }
 
@@ -864,6 +914,35 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("urll"), "{error}");
+    }
+
+    #[test]
+    fn time_limits_of_the_source_are_read_and_nonsense_is_named() {
+        let home = initialised();
+        let config = home.0.path().join("c.toml");
+        let surroundings = home.surroundings(&[("GITLAB_TOKEN", "t")]);
+        let flags = Flags {
+            config: Some(config.clone()),
+            ..Flags::default()
+        };
+        let read = |text: &str| {
+            std::fs::write(&config, format!("[source]\ntimeouts = {{ {text} }}\n")).unwrap();
+            plan(&gitlab(), &flags, &surroundings, false).map(|plan| plan.source.timeouts)
+        };
+        assert_eq!(read("").unwrap(), Timeouts::default());
+        let some = read(r#"connect = "500ms", idle = "2m""#).unwrap();
+        assert_eq!(some.connect, Duration::from_millis(500));
+        assert_eq!(some.idle, Duration::from_secs(120));
+        assert_eq!(some.first_byte, Timeouts::default().first_byte);
+        for (text, word) in [
+            (r#"idle = "soon""#, "source.timeouts.idle"),
+            (r#"first_byte = "0""#, "source.timeouts.first_byte is 0"),
+            (r#"whole = "20s""#, "longer than source.timeouts.whole"),
+            (r#"total = "20s""#, "total"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
     }
 
     #[test]

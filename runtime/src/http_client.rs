@@ -1,18 +1,21 @@
 //! The HTTP clients of a run: TLS roots, a private CA, proxies, timeouts; decided once.
 
 use std::path::Path;
-
-use crate::cortexdb::client::connect_timeout;
+use std::time::Duration;
 
 /// Builds a client for one server. Redirects are never followed by the client itself: whoever calls decides.
 ///
 /// `ca_file` adds the certificates of a private CA to the system's. Where a machine has no system roots, plain HTTP still works and
 /// HTTPS says what is missing.
-pub fn build(base: &url::Url, ca_file: Option<&Path>) -> Result<reqwest::Client, String> {
+pub fn build(
+    base: &url::Url,
+    ca_file: Option<&Path>,
+    connect: Duration,
+) -> Result<reqwest::Client, String> {
     let builder = || {
         let builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(connect_timeout())
+            .connect_timeout(connect)
             .tcp_nodelay(true)
             .pool_max_idle_per_host(64);
         // A proxy stands between this machine and others, never between it and itself.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::census::{self, Census, Comparison};
 use crate::config::{CortexPlan, Plan, host_variables, ledger_file};
-use crate::cortexdb::client::{Client, CortexError, Endpoint};
+use crate::cortexdb::client::{Client, CortexError, Endpoint, connect_timeout};
 use crate::cortexdb::identity::{Identity, identify};
 use crate::cursors::{CursorError, Cursors};
 use crate::host::connector::{CallFailure, Connector, Mode, RunContext, SyncEnd};
@@ -25,7 +25,7 @@ use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Level, Outcome, Receipt, Reporter, StreamState};
 use crate::sandbox::limits::Limits;
 use crate::source::budget::Budget;
-use crate::source::client::{SchemeInUse, SourceClient, Timeouts};
+use crate::source::client::{SchemeInUse, SourceClient};
 use crate::writer::{Forgetting, Target, Writer, WriterError, WriterSettings};
 
 /// How long a run that died without saying so keeps others away, where they cannot know that it is dead.
@@ -145,8 +145,12 @@ pub fn source_client(
     around: &Circumstances,
     stop: CancellationToken,
 ) -> Result<SourceClient, RunError> {
-    let http = http_client::build(&plan.source.url, plan.source.ca_file.as_deref())
-        .map_err(RunError::HttpClient)?;
+    let http = http_client::build(
+        &plan.source.url,
+        plan.source.ca_file.as_deref(),
+        plan.source.timeouts.connect,
+    )
+    .map_err(RunError::HttpClient)?;
     Ok(SourceClient {
         http,
         name: connector.description.name.clone(),
@@ -154,7 +158,7 @@ pub fn source_client(
         token: plan.source.token.clone(),
         authentication: connector.description.authentication.clone(),
         authentication_in_use: SchemeInUse::default(),
-        timeouts: Timeouts::default(),
+        timeouts: plan.source.timeouts,
         max_body_bytes: Limits::default().response_bytes,
         budget: Budget::default(),
         patience: Arc::new(Patience::new(Some(plan.patience))),
@@ -185,7 +189,8 @@ pub async fn connect_to(
     let base =
         url::Url::parse(&cortex.url).map_err(|error| RunError::HttpClient(error.to_string()))?;
     let client = Client::new(
-        http_client::build(&base, cortex.ca_file.as_deref()).map_err(RunError::HttpClient)?,
+        http_client::build(&base, cortex.ca_file.as_deref(), connect_timeout())
+            .map_err(RunError::HttpClient)?,
         Endpoint {
             url: cortex.url.clone(),
             key,

@@ -66,7 +66,8 @@ impl Session<'_> {
 
     /// The latest time that a cursor may have. `started` is GitLab's clock at the first answer of what is being read.
     pub(crate) fn horizon(&self, started: Option<Moment>) -> Stamp {
-        let (now, overlap) = match started {
+        // An answer without a date is later than the first one of the run that had one.
+        let (now, overlap) = match started.or(self.client.clock()) {
             Some(started) => (started, OVERLAP_SECONDS),
             None => (self.now.moment, OWN_CLOCK_OVERLAP_SECONDS),
         };

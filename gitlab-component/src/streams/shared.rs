@@ -77,6 +77,8 @@ impl<'s> Shared<'s> {
             .projects
             .iter()
             .filter_map(|id| projects.get(id).copied())
+            // The list says nothing of what is switched off, and silence must not move a cursor.
+            .filter(|project| T::enabled(project))
             .filter_map(|project| {
                 let stream = Stream::new(session, project, T::LIST);
                 let cursor = stream.peek().filter(|_| stream.reading == Reading::New)?;

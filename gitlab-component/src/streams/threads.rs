@@ -16,7 +16,7 @@ use crate::client::{Fault, Listing, Refusal, Sizing, Slice};
 use crate::executor::side_by_side;
 use crate::gitlab::{Discussion, Issue, MergeRequest};
 use crate::host::Experience;
-use crate::mapping::{self, Mapper, Parent};
+use crate::mapping::{self, Mapper, Parent, Project};
 use crate::settings::Settings;
 use crate::walk::{Row, Stamp, TimeWalk};
 
@@ -39,6 +39,8 @@ pub(crate) trait Commented: Row {
 
     fn iid(&self) -> Option<u64>;
     fn project_id(&self) -> Option<u64>;
+    /// Whether this token's user may use them in the project.
+    fn enabled(project: &Project) -> bool;
     fn confidential(&self) -> bool;
     /// `None` where GitLab does not say.
     fn comments(&self) -> Option<u64>;
@@ -74,6 +76,10 @@ impl Commented for MergeRequest {
 
     fn project_id(&self) -> Option<u64> {
         self.project_id
+    }
+
+    fn enabled(project: &Project) -> bool {
+        project.merge_requests
     }
 
     fn confidential(&self) -> bool {
@@ -116,6 +122,10 @@ impl Commented for Issue {
         self.project_id
     }
 
+    fn enabled(project: &Project) -> bool {
+        project.issues
+    }
+
     fn confidential(&self) -> bool {
         self.confidential == Some(true)
     }
@@ -135,6 +145,13 @@ impl Commented for Issue {
 
 /// Reads what changed since the cursor.
 pub(crate) async fn read<T: Commented>(stream: &Stream<'_>) -> Result<End, Fault> {
+    // GitLab answers an empty list for issues that are switched off. To move the cursor over it would hide every issue that is there
+    // once they are switched on.
+    if T::EVENT_TYPE == Issue::EVENT_TYPE && !T::enabled(stream.project) {
+        return Ok(End::Off(
+            "issues are switched off or hidden from this token; what was stored stays".to_owned(),
+        ));
+    }
     let settings = stream.session.settings;
     let position = stream.cursor().and_then(|cursor| {
         position::<T>(settings, &cursor)

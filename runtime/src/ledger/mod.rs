@@ -45,14 +45,38 @@ pub enum StoreError {
         reason: String,
     },
     /// The database failed.
-    #[error("the ledger failed: {0}")]
+    #[error("the ledger (connectors.db, beside the state file) failed: {}", explain(.0))]
     Database(#[from] sqlx::Error),
     /// A migration failed.
-    #[error("the ledger cannot be brought to this version: {0}")]
+    #[error(
+        "the ledger (connectors.db, beside the state file) cannot be brought to this version: {}",
+        explain_migration(.0)
+    )]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// What the ledger holds does not parse.
     #[error("the ledger holds something that this version cannot read: {0}")]
     Content(#[from] serde_json::Error),
+}
+
+fn explain_migration(error: &sqlx::migrate::MigrateError) -> String {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    cause.map_or_else(|| error.to_string(), explain)
+}
+
+/// The database's words, and what to do where the machine is at fault.
+fn explain(error: &sqlx::Error) -> String {
+    let code = error.as_database_error().and_then(|error| error.code());
+    // The lowest eight bits are SQLite's result; above them it says where in its code.
+    let result = code.and_then(|code| code.parse::<u32>().ok());
+    let advice = match result.map(|code| code & 0xff) {
+        Some(8) => "make its folder writable, and run again",
+        Some(10) => {
+            "look for room on the disk, a limit on file sizes and the disk's health, and run again"
+        }
+        Some(13) => "make room on its disk, and run again",
+        _ => return error.to_string(),
+    };
+    format!("{error}. Nothing is lost: {advice}")
 }
 
 /// The right to write for one connection, until it expires or is superseded.

@@ -16,7 +16,7 @@ use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Reporter};
 
 /// Time limits of one attempt.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// Until the connection stands.
     pub connect: Duration,
@@ -251,8 +251,8 @@ impl SourceClient {
         let mut response = match sent {
             Err(_) => {
                 return Attempt::TimedOut(format!(
-                    "no answer within {} s",
-                    self.timeouts.first_byte.as_secs()
+                    "no answer within {:?}",
+                    self.timeouts.first_byte.min(self.timeouts.whole)
                 ));
             }
             Ok(Err(error)) => return self.broken(&error),
@@ -269,10 +269,15 @@ impl SourceClient {
             let until = (Instant::now() + self.timeouts.idle).min(deadline);
             match tokio::time::timeout_at(until, response.chunk()).await {
                 Err(_) => {
-                    return Attempt::TimedOut(format!(
-                        "the answer stalled after {} bytes",
-                        body.len()
-                    ));
+                    let reason = if Instant::now() >= deadline {
+                        format!(
+                            "the answer was not complete within {:?}",
+                            self.timeouts.whole
+                        )
+                    } else {
+                        format!("the answer stalled for {:?}", self.timeouts.idle)
+                    };
+                    return Attempt::TimedOut(format!("{reason}, after {} bytes", body.len()));
                 }
                 Ok(Err(error)) => return self.broken(&error),
                 Ok(Ok(None)) => break,
@@ -330,6 +335,12 @@ impl SourceClient {
     }
 
     fn broken(&self, error: &reqwest::Error) -> Attempt {
+        if error.is_connect() && error.is_timeout() {
+            return Attempt::Passing {
+                reason: format!("no connection within {:?}", self.timeouts.connect),
+                asked: None,
+            };
+        }
         let reason = self
             .redactor
             .apply(&describe_network_error(error))

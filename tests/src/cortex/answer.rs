@@ -274,6 +274,13 @@ impl Cortex {
         events.filter(|event| event.is_live()).cloned().collect()
     }
 
+    /// The events that were sent again under a key that was remembered, in order, each as often as it was.
+    pub fn replayed_events(&self) -> Vec<Event> {
+        let store = self.store();
+        let replayed = store.replayed.iter();
+        replayed.map(|&seq| store.events[seq].clone()).collect()
+    }
+
     /// One event by its id.
     pub fn event(&self, event_id: &str) -> Option<Event> {
         let store = self.store();

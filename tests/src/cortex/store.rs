@@ -168,6 +168,8 @@ pub(crate) struct Store {
     pub(crate) previews: HashMap<String, Value>,
     /// Sentences about what the client did wrong, noticed while it did it.
     pub(crate) noticed: Vec<String>,
+    /// Positions of the events that were sent again under a key that was remembered.
+    pub(crate) replayed: Vec<usize>,
     keys: HashMap<(String, String), Vec<Key>>,
     wal: u64,
     rng: SmallRng,
@@ -183,6 +185,7 @@ impl Store {
             scopes: BTreeMap::new(),
             previews: HashMap::new(),
             noticed: Vec::new(),
+            replayed: Vec::new(),
             keys: HashMap::new(),
             wal: 0,
             rng: SmallRng::seed_from_u64(seed),
@@ -262,6 +265,9 @@ impl Store {
             let reprocessed = self.events[event].index_state == IndexState::Failed;
             if reprocessed {
                 self.events[event].index_state = indexed;
+            }
+            if !reprocessed {
+                self.replayed.push(event);
             }
             return Ok(Receipt {
                 event,

@@ -97,6 +97,9 @@ pub struct Rule {
     /// A part of the path and query, where `*` stands for anything: `/merge_requests?*page=2`. Empty is any.
     #[serde(default)]
     pub path: String,
+    /// Only pages for which more rows than this are asked.
+    #[serde(default)]
+    pub over_per_page: Option<u64>,
     /// Spare the first so many matching requests.
     #[serde(default)]
     pub after: u64,
@@ -128,12 +131,20 @@ impl Rule {
         Self {
             method: None,
             path: path.to_owned(),
+            over_per_page: None,
             after: 0,
             every: 1,
             probability: 1.0,
             times: None,
             fault,
         }
+    }
+
+    /// Spoils only pages of more than `rows` rows, as a database does that takes too long for them.
+    #[must_use]
+    pub fn over_per_page(mut self, rows: u64) -> Self {
+        self.over_per_page = Some(rows);
+        self
     }
 
     /// Spares the first `count` matching requests.
@@ -175,6 +186,15 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
         }
     }
     true
+}
+
+/// The page size that a request asks for; GitLab's default without one.
+fn per_page(target: &str) -> u64 {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let asked = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("per_page="));
+    asked.and_then(|size| size.parse().ok()).unwrap_or(20)
 }
 
 struct Armed {
@@ -303,7 +323,10 @@ impl Faults {
                 .method
                 .as_ref()
                 .is_some_and(|wanted| !wanted.eq_ignore_ascii_case(method));
-            if other || !matches(&rule.path, target) {
+            let small = rule
+                .over_per_page
+                .is_some_and(|rows| per_page(target) <= rows);
+            if other || small || !matches(&rule.path, target) {
                 continue;
             }
             armed.seen += 1;
@@ -353,6 +376,16 @@ mod tests {
         );
         assert!(faults.plan("GET", "/user").reply.is_none());
         assert_eq!(faults.struck(), 2);
+    }
+
+    #[test]
+    fn a_rule_about_large_pages_spares_small_ones() {
+        let rule = Rule::new("/issues", Fault::Timeout).over_per_page(20);
+        let mut faults = Faults::new(1, vec![rule]);
+        let mut struck = |target| faults.plan("GET", target).reply.is_some();
+        assert!(struck("/issues?state=all&per_page=100"));
+        assert!(!struck("/issues?per_page=20&page=6"));
+        assert!(!struck("/issues"));
     }
 
     #[test]

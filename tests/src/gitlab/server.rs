@@ -268,6 +268,11 @@ impl Server {
         self.hook(pattern, nth, true, action);
     }
 
+    /// Takes back what [`Self::on_request`] and [`Self::on_every_request`] asked for.
+    pub fn clear_hooks(&self) {
+        lock(&self.shared.hooks).clear();
+    }
+
     fn hook(
         &self,
         pattern: &str,

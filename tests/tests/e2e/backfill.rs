@@ -158,3 +158,75 @@ async fn texts_over_a_mebibyte_are_stored_in_fragments_without_losing_a_byte() {
         .unwrap();
     assert_eq!(stored, format!("Large\n\n{text}"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_hundred_days_of_history_are_read_at_the_first_run() {
+    let setup = Setup::tiny(13).await;
+    let selection = setup.membership();
+    let days = {
+        let world = setup.gitlab.world();
+        let now = world.now();
+        let born = world.expected(&selection).into_iter();
+        let oldest = born.map(|record| record.created_at).min().unwrap();
+        (now.0 - oldest.0) / gitlab::DAY
+    };
+    assert!(days >= 380, "the world is only {days} days old");
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&selection);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_records_changed_in_the_same_millisecond_are_followed() {
+    let size = Size {
+        projects: 1,
+        merge_requests: 2_500,
+        issues: 1,
+        discussions: 0,
+        commits: 3,
+        pipelines: 1,
+        releases: 1,
+        huge_texts: 0,
+        oddities: false,
+    };
+    let setup = Setup::with(
+        World::generate(14, &size),
+        gitlab::Options::default(),
+        cortex::Options::full(KEY),
+    )
+    .await;
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+    setup.gitlab.advance_clock(3600);
+    let project = *setup.gitlab.world().projects.keys().next().unwrap();
+    let edited = setup.gitlab.world().bulk_edit(project, 2_500, "bulk");
+    edited.unwrap();
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    assert_eq!(receipt["written"], 2_500, "{receipt}");
+    setup.assert_complete(&setup.membership());
+    let again = setup.run(&[]).await.expect(0).receipt();
+    assert_eq!(again["written"], 0, "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_edited_while_it_is_read_ends_with_its_last_text() {
+    let setup = Setup::tiny(15).await;
+    for (nth, path) in [
+        (1, "/discussions"),
+        (3, "/merge_requests?"),
+        (2, "/issues?"),
+    ] {
+        setup.gitlab.on_request(path, nth, |world| {
+            for id in world.projects.keys().copied().collect::<Vec<_>>() {
+                let iids: Vec<u64> = world.projects[&id].merge_requests.keys().copied().collect();
+                for iid in iids {
+                    let text = "Edited while it was read";
+                    let _ = world.edit_merge_request(id, iid, Some(text), Some(text));
+                }
+            }
+        });
+    }
+    setup.run(&[]).await.expect(0);
+    setup.assert_nothing_is_missing(&setup.membership());
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}

@@ -483,3 +483,71 @@ async fn a_release_with_a_comma_or_an_endless_tag_is_stored_and_found_again() {
     let receipt = setup.run(&[]).await.expect(0).receipt();
     assert_eq!(receipt["written"], 0, "{receipt}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_that_is_too_small_in_mid_run_stops_it_and_names_the_scope() {
+    let setup = Setup::tiny(131).await;
+    setup
+        .gitlab
+        .add_fault(Rule::new("/discussions", Fault::InsufficientScope).after(3));
+    let stopped = setup.run(&[]).await.expect(1);
+    let receipt = stopped.receipt();
+    let reason = receipt["reason"].as_str().unwrap();
+    assert!(reason.contains("scope read_api"), "{reason}");
+    assert_eq!(receipt["dead_lettered"], 0, "{receipt}");
+    setup.assert_no_cursor_is_ahead();
+    setup.gitlab.set_faults(vec![]);
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_feature_that_is_refused_is_off_by_itself_and_read_once_it_is_not() {
+    let lists = [
+        ("merge_requests", "/merge_requests?"),
+        ("issues", "/issues?"),
+        ("pipelines", "/pipelines?"),
+        ("releases", "/releases?"),
+    ];
+    for (index, fault) in [Fault::Forbidden, Fault::NotFound].into_iter().enumerate() {
+        let setup = Setup::tiny(132 + index as u64).await;
+        let project = setup.membership().projects[0];
+        for (_, path) in lists {
+            let path = format!("/projects/{project}{path}");
+            setup.gitlab.add_fault(Rule::new(&path, fault.clone()));
+        }
+        let receipt = setup.run(&[]).await.expect(0).receipt();
+        for (stream, _) in lists {
+            let stream = format!("{project}/{stream}");
+            assert!(receipt["streams_off"][&stream].is_string(), "{receipt}");
+            assert!(!setup.cursors().contains_key(&stream), "{stream}");
+        }
+        assert!(setup.cursors().contains_key(&format!("{project}/commits")));
+        setup.gitlab.set_faults(vec![]);
+        setup.run(&[]).await.expect(0);
+        setup.assert_complete(&setup.membership());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn issues_that_were_off_at_the_first_run_are_read_once_they_are_on() {
+    let setup = Setup::tiny(134).await;
+    let members = setup.membership().projects;
+    let project = {
+        let world = setup.gitlab.world();
+        let with_issues = |id: &&u64| !world.projects[id].issues.is_empty();
+        *members.iter().find(with_issues).unwrap()
+    };
+    let switch = |on| {
+        let mut world = setup.gitlab.world();
+        world.set_feature(project, Feature::Issues, on).unwrap();
+    };
+    switch(false);
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    // GitLab answers an empty list, which is no sign that there are none.
+    let stream = format!("{project}/issues");
+    assert!(receipt["streams_off"][&stream].is_string(), "{receipt}");
+    switch(true);
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}

@@ -330,3 +330,21 @@ async fn a_dry_run_lists_nothing() {
             .all(|request| request.route != Route::Events)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_after_the_loss_is_forgotten_and_verify_agrees() {
+    let setup = Setup::tiny(150).await;
+    setup.run(&[]).await.expect(0);
+    lose_everything(&setup);
+    setup.run(&[]).await.expect(0);
+    let component = crate::setup::dist("gitlab.wasm");
+    let verify = ["verify", component.to_str().unwrap()];
+    setup.runtime(&verify).await.expect(0);
+    let (project, iid) = first_issue(&setup);
+    setup.gitlab.world().delete_issue(project, iid).unwrap();
+    setup.run(&["--reconcile"]).await.expect(0);
+    let id = format!("gl:issue:{project}/{iid}");
+    assert!(!setup.stored().contains_key(&id));
+    setup.assert_complete(&setup.membership());
+    setup.runtime(&verify).await.expect(0);
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use simulators::cortex;
-use simulators::gitlab::{self, Expected, Selection, Size, TOKEN, World};
+use simulators::gitlab::{self, EventType, Expected, Micros, Selection, Size, TOKEN, World};
 use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -257,6 +257,46 @@ impl Setup {
         );
     }
 
+    /// What GitLab shows is stored, in whatever version. A poll owes that; what is gone waits for the reconcile pass.
+    #[track_caller]
+    pub fn assert_nothing_is_missing(&self, selection: &Selection) {
+        let expected = self.gitlab.world().expected(selection);
+        let stored = self.stored();
+        let missing: Vec<_> = expected
+            .iter()
+            .map(|record| &record.source_id)
+            .filter(|id| !stored.contains_key(*id))
+            .collect();
+        assert!(missing.is_empty(), "missing: {missing:?}");
+    }
+
+    /// No cursor is durable ahead of a record that is not: whatever lies before a saved cursor is stored.
+    #[track_caller]
+    pub fn assert_no_cursor_is_ahead(&self) {
+        // A file that was spoilt holds no cursor.
+        let text = std::fs::read(self.state_file()).unwrap_or_default();
+        if serde_json::from_slice::<Value>(&text).is_err() {
+            return;
+        }
+        let cursors = self.cursors();
+        let stored = self.stored();
+        let selection = self.membership();
+        let world = self.gitlab.world();
+        let behind: Vec<String> = world
+            .expected(&selection)
+            .into_iter()
+            .filter(|record| is_behind(&world, &cursors, record))
+            .map(|record| record.source_id)
+            .filter(|id| !stored.contains_key(id))
+            .collect();
+        drop(world);
+        assert!(
+            behind.is_empty(),
+            "behind a saved cursor and not stored: {behind:?}
+{cursors:?}"
+        );
+    }
+
     /// A pipeline that was finished and is running again: how it ended before is history and stays.
     fn runs_again(&self, source_id: &str) -> bool {
         let id = source_id.strip_prefix("gl:pipeline:");
@@ -340,6 +380,62 @@ impl Setup {
                 .map(|version| version["content"]["text"].as_str().unwrap())
                 .collect(),
         )
+    }
+}
+
+/// Whether a saved cursor says that this record was read.
+fn is_behind(world: &World, cursors: &BTreeMap<String, Value>, record: &Expected) -> bool {
+    let project = &world.projects[&record.project_id];
+    let cursor = |stream: &str| cursors.get(&format!("{}/{stream}", project.id));
+    let reached = |stream: &str, key: &str, at: Option<Micros>| {
+        let position = cursor(stream).and_then(|cursor| cursor[key].as_str());
+        let position = position.and_then(Micros::parse);
+        position.zip(at).is_some_and(|(position, at)| at < position)
+    };
+    let before = |stream: &str, at: Option<Micros>| reached(stream, "updated_after", at);
+    let parent = |source_id: &str| {
+        let iid = source_id
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap();
+        if source_id.starts_with("gl:issue:") {
+            ("issues", project.issues[&iid].updated_at)
+        } else {
+            ("merge_requests", project.merge_requests[&iid].updated_at)
+        }
+    };
+    match record.event_type {
+        EventType::MergeRequest | EventType::Issue => {
+            let (stream, updated) = parent(&record.source_id);
+            before(stream, Some(updated))
+        }
+        EventType::Note => {
+            let (stream, updated) = parent(record.parent.as_ref().unwrap());
+            before(stream, Some(updated)) && before(stream, Some(record.created_at))
+        }
+        EventType::Pipeline => {
+            let pipeline = &project.pipelines[&record.id.parse::<u64>().unwrap()];
+            // Child pipelines are walked by themselves, behind the others.
+            let key = if pipeline.source == "parent_pipeline" {
+                "child_updated_after"
+            } else {
+                "updated_after"
+            };
+            reached("pipelines", key, pipeline.updated_at)
+        }
+        EventType::Release => before("releases", Some(project.releases[&record.id].updated_at)),
+        EventType::Commit => {
+            let Some(cursor) = cursor("commits").filter(|cursor| cursor["page"].is_null()) else {
+                return false;
+            };
+            let head = cursor["head"].as_str().unwrap_or_default().to_owned();
+            project
+                .repository
+                .reachable(&[head])
+                .contains(record.id.as_str())
+        }
     }
 }
 

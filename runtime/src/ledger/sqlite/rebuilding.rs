@@ -5,13 +5,48 @@
 
 use std::collections::HashSet;
 
-use sqlx::Row;
+use serde::Serialize;
+use sqlx::Row as _;
 
 use super::super::{Lease, RebuiltEntry, StoreError};
 use super::{SqliteStore, to_json};
 
 /// Records in one statement: large enough to be quick, small enough not to double a large scope in memory.
 const CHUNK: usize = 5_000;
+
+/// A record with the stream that it was most likely read by.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    entry: &'a RebuiltEntry,
+    stream: String,
+}
+
+impl<'a> Row<'a> {
+    fn of(entry: &'a RebuiltEntry) -> Self {
+        Self {
+            entry,
+            stream: likely_stream(entry),
+        }
+    }
+}
+
+/// No label names the stream, and without it a reconcile pass would never miss the record. A stream is named `<container>/<kind>s`
+/// and a source id `<system>:<kind>:<container>/<id>`; what belongs to a thread is read with the record that opened it. A wrong
+/// guess keeps the record as long as it does not change.
+fn likely_stream(entry: &RebuiltEntry) -> String {
+    let opener = if entry.root.is_empty() {
+        &entry.source_id
+    } else {
+        &entry.root
+    };
+    let mut parts = opener.splitn(3, ':').skip(1);
+    let (Some(kind), Some(place)) = (parts.next(), parts.next()) else {
+        return String::new();
+    };
+    let container = place.split_once('/').map_or(place, |(first, _)| first);
+    format!("{container}/{kind}s")
+}
 
 impl SqliteStore {
     pub(super) async fn read_known_scopes(
@@ -35,7 +70,8 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
         for chunk in found.chunks(CHUNK) {
-            let json = to_json(chunk)?;
+            let rows: Vec<Row<'_>> = chunk.iter().map(Row::of).collect();
+            let json = to_json(&rows)?;
             sqlx::query(
                 "INSERT INTO events (connection, source_id, generation, fragment, scope, key, event_id, state)
                  SELECT ?1, record.value ->> 'source_id', event.value ->> 'generation', event.value ->> 'fragment',
@@ -51,7 +87,7 @@ impl SqliteStore {
             .await?;
             sqlx::query(
                 "INSERT INTO entries (connection, source_id, event_type, stream, root, scope, digest, generation, status, event_id, preceded_by)
-                 SELECT ?1, value ->> 'source_id', value ->> 'event_type', '', value ->> 'root', value ->> 'scope',
+                 SELECT ?1, value ->> 'source_id', value ->> 'event_type', value ->> 'stream', value ->> 'root', value ->> 'scope',
                         value ->> 'digest', value ->> 'generation', value ->> 'status', value ->> 'event_id', '[]'
                  FROM json_each(?2) WHERE true
                  ON CONFLICT (connection, source_id) DO NOTHING",
@@ -154,6 +190,27 @@ mod tests {
             .filter_map(|event| event.event_id)
             .collect();
         assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_rebuilt_record_is_held_by_its_stream() {
+        let (store, lease) = store().await;
+        let mut note = found("gl:note:42/7", 2);
+        note.event_type = "note".into();
+        note.root = "gl:merge_request:42/3".into();
+        let mut release = found("gl:release:42/v2/rc", 2);
+        release.event_type = "release".into();
+        let rows = [found("gl:issue:42/1", 2), note, release];
+        store.rebuild(lease, "org:acme", &rows).await.unwrap();
+        for (stream, kind, id) in [
+            ("42/issues", "issue", "gl:issue:42/1"),
+            ("42/merge_requests", "note", "gl:note:42/7"),
+            ("42/releases", "release", "gl:release:42/v2/rc"),
+        ] {
+            let held = store.held(lease.connection, stream, kind, "", 10).await;
+            let held: Vec<_> = held.unwrap().into_iter().map(|row| row.source_id).collect();
+            assert_eq!(held, [id]);
+        }
     }
 
     #[tokio::test]
