@@ -75,7 +75,7 @@ def walls(no_vendor):
                 goal = {("1k", False): 100, ("10k", False): 500, ("1k", True): 80, ("10k", True): 200}[name, slow]
                 measure = f"{name} against the vendor's"
                 if no_vendor or (size > 1_000 and not FULL):
-                    reason = f"the vendor's {no_vendor}" if no_vendor else "with FULL=1 only"
+                    reason = no_vendor or "with FULL=1 only"
                     row(rows, measure, f"≥ {goal}×", f"{mine.wall:.2f} s", f"not measured ({reason})")
                     theirs = None
                 else:
@@ -213,7 +213,12 @@ def cpu_model():
     return platform.processor() or "unknown"
 
 
-def report(no_vendor, load_before):
+def commit():
+    changes = output_of("git", "status", "--porcelain", "--untracked-files=no")
+    return output_of("git", "rev-parse", "--short", "HEAD") + (" with changes" if changes else "")
+
+
+def report(no_vendor, load_before, measured):
     lines = ["# Results", ""]
     kind = "QUICK=1" if QUICK else "FULL=1" if FULL else "make bench"
     lines += [
@@ -223,7 +228,7 @@ def report(no_vendor, load_before):
         "|---|---|",
         f"| date | {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC, {(time.monotonic() - started) / 60:.0f} minutes |",
         f"| machine | {cpu_model()}, {os.cpu_count()} cores, {platform.system()} {platform.release()} |",
-        f"| commit | {output_of('git', 'rev-parse', '--short', 'HEAD')}{' with changes' if output_of('git', 'status', '--porcelain', '--untracked-files=no') else ''} |",
+        f"| commit | {measured} |",
         f"| versions | {output_of(machinery.RUNTIME, '--version')}; {output_of('rustc', '--version')}; Python {platform.python_version()} |",
         f"| vendor's | {PACKAGE}{': ' + no_vendor if no_vendor else ''} |",
         f"| load before and after | {load_before[0]:.1f} and {os.getloadavg()[0]:.1f}: over {os.cpu_count()} somebody else was working too, and times are not to be trusted |",
@@ -240,7 +245,7 @@ def report(no_vendor, load_before):
 
 def main():
     os.makedirs(machinery.FOLDER, exist_ok=True)
-    load_before = os.getloadavg()
+    load_before, measured = os.getloadavg(), commit()
     no_vendor = "left out of QUICK=1: it takes two minutes alone" if QUICK else machinery.make_vendor(PACKAGE)
     if no_vendor:
         say(f"the vendor's connector is left out: {no_vendor}")
@@ -252,7 +257,7 @@ def main():
         rate_limit()
     memory()
     inside()
-    text = report(no_vendor, load_before)
+    text = report(no_vendor, load_before, measured)
     # A quick run says little about time: it does not replace what a real one found.
     path = os.path.join(machinery.FOLDER, "RESULTS-quick.md") if QUICK else os.path.join(machinery.ROOT, "bench", "RESULTS.md")
     with open(path, "w") as file:
