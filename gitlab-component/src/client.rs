@@ -272,19 +272,19 @@ impl<'h> Client<'h> {
     ) -> Result<T, Fault> {
         let query = Listing::new(String::new(), query).query;
         let mut object = None;
-        let mut read = into(&mut object);
-        let mut parse = |body: &str| {
-            // serde reads a list as an object whose fields come in order; an empty one would be an object that knows nothing.
-            if body.trim_start().starts_with('[') {
-                return Err(serde::de::Error::custom(
-                    "a list where an object was expected",
-                ));
-            }
-            read(body)
+        let result = {
+            let mut read = into(&mut object);
+            let mut parse = |body: &str| {
+                // serde reads a list as an object whose fields come in order; an empty one would be an object that knows nothing.
+                if body.trim_start().starts_with('[') {
+                    return Err(serde::de::Error::custom(
+                        "a list where an object was expected",
+                    ));
+                }
+                read(body)
+            };
+            self.fetch(path, &query, OnTimeout::Retry, &mut parse).await
         };
-        let result = self.fetch(path, &query, OnTimeout::Retry, &mut parse).await;
-        drop(parse);
-        drop(read);
         match (result, object) {
             (Ok(_), Some(object)) => Ok(object),
             (Ok(_), None) => Err(Fault::Unavailable(format!(

@@ -188,13 +188,13 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     true
 }
 
-/// The page size that a request asks for; GitLab's default without one.
-fn per_page(target: &str) -> u64 {
+/// The page size that a request asks for; a request without one is for no page.
+fn per_page(target: &str) -> Option<u64> {
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let asked = query
         .split('&')
         .find_map(|pair| pair.strip_prefix("per_page="));
-    asked.and_then(|size| size.parse().ok()).unwrap_or(20)
+    asked.and_then(|size| size.parse().ok())
 }
 
 struct Armed {
@@ -325,7 +325,7 @@ impl Faults {
                 .is_some_and(|wanted| !wanted.eq_ignore_ascii_case(method));
             let small = rule
                 .over_per_page
-                .is_some_and(|rows| per_page(target) <= rows);
+                .is_some_and(|rows| per_page(target).is_none_or(|asked| asked <= rows));
             if other || small || !matches(&rule.path, target) {
                 continue;
             }
