@@ -358,6 +358,8 @@ pub trait Store: Send + Sync {
         variables: &BTreeMap<String, String>,
     ) -> Result<(), StoreError>;
 
+    /// What was committed survives a power failure after this.
+    async fn sync(&self) -> Result<(), StoreError>;
     /// The scopes whose events this ledger knows.
     async fn known_scopes(&self, connection: i64) -> Result<HashSet<String>, StoreError>;
     /// Takes over what was found in a scope, and remembers the scope as known. What the ledger knows already is not touched.

@@ -196,7 +196,9 @@ impl Engine {
             self.retract(&stream, &source_ids, &reason).await?;
         }
         self.forget_obsolete().await?;
-        if !self.is_dry_run() {
+        if !self.is_dry_run() && !group.cursors.is_empty() {
+            // A cursor must never be ahead of what it stands for.
+            self.settings.store.sync().await?;
             self.settings.cursors.apply(group.cursors)?;
         }
         if let Some(done) = group.flush {
