@@ -25,7 +25,7 @@
 //! ```text
 //! component ── http.submit/next ──► source      asks the source: token, retries, rate limit
 //!     │
-//!     ├── writer.write ───────────► writer      compares with the ledger, freezes, writes in waves, forgets what is replaced
+//!     ├── writer.write ───────────► writer      compares with the ledger, freezes, sends, forgets what is replaced
 //!     │                               ├──► ledger    SQLite: what CortexDB holds, what is on its way
 //!     │                               └──► cortexdb  envelopes, bulk writes, a fate for every item
 //!     └── state.set ──────────────► cursors     a JSON file of the user's, moved only behind acknowledged records

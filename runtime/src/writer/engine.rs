@@ -1,97 +1,111 @@
-//! The writer's task: one group of work after the other.
+//! The writer's task: takes in what a component hands over, keeps the order, and sends.
+//!
+//! Work is taken in groups, so that one look into the ledger serves many records. What is new waits in the [`Schedule`] until it can be
+//! sent, what was handed over is followed in the [`Steps`] until the cursors behind it may be saved. While one batch is on the wire
+//! the next is prepared and the last is settled: otherwise CortexDB would wait for the ledger and the ledger for CortexDB.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Method;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::waves::waves;
-use super::{
-    Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, report_dead_letter,
+use super::forgetting::{Forgotten, forget};
+use super::schedule::{Predecessor, Schedule, Waiting};
+use super::sending::{
+    Context, Draft, Landed, Turn, Writing, items_of, send, warn_that_receipts_stay_lost,
 };
-use crate::cortexdb::bulk::{Fate, Item, MAX_BYTES, MAX_ITEMS, Place};
-use crate::cortexdb::client::{Client, CortexError};
-use crate::cortexdb::envelope::{
-    KeyParts, Modality, Record, Version, envelope_json, idempotency_key,
-};
+use super::steps::{Cursor, Steps};
+use super::{Forgetting, Origin, Target, Work, WriterError, WriterSettings, report_dead_letter};
+use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
+use crate::cortexdb::client::CortexError;
+use crate::cortexdb::envelope::Record;
 use crate::cursors::Cursors;
-use crate::ledger::{Begun, DeadLetter, Entry, Obsolete, Settled, Status};
-use crate::lost_receipts::{Unacknowledged, find, key_may_be_forgotten};
+use crate::ledger::{DeadLetter, Entry, Obsolete, Status};
+use crate::lost_receipts::key_may_be_forgotten;
 use crate::rebuild::{Memory, Ours, recall};
 use crate::report::{Event, Level};
 
 /// How long a small group waits for company. Long enough that pages arriving together share a request, short enough that nobody
 /// notices: a webhook's record must be stored within two seconds.
 const LINGER: Duration = Duration::from_millis(100);
-/// The most ids that one forget request takes.
-const FORGET_IDS: usize = 100;
+/// Batches under way: one on the wire, one that is prepared or settled meanwhile.
+const BATCHES: usize = 2;
+/// With a batch under way, the next one waits until it is worth a request.
+const WORTH_A_REQUEST: usize = MAX_ITEMS / 2;
+/// No more is taken in while this many records wait.
+const MOST_WAITING: usize = 2 * MAX_ITEMS;
 /// Obsolete events read from the ledger at a time.
 const FORGET_BATCH: u32 = 1000;
 
-/// One record of a group with what was decided about it.
-struct Draft {
-    record: Record,
-    stream: String,
-    scope: String,
-    digest: String,
-    generation: u64,
-    /// Frozen by an earlier attempt; `None` where the predecessors are still to be looked up.
-    frozen: Option<Vec<String>>,
-    /// An earlier attempt began this version so long ago that CortexDB may not recognise its key any more.
-    begun_long_ago: bool,
-    known_before: bool,
-}
-
+/// Work that was handed over and not looked at yet, in order.
 #[derive(Default)]
 struct Group {
-    pages: Vec<Page>,
-    cursors: Vec<(String, Option<String>)>,
-    retract: Option<(String, Vec<String>, String)>,
-    flush: Option<oneshot::Sender<()>>,
+    work: Vec<Work>,
     records: usize,
     bytes: usize,
+    /// Nothing may be added: it is full, or ends with something that has to be seen to first.
+    closed: bool,
+    /// When it has waited long enough.
+    until: Option<Instant>,
 }
 
 impl Group {
-    /// Adds work; true when the group is complete and must be processed before anything else is added.
-    fn add(&mut self, work: Work) -> bool {
-        match work {
+    fn add(&mut self, work: Work) {
+        match &work {
             Work::Page(page) => {
                 self.records += page.records.len();
                 self.bytes += page
                     .records
                     .iter()
-                    .map(|record| record.content.len())
+                    .map(|one| one.content.len())
                     .sum::<usize>();
-                self.pages.push(page);
-                self.records >= MAX_ITEMS || self.bytes >= MAX_BYTES
+                self.closed = self.records >= MAX_ITEMS || self.bytes >= MAX_BYTES;
             }
-            Work::Cursor { key, value } => {
-                self.cursors.push((key, value));
-                false
-            }
-            Work::Retract {
-                stream,
-                source_ids,
-                reason,
-            } => {
-                self.retract = Some((stream, source_ids, reason));
-                true
-            }
-            Work::Flush(done) => {
-                self.flush = Some(done);
-                true
-            }
+            Work::Cursor { .. } => {}
+            Work::Retract { .. } | Work::Flush(_) => self.closed = true,
         }
+        self.work.push(work);
+        self.until.get_or_insert_with(|| Instant::now() + LINGER);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.work.is_empty()
+    }
+
+    fn is_due(&self) -> bool {
+        self.closed || self.until.is_some_and(|until| until <= Instant::now())
     }
 }
 
+/// A record whose page has a number.
+struct Incoming {
+    page: u64,
+    stream: String,
+    scope: String,
+    record: Record,
+    digest: String,
+}
+
+/// What has to wait until everything before it is settled.
+enum Barrier {
+    Retract {
+        stream: String,
+        source_ids: Vec<String>,
+        reason: String,
+    },
+    Flush(oneshot::Sender<()>),
+}
+
+type Flight = Result<Vec<Landed>, WriterError>;
+
 pub(super) struct Engine {
     settings: WriterSettings,
+    writing: Writing,
     origins: HashMap<String, BTreeMap<String, String>>,
     scopes: HashMap<String, String>,
     /// Scopes whose events the ledger knows.
@@ -103,12 +117,27 @@ pub(super) struct Engine {
     said_that_old_versions_stay: bool,
     /// Rows of events that CortexDB would not forget in this run.
     refused_to_forget: HashSet<i64>,
+    group: Group,
+    schedule: Schedule<Draft>,
+    steps: Steps,
+    /// Later versions of records of which one is on its way: a version is settled before the next begins.
+    later: VecDeque<Incoming>,
+    barrier: Option<Barrier>,
+    flights: JoinSet<Flight>,
+    /// Completes when the last batch that was begun has been answered.
+    last_answer: Option<oneshot::Receiver<()>>,
 }
 
 impl Engine {
     pub(super) fn new(settings: WriterSettings) -> Self {
+        let writing = Writing {
+            source_instance: settings.source_instance.clone(),
+            system: settings.system.clone(),
+            with_actor: settings.with_actor,
+        };
         Self {
             settings,
+            writing,
             origins: HashMap::new(),
             scopes: HashMap::new(),
             known_scopes: HashSet::new(),
@@ -117,6 +146,13 @@ impl Engine {
             seen_in_dry_run: HashMap::new(),
             said_that_old_versions_stay: false,
             refused_to_forget: HashSet::new(),
+            group: Group::default(),
+            schedule: Schedule::new(),
+            steps: Steps::default(),
+            later: VecDeque::new(),
+            barrier: None,
+            flights: JoinSet::new(),
+            last_answer: None,
         }
     }
 
@@ -139,15 +175,277 @@ impl Engine {
         }
         // What an earlier run left to be forgotten: an outage, or a crash between writing and forgetting.
         self.forget_obsolete().await?;
-        while let Some(first) = work.recv().await {
-            let group = collect(first, &mut work).await;
-            self.process(group).await?;
+        let mut end = self.work_off(&mut work).await;
+        if end.is_err() {
+            // What is under way is not torn down in the middle: its receipts are worth having.
+            while let Some(flight) = self.flights.join_next().await {
+                match landed(flight) {
+                    Ok(landed) => self.take_note(&landed)?,
+                    // The one that failed may be noticed after the one that stopped because of it.
+                    Err(cause) if matches!(end, Err(WriterError::Cortex(CortexError::Stopped))) => {
+                        end = Err(cause);
+                    }
+                    Err(_) => {}
+                }
+            }
+            self.save_cursors().await?;
         }
         if let Some(out) = &mut self.out {
             out.flush()
                 .map_err(|source| out_error(&self.settings, source))?;
         }
-        Ok(self.settings.cursors)
+        end.map(|()| self.settings.cursors)
+    }
+
+    async fn work_off(
+        &mut self,
+        work: &mut mpsc::UnboundedReceiver<Work>,
+    ) -> Result<(), WriterError> {
+        let mut open = true;
+        loop {
+            if self.may_take_in() && !self.group.is_empty() && (self.group.is_due() || !open) {
+                self.take_in().await?;
+            }
+            self.launch();
+            if self.schedule.is_empty() && self.later.is_empty() {
+                if let Some(barrier) = self.barrier.take() {
+                    self.pass(barrier).await?;
+                    continue;
+                }
+                if !open && self.group.is_empty() {
+                    return Ok(());
+                }
+            }
+            let until = self.group.until.filter(|_| self.may_take_in());
+            tokio::select! {
+                biased;
+                Some(flight) = self.flights.join_next() => self.land(landed(flight)?).await?,
+                next = work.recv(), if open && !self.group.closed => match next {
+                    Some(next) => self.group.add(next),
+                    None => open = false,
+                },
+                () = sleep_until(until), if until.is_some() => {}
+                else => return Err(WriterError::Stuck),
+            }
+        }
+    }
+
+    fn may_take_in(&self) -> bool {
+        self.barrier.is_none() && self.schedule.len() < MOST_WAITING
+    }
+
+    /// Looks at a group: decides about its records, and what has to wait behind them.
+    async fn take_in(&mut self) -> Result<(), WriterError> {
+        let group = std::mem::take(&mut self.group);
+        let mut incoming = Vec::with_capacity(group.records);
+        let mut dead = Vec::new();
+        let mut last = None;
+        for work in group.work {
+            match work {
+                Work::Page(page) => {
+                    dead.extend(page.dead);
+                    let scope = self.scope_of(&page.origin).await?;
+                    let number = self.steps.page(page.records.len(), page.room);
+                    incoming.extend(page.records.into_iter().map(|record| Incoming {
+                        page: number,
+                        stream: page.stream.clone(),
+                        scope: scope.clone(),
+                        digest: record.digest(),
+                        record,
+                    }));
+                }
+                Work::Cursor { key, value } => self.steps.cursor((key, value)),
+                Work::Retract {
+                    stream,
+                    source_ids,
+                    reason,
+                } => {
+                    last = Some(Barrier::Retract {
+                        stream,
+                        source_ids,
+                        reason,
+                    });
+                }
+                Work::Flush(done) => last = Some(Barrier::Flush(done)),
+            }
+        }
+        self.decide_about(incoming).await?;
+        self.bury(dead).await?;
+        match last {
+            Some(Barrier::Retract {
+                stream,
+                source_ids,
+                reason,
+            }) if !self.are_on_their_way(&source_ids) => {
+                self.retract(&stream, &source_ids, &reason).await?;
+            }
+            last => self.barrier = last,
+        }
+        self.save_cursors().await?;
+        self.say_what_is_written();
+        Ok(())
+    }
+
+    /// Compares records with the ledger; what is new goes into the schedule.
+    async fn decide_about(&mut self, incoming: Vec<Incoming>) -> Result<(), WriterError> {
+        if incoming.is_empty() {
+            return Ok(());
+        }
+        let wanted: HashSet<&str> = incoming
+            .iter()
+            .flat_map(|one| std::iter::once(&one.record.source_id).chain(&one.record.preceded_by))
+            .map(String::as_str)
+            .collect();
+        let wanted: Vec<&str> = wanted.into_iter().collect();
+        let connection = self.settings.lease.connection;
+        let entries = self.settings.store.entries(connection, &wanted).await?;
+        let mut new: Vec<(Waiting, Draft)> = Vec::new();
+        let mut digests: HashMap<String, String> = HashMap::new();
+        for one in incoming {
+            let id = &one.record.source_id;
+            let on_its_way = digests.get(id).map(String::as_str);
+            let on_its_way = on_its_way.or_else(|| self.schedule.digest_of(id));
+            let waits = self
+                .later
+                .iter()
+                .rev()
+                .find(|other| other.record.source_id == *id);
+            let latest = waits.map(|other| other.digest.as_str()).or(on_its_way);
+            if latest == Some(one.digest.as_str()) {
+                self.settings
+                    .counters
+                    .update(|totals| totals.unchanged += 1);
+                self.steps.settled(one.page);
+                continue;
+            }
+            if latest.is_some() {
+                self.later.push_back(one);
+                continue;
+            }
+            let page = one.page;
+            match self.decide(one, &entries) {
+                None => self.steps.settled(page),
+                Some(draft) if self.is_dry_run() => {
+                    self.describe(&draft)?;
+                    self.steps.settled(page);
+                }
+                Some(draft) => {
+                    digests.insert(draft.record.source_id.clone(), draft.digest.clone());
+                    new.push((waiting(&draft, &entries), draft));
+                }
+            }
+        }
+        self.schedule.add(new);
+        Ok(())
+    }
+
+    fn are_on_their_way(&self, source_ids: &[String]) -> bool {
+        let ids: HashSet<&str> = source_ids.iter().map(String::as_str).collect();
+        self.schedule.concerns(&ids)
+            || self.later.iter().any(|one| {
+                let root = one
+                    .record
+                    .thread
+                    .as_ref()
+                    .map(|thread| thread.root.as_str());
+                ids.contains(one.record.source_id.as_str())
+                    || root.is_some_and(|root| ids.contains(root))
+            })
+    }
+
+    /// Begins batches, as long as they are worth it.
+    fn launch(&mut self) {
+        let Target::CortexDb { client, .. } = &self.settings.target else {
+            return;
+        };
+        while !self.schedule.is_empty() && self.flights.len() < BATCHES {
+            let alone = self.flights.is_empty() && (self.group.is_empty() || !self.may_take_in());
+            if self.schedule.ready() < WORTH_A_REQUEST && !alone {
+                return;
+            }
+            let (mut records, mut bytes) = (0, 0);
+            let batch = self.schedule.take(|draft| {
+                records += 1;
+                bytes += draft.record.content.len();
+                records == 1 || (records <= MAX_ITEMS && bytes <= MAX_BYTES)
+            });
+            if batch.is_empty() {
+                return;
+            }
+            let context = Arc::new(Context {
+                client: client.clone(),
+                store: Arc::clone(&self.settings.store),
+                lease: self.settings.lease,
+                writing: self.writing.clone(),
+                counters: Arc::clone(&self.settings.counters),
+                reporter: Arc::clone(&self.settings.reporter),
+                redactor: self.settings.redactor.clone(),
+                copies: self.out.is_some(),
+            });
+            let (answered, answer) = oneshot::channel();
+            let before = self.last_answer.replace(answer);
+            let turn = Turn { before, answered };
+            self.flights.spawn(send(context, batch, turn));
+        }
+    }
+
+    /// A batch has its fates.
+    async fn land(&mut self, landed: Vec<Landed>) -> Result<(), WriterError> {
+        self.take_note(&landed)?;
+        if landed.iter().any(|one| one.replaces) {
+            self.forget_obsolete().await?;
+        }
+        let again: Vec<Incoming> = self.later.drain(..).collect();
+        self.decide_about(again).await?;
+        self.save_cursors().await?;
+        self.say_what_is_written();
+        Ok(())
+    }
+
+    fn take_note(&mut self, landed: &[Landed]) -> Result<(), WriterError> {
+        for one in landed {
+            self.schedule.done(one.place, one.event_id.as_deref());
+            self.steps.settled(one.page);
+            for copy in &one.copies {
+                self.copy_out(copy)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything before it is settled.
+    async fn pass(&mut self, barrier: Barrier) -> Result<(), WriterError> {
+        match barrier {
+            Barrier::Retract {
+                stream,
+                source_ids,
+                reason,
+            } => self.retract(&stream, &source_ids, &reason).await?,
+            Barrier::Flush(done) => {
+                self.forget_obsolete().await?;
+                self.save_cursors().await?;
+                let _ = done.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn save_cursors(&mut self) -> Result<(), WriterError> {
+        let passed: Vec<Cursor> = self.steps.passed();
+        if passed.is_empty() || self.is_dry_run() {
+            return Ok(());
+        }
+        // A cursor must never be ahead of what it stands for.
+        self.settings.store.sync().await?;
+        Ok(self.settings.cursors.apply(passed)?)
+    }
+
+    fn say_what_is_written(&self) {
+        let totals = self.settings.counters.update(|totals| totals.clone());
+        self.settings.reporter.event(&Event::Written {
+            written: totals.written_by_type.values().sum(),
+            unchanged: totals.unchanged,
+        });
     }
 
     fn open_out(&mut self) -> Result<(), WriterError> {
@@ -163,52 +461,10 @@ impl Engine {
         Ok(())
     }
 
-    async fn process(&mut self, group: Group) -> Result<(), WriterError> {
-        let mut dead = Vec::new();
-        let mut part: Vec<(String, String, Record)> = Vec::new();
-        let mut members: HashMap<String, String> = HashMap::new();
-        for page in group.pages {
-            dead.extend(page.dead);
-            let scope = self.scope_of(&page.origin).await?;
-            for record in page.records {
-                let digest = record.digest();
-                match members.get(&record.source_id) {
-                    Some(same) if *same == digest => {
-                        self.settings
-                            .counters
-                            .update(|totals| totals.unchanged += 1);
-                        continue;
-                    }
-                    // The record changed while it was being read: the first version is settled before the second begins.
-                    Some(_) => {
-                        self.write(std::mem::take(&mut part)).await?;
-                        members.clear();
-                    }
-                    None => {}
-                }
-                members.insert(record.source_id.clone(), digest);
-                part.push((page.stream.clone(), scope.clone(), record));
-            }
+    fn copy_out(&mut self, envelope: &str) -> Result<(), WriterError> {
+        if let Some(out) = &mut self.out {
+            writeln!(out, "{envelope}").map_err(|source| out_error(&self.settings, source))?;
         }
-        self.write(part).await?;
-        self.bury(dead).await?;
-        if let Some((stream, source_ids, reason)) = group.retract {
-            self.retract(&stream, &source_ids, &reason).await?;
-        }
-        self.forget_obsolete().await?;
-        if !self.is_dry_run() && !group.cursors.is_empty() {
-            // A cursor must never be ahead of what it stands for.
-            self.settings.store.sync().await?;
-            self.settings.cursors.apply(group.cursors)?;
-        }
-        if let Some(done) = group.flush {
-            let _ = done.send(());
-        }
-        let totals = self.settings.counters.update(|totals| totals.clone());
-        self.settings.reporter.event(&Event::Written {
-            written: totals.written_by_type.values().sum(),
-            unchanged: totals.unchanged,
-        });
         Ok(())
     }
 
@@ -286,62 +542,15 @@ impl Engine {
         );
     }
 
-    async fn write(&mut self, part: Vec<(String, String, Record)>) -> Result<(), WriterError> {
-        if part.is_empty() {
-            return Ok(());
-        }
-        let wanted: HashSet<&str> = part
-            .iter()
-            .flat_map(|(_, _, record)| {
-                std::iter::once(&record.source_id).chain(&record.preceded_by)
-            })
-            .map(String::as_str)
-            .collect();
-        let wanted: Vec<&str> = wanted.into_iter().collect();
-        let entries = self
-            .settings
-            .store
-            .entries(self.settings.lease.connection, &wanted)
-            .await?;
-        let mut drafts = Vec::new();
-        for (stream, scope, record) in part {
-            drafts.extend(self.decide(stream, scope, record, &entries));
-        }
-        if self.is_dry_run() {
-            return self.describe(&drafts);
-        }
-        let nodes: Vec<(&str, &[String])> = drafts
-            .iter()
-            .map(|draft| {
-                (
-                    draft.record.source_id.as_str(),
-                    draft.record.preceded_by.as_slice(),
-                )
-            })
-            .collect();
-        let mut event_ids: HashMap<String, String> = entries
-            .into_iter()
-            .filter(|(_, entry)| entry.status != Status::Retracted)
-            .filter_map(|(id, entry)| Some((id, entry.event_id?)))
-            .collect();
-        for wave in waves(&nodes) {
-            let wave: Vec<&Draft> = wave.into_iter().map(|index| &drafts[index]).collect();
-            let written =
-                send_wave(&mut self.settings, self.out.as_mut(), &wave, &event_ids).await?;
-            event_ids.extend(written);
-        }
-        Ok(())
-    }
-
     /// New, changed, or nothing to do.
-    fn decide(
-        &self,
-        stream: String,
-        scope: String,
-        record: Record,
-        entries: &HashMap<String, Entry>,
-    ) -> Option<Draft> {
-        let digest = record.digest();
+    fn decide(&self, incoming: Incoming, entries: &HashMap<String, Entry>) -> Option<Draft> {
+        let Incoming {
+            page,
+            stream,
+            scope,
+            record,
+            digest,
+        } = incoming;
         let entry = entries.get(&record.source_id);
         let same = entry.filter(|entry| entry.digest == digest && entry.scope == scope);
         let mut begun_long_ago = false;
@@ -376,6 +585,7 @@ impl Engine {
             (_, None) => (1, None),
         };
         Some(Draft {
+            page,
             stream,
             scope,
             digest,
@@ -387,43 +597,30 @@ impl Engine {
         })
     }
 
-    fn describe(&mut self, drafts: &[Draft]) -> Result<(), WriterError> {
-        for draft in drafts {
-            let id = &draft.record.source_id;
-            if self
-                .seen_in_dry_run
-                .insert(id.clone(), draft.digest.clone())
-                .as_ref()
-                == Some(&draft.digest)
-            {
-                continue;
-            }
-            self.settings.counters.update(|totals| {
-                *totals
-                    .written_by_type
-                    .entry(draft.record.event_type.clone())
-                    .or_default() += 1;
-            });
-            self.settings.reporter.event(&Event::WouldWrite {
-                source_id: id.clone(),
-                change: if draft.known_before { "changed" } else { "new" },
-                scope: draft.scope.clone(),
-                title: super::printable(
-                    &draft
-                        .record
-                        .content
-                        .lines()
-                        .next()
-                        .unwrap_or_default()
-                        .chars()
-                        .take(120)
-                        .collect::<String>(),
-                ),
-            });
-            let preceded_by = draft.frozen.clone().unwrap_or_default();
-            for item in items_of(&self.settings, draft, &preceded_by) {
-                copy_out(self.out.as_mut(), &self.settings, &item)?;
-            }
+    fn describe(&mut self, draft: &Draft) -> Result<(), WriterError> {
+        let id = &draft.record.source_id;
+        let seen = self
+            .seen_in_dry_run
+            .insert(id.clone(), draft.digest.clone());
+        if seen.as_ref() == Some(&draft.digest) {
+            return Ok(());
+        }
+        self.settings.counters.update(|totals| {
+            *totals
+                .written_by_type
+                .entry(draft.record.event_type.clone())
+                .or_default() += 1;
+        });
+        let title = draft.record.content.lines().next().unwrap_or_default();
+        self.settings.reporter.event(&Event::WouldWrite {
+            source_id: id.clone(),
+            change: if draft.known_before { "changed" } else { "new" },
+            scope: draft.scope.clone(),
+            title: super::printable(&title.chars().take(120).collect::<String>()),
+        });
+        let preceded_by = draft.frozen.clone().unwrap_or_default();
+        for item in items_of(&self.writing, draft, &preceded_by) {
+            self.copy_out(&item.json)?;
         }
         Ok(())
     }
@@ -473,6 +670,7 @@ impl Engine {
                     super::printable(reason)
                 ),
             );
+            self.forget_obsolete().await?;
         }
         Ok(())
     }
@@ -536,7 +734,7 @@ impl Engine {
             match forget(&client, forgetting, Some(ours(&self.settings)), &batch).await {
                 Ok(Forgotten { rows, not_listed }) => {
                     if let Some(words) = not_listed {
-                        warn_that_receipts_stay_lost(&self.settings, &words);
+                        warn_that_receipts_stay_lost(self.settings.reporter.as_ref(), &words);
                     }
                     let left = batch
                         .iter()
@@ -608,186 +806,37 @@ impl Engine {
     }
 }
 
-async fn collect(first: Work, work: &mut mpsc::UnboundedReceiver<Work>) -> Group {
-    let mut group = Group::default();
-    let mut complete = group.add(first);
-    let until = Instant::now() + LINGER;
-    while !complete {
-        match tokio::time::timeout_at(until, work.recv()).await {
-            Ok(Some(next)) => complete = group.add(next),
-            Ok(None) | Err(_) => break,
-        }
+/// Who the record waits for, and what is known of them.
+fn waiting(draft: &Draft, entries: &HashMap<String, Entry>) -> Waiting {
+    let thread = draft.record.thread.as_ref();
+    let predecessors = draft.record.preceded_by.iter().map(|id| Predecessor {
+        id: id.clone(),
+        event_id: entries
+            .get(id)
+            .filter(|entry| entry.status != Status::Retracted)
+            .and_then(|entry| entry.event_id.clone()),
+    });
+    Waiting {
+        id: draft.record.source_id.clone(),
+        root: thread.map(|thread| thread.root.clone()).unwrap_or_default(),
+        digest: draft.digest.clone(),
+        predecessors: predecessors.collect(),
     }
-    group
 }
 
-/// Writes one wave: freeze, send, settle. Returns the event ids that later waves may refer to.
-async fn send_wave(
-    settings: &mut WriterSettings,
-    mut out: Option<&mut BufWriter<File>>,
-    wave: &[&Draft],
-    event_ids: &HashMap<String, String>,
-) -> Result<Vec<(String, String)>, WriterError> {
-    let Target::CortexDb { client, .. } = &settings.target else {
-        return Ok(Vec::new());
-    };
-    let client = client.clone();
-    let predecessors: Vec<Vec<String>> = wave
-        .iter()
-        .map(|draft| {
-            draft.frozen.clone().unwrap_or_else(|| {
-                draft
-                    .record
-                    .preceded_by
-                    .iter()
-                    .filter_map(|id| event_ids.get(id).cloned())
-                    .collect()
-            })
-        })
-        .collect();
-    let items: Vec<Vec<Item>> = wave
-        .iter()
-        .zip(&predecessors)
-        .map(|(draft, before)| items_of(settings, draft, before))
-        .collect();
-    let begun: Vec<Begun> = wave
-        .iter()
-        .zip(&predecessors)
-        .zip(&items)
-        .map(|((draft, preceded_by), items)| Begun {
-            source_id: draft.record.source_id.clone(),
-            event_type: draft.record.event_type.clone(),
-            stream: draft.stream.clone(),
-            root: draft
-                .record
-                .thread
-                .as_ref()
-                .map(|thread| thread.root.clone())
-                .unwrap_or_default(),
-            appends: appends(draft),
-            scope: draft.scope.clone(),
-            digest: draft.digest.clone(),
-            generation: draft.generation,
-            keys: items.iter().map(|item| item.key.clone()).collect(),
-            preceded_by: preceded_by.clone(),
-        })
-        .collect();
-    settings.store.begin(settings.lease, &begun).await?;
-    let counts: Vec<usize> = items.iter().map(Vec::len).collect();
-    let stored = stored_before(settings, &client, wave, &items).await?;
-    let flat: Vec<Item> = items.into_iter().flatten().collect();
-    let fates = write_the_rest(&client, &flat, stored).await?;
-    let mut settled = Vec::with_capacity(wave.len());
-    let mut dead = Vec::new();
-    let mut written = Vec::new();
-    let mut start = 0;
-    for (draft, count) in wave.iter().zip(counts) {
-        let fates = &fates[start..start + count];
-        let items = &flat[start..start + count];
-        start += count;
-        let mut ids = Vec::with_capacity(count);
-        let mut refusal = None;
-        for fate in fates {
-            match fate {
-                Fate::Stored(id) => ids.push(id.clone()),
-                Fate::Refused(words) => refusal = Some(words),
-            }
-        }
-        if let Some(words) = refusal {
-            ids.clear();
-            dead.push(DeadLetter {
-                source_id: draft.record.source_id.clone(),
-                stream: draft.stream.clone(),
-                reason: super::printable(&settings.redactor.apply(words)),
-                payload: settings.redactor.apply(&envelopes(items)).into_owned(),
-            });
-        } else {
-            written.push((draft.record.source_id.clone(), ids[0].clone()));
-            settings.counters.update(|totals| {
-                *totals
-                    .written_by_type
-                    .entry(draft.record.event_type.clone())
-                    .or_default() += 1;
-            });
-            for item in items {
-                copy_out(out.as_deref_mut(), settings, item)?;
-            }
-        }
-        settled.push(Settled {
-            source_id: draft.record.source_id.clone(),
-            generation: draft.generation,
-            event_ids: ids,
-            appends: appends(draft),
-        });
+fn landed(flight: Result<Flight, JoinError>) -> Flight {
+    match flight {
+        Ok(landed) => landed,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
-    settings
-        .store
-        .settle(settings.lease, &settled, &dead)
-        .await?;
-    for letter in &dead {
-        report_dead_letter(settings.reporter.as_ref(), &settings.counters, letter);
-    }
-    Ok(written)
 }
 
-/// Event ids of what an earlier attempt stored without a receipt, too long ago for its key to be trusted; one for each item.
-async fn stored_before(
-    settings: &WriterSettings,
-    client: &Client,
-    wave: &[&Draft],
-    items: &[Vec<Item>],
-) -> Result<Vec<Option<String>>, WriterError> {
-    let mut stored = vec![None; items.iter().map(Vec::len).sum()];
-    let (mut wanted, mut positions) = (Vec::new(), Vec::new());
-    let mut position = 0;
-    for (draft, items) in wave.iter().zip(items) {
-        for (fragment, item) in (0..).zip(items) {
-            if draft.begun_long_ago {
-                positions.push(position);
-                wanted.push(Unacknowledged {
-                    place: item.place(),
-                    source_id: &draft.record.source_id,
-                    generation: draft.generation,
-                    fragment,
-                    digest: Some(&draft.digest),
-                });
-            }
-            position += 1;
-        }
+/// Without a time it never ends.
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
-    if wanted.is_empty() {
-        return Ok(stored);
-    }
-    let found = find(client, ours(settings), &wanted).await?;
-    if let Some(words) = found.not_listed {
-        warn_that_receipts_stay_lost(settings, &words);
-    }
-    for (position, event_id) in positions.into_iter().zip(found.event_ids) {
-        stored[position] = event_id;
-    }
-    Ok(stored)
-}
-
-/// Writes what is not stored yet; a fate for every item.
-async fn write_the_rest(
-    client: &Client,
-    items: &[Item],
-    stored: Vec<Option<String>>,
-) -> Result<Vec<Fate>, CortexError> {
-    if stored.iter().all(Option::is_none) {
-        return client.write(items).await;
-    }
-    let rest: Vec<Item> = items
-        .iter()
-        .zip(&stored)
-        .filter(|(_, stored)| stored.is_none())
-        .map(|(item, _)| item.clone())
-        .collect();
-    let mut written = client.write(&rest).await?.into_iter();
-    Ok(stored
-        .into_iter()
-        .filter_map(|stored| stored.map(Fate::Stored).or_else(|| written.next()))
-        .collect())
 }
 
 fn ours(settings: &WriterSettings) -> Ours<'_> {
@@ -795,195 +844,6 @@ fn ours(settings: &WriterSettings) -> Ours<'_> {
         system: &settings.system,
         source_instance: &settings.source_instance,
     }
-}
-
-fn warn_that_receipts_stay_lost(settings: &WriterSettings, words: &str) {
-    settings.reporter.event(&Event::Log {
-        level: Level::Warn,
-        message: format!(
-            "an earlier run broke off more than a day ago, and whether what it sent last is stored cannot be found out ({words}). It is sent again and may be there twice; a token with `scope.read.events` could tell"
-        ),
-        fields: BTreeMap::new(),
-    });
-}
-
-/// The envelopes of a version as they are kept: one a line.
-fn envelopes(items: &[Item]) -> String {
-    let lines: Vec<&str> = items.iter().map(|item| item.json.as_str()).collect();
-    lines.join("\n")
-}
-
-fn appends(draft: &Draft) -> bool {
-    draft.record.modality == Modality::Observation
-}
-
-/// The envelopes of one version, one for each fragment.
-fn items_of(settings: &WriterSettings, draft: &Draft, preceded_by: &[String]) -> Vec<Item> {
-    let ranges = draft.record.fragment_ranges();
-    let fragments = ranges.len();
-    ranges
-        .into_iter()
-        .enumerate()
-        .map(|(fragment, range)| {
-            let key = idempotency_key(KeyParts {
-                source_instance: &settings.source_instance,
-                scope: &draft.scope,
-                source_id: &draft.record.source_id,
-                generation: draft.generation,
-                fragment,
-                digest: &draft.digest,
-            });
-            let json = envelope_json(
-                &draft.record,
-                Version {
-                    scope: &draft.scope,
-                    key: &key,
-                    digest: &draft.digest,
-                    generation: draft.generation,
-                    fragment,
-                    fragments,
-                    start: range.start,
-                    end: range.end,
-                    preceded_by,
-                    system: &settings.system,
-                    source_instance: &settings.source_instance,
-                    with_actor: settings.with_actor,
-                },
-            );
-            Item {
-                json,
-                key,
-                scope: draft.scope.clone(),
-            }
-        })
-        .collect()
-}
-
-/// What came of forgetting.
-pub(super) struct Forgotten {
-    /// Rows of the events that CortexDB has let go of, or never had.
-    pub(super) rows: HashSet<i64>,
-    /// See [`crate::lost_receipts::Found`].
-    pub(super) not_listed: Option<String>,
-}
-
-/// Forgets these events. One that CortexDB refuses does not keep the others. Without `ours`, what can only be found in a listing is
-/// left for another time.
-pub(super) async fn forget(
-    client: &Client,
-    forgetting: Forgetting,
-    ours: Option<Ours<'_>>,
-    batch: &[Obsolete],
-) -> Result<Forgotten, CortexError> {
-    let (with_receipt, without): (Vec<&Obsolete>, Vec<&Obsolete>) =
-        batch.iter().partition(|event| event.event_id.is_some());
-    let (old, young): (Vec<&Obsolete>, Vec<&Obsolete>) = without
-        .into_iter()
-        .partition(|event| key_may_be_forgotten(event.begun_ago));
-    let mut known: Vec<(&Obsolete, Option<String>)> = with_receipt
-        .into_iter()
-        .map(|event| (event, event.event_id.clone()))
-        .collect();
-    // Sent, and no receipt: the key tells whether it arrived.
-    let places: Vec<Place<'_>> = young.iter().map(|event| place(event)).collect();
-    known.extend(young.into_iter().zip(client.statuses(&places).await?));
-    let mut not_listed = None;
-    if let Some(ours) = ours
-        && !old.is_empty()
-    {
-        let wanted: Vec<Unacknowledged<'_>> = old
-            .iter()
-            .map(|event| Unacknowledged {
-                place: place(event),
-                source_id: &event.source_id,
-                generation: event.generation,
-                fragment: event.fragment,
-                digest: None,
-            })
-            .collect();
-        let found = find(client, ours, &wanted).await?;
-        not_listed = found.not_listed;
-        known.extend(old.into_iter().zip(found.event_ids));
-    }
-    let mut done = HashSet::new();
-    let mut by_scope: BTreeMap<&str, Vec<(i64, String)>> = BTreeMap::new();
-    for (event, id) in known {
-        match id {
-            Some(id) => by_scope
-                .entry(&event.scope)
-                .or_default()
-                .push((event.row, id)),
-            None => {
-                done.insert(event.row);
-            }
-        }
-    }
-    for (scope, events) in by_scope {
-        for events in events.chunks(FORGET_IDS) {
-            if forget_together(client, forgetting, scope, events).await? {
-                done.extend(events.iter().map(|(row, _)| *row));
-                continue;
-            }
-            for event in events {
-                if forget_together(client, forgetting, scope, std::slice::from_ref(event)).await? {
-                    done.insert(event.0);
-                }
-            }
-        }
-    }
-    Ok(Forgotten {
-        rows: done,
-        not_listed,
-    })
-}
-
-fn place(event: &Obsolete) -> Place<'_> {
-    Place {
-        key: &event.key,
-        scope: &event.scope,
-    }
-}
-
-/// One request; whether CortexDB took it.
-async fn forget_together(
-    client: &Client,
-    forgetting: Forgetting,
-    scope: &str,
-    events: &[(i64, String)],
-) -> Result<bool, CortexError> {
-    let ids: Vec<&str> = events.iter().map(|(_, id)| id.as_str()).collect();
-    let cascade = if forgetting == Forgetting::Redact {
-        "redact_events"
-    } else {
-        "derived_only"
-    };
-    let body = serde_json::json!({
-        "scope": scope,
-        "selector": { "memory_ids": ids },
-        "cascade": cascade,
-        "audit_note": "replaced by a newer version, or gone from the source",
-    });
-    match client
-        .call(Method::POST, "/v1/forget", Some(body.to_string()))
-        .await
-    {
-        Ok(_) => Ok(true),
-        // Already gone.
-        Err(CortexError::Refused(refusal)) if refusal.status == 404 => Ok(true),
-        Err(CortexError::Refused(_) | CortexError::Misconfigured(_)) => Ok(false),
-        Err(other) => Err(other),
-    }
-}
-
-fn copy_out(
-    out: Option<&mut BufWriter<File>>,
-    settings: &WriterSettings,
-    item: &Item,
-) -> Result<(), WriterError> {
-    if let Some(out) = out {
-        writeln!(out, "{}", item.json).map_err(|source| out_error(settings, source))?;
-    }
-    Ok(())
 }
 
 fn out_error(settings: &WriterSettings, source: std::io::Error) -> WriterError {

@@ -1,17 +1,23 @@
 //! The writer: from a component's pages to acknowledged events, cursors behind them.
 //!
 //! A component hands over pages and cursors in one order; this module keeps it. Pages wait in a queue of bounded size (that is the
-//! back-pressure), a task takes them in groups, compares each record with the ledger, writes what is new in waves (so that a comment is sent
-//! when the event id of the one before it is known), and only then moves the cursors that were set behind them. Whatever goes wrong, a
+//! back-pressure), a task takes them in groups, compares each record with the ledger, sends what is new (a comment when the event id of the
+//! one before it is known), and only then moves the cursors that were set behind them. Whatever goes wrong, a
 //! cursor is never durable ahead of a record that is not: the worst that a crash costs is reading a page again.
 //!
-//! * [`engine`]: the task, one group after the other.
+//! * [`engine`]: the task.
+//! * [`schedule`]: the order of writing.
+//! * [`sending`]: one batch on its way.
+//! * [`steps`]: when a cursor may be saved.
+//! * [`forgetting`]: what was replaced.
 //! * [`resend`]: dead letters, sent again on demand.
-//! * [`waves`]: the order within a group.
 
 mod engine;
+mod forgetting;
 pub mod resend;
-mod waves;
+mod schedule;
+mod sending;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,7 +36,7 @@ use crate::report::{Counters, Event, Reporter};
 use crate::scope::{ScopeError, ScopeTemplate};
 
 /// Bytes of records that may wait in the queue, in KiB.
-const QUEUE_KIB: usize = 16 << 10;
+const QUEUE_KIB: usize = 8 << 10;
 /// What a record costs beside its text: strings, labels, the envelope around it.
 const RECORD_OVERHEAD_BYTES: usize = 1024;
 /// Records that [`Writer::unlisted`] answers at a time, and that it reads from the ledger at a time.
@@ -52,6 +58,11 @@ pub enum WriterError {
     /// The scope template has no value for this origin.
     #[error(transparent)]
     Scope(#[from] ScopeError),
+    /// A defect of the writer, said rather than hidden.
+    #[error(
+        "the writer has work and nothing to wait for. This is a defect of the runtime; the cursors are held, run again"
+    )]
+    Stuck,
     /// The file of `--out`.
     #[error("cannot write {path}: {source}")]
     Out {
@@ -122,7 +133,8 @@ pub(crate) struct Page {
     pub(crate) origin: Origin,
     pub(crate) records: Vec<Record>,
     pub(crate) dead: Vec<DeadLetter>,
-    _room: OwnedSemaphorePermit,
+    /// Given back when the page is settled.
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 /// Where records come from, with the values for the scope template.
@@ -242,7 +254,7 @@ impl Writer {
             origin,
             records,
             dead,
-            _room: room,
+            room,
         }))
     }
 

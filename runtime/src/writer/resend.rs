@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::engine::forget;
+use super::forgetting::forget;
 use super::{Forgetting, WriterError};
 use crate::cortexdb::bulk::{Fate, Item};
 use crate::cortexdb::client::Client;

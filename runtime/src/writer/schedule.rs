@@ -1,0 +1,284 @@
+//! The order of writing: predecessors first, and as few requests as the longest thread is long.
+//!
+//! A comment carries the event id of the comment before it, which exists only once that one is acknowledged. Sending comments one by
+//! one would cost a request each. So records wait here until what they wait for is acknowledged, and whatever waits for nothing goes
+//! together: first the merge requests of a page, then the first comments on them and whatever has arrived meanwhile, then the answers.
+//! A page of a hundred threads takes as many requests as its longest thread has turns, and shares them with the pages behind it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// Records on their way, in the order in which they came.
+#[derive(Debug)]
+pub(super) struct Schedule<T> {
+    nodes: HashMap<u64, Node<T>>,
+    places: HashMap<String, u64>,
+    /// What waits for nothing.
+    ready: BTreeSet<u64>,
+    under_way: usize,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    waiting: Waiting,
+    /// `None` once it was taken.
+    value: Option<T>,
+    followers: Vec<u64>,
+    waiting_for: usize,
+}
+
+/// A record that is to be named as the one before, and its event id as far as it is known.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    pub(super) id: String,
+    pub(super) event_id: Option<String>,
+}
+
+/// A record that goes now.
+#[derive(Debug)]
+pub(super) struct Taken<T> {
+    pub(super) place: u64,
+    pub(super) value: T,
+    /// Event ids of those of its predecessors that have one.
+    pub(super) preceded_by: Vec<String>,
+}
+
+/// What the schedule needs to know of a record.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) id: String,
+    /// The record that opened its thread, or nothing.
+    pub(super) root: String,
+    pub(super) digest: String,
+    pub(super) predecessors: Vec<Predecessor>,
+}
+
+impl<T> Schedule<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            nodes: HashMap::new(),
+            places: HashMap::new(),
+            ready: BTreeSet::new(),
+            under_way: 0,
+            next: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Records that wait or are under way.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Records that wait for nothing.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The digest of the version of a record that is on its way.
+    pub(super) fn digest_of(&self, id: &str) -> Option<&str> {
+        let node = self.nodes.get(self.places.get(id)?)?;
+        Some(&node.waiting.digest)
+    }
+
+    /// Whether one of these records, or of those in the threads that they opened, is on its way.
+    pub(super) fn concerns(&self, ids: &HashSet<&str>) -> bool {
+        self.nodes.values().any(|node| {
+            ids.contains(node.waiting.id.as_str()) || ids.contains(node.waiting.root.as_str())
+        })
+    }
+
+    /// Adds records of which no version is on its way. They may name each other in any order.
+    pub(super) fn add(&mut self, records: impl IntoIterator<Item = (Waiting, T)>) {
+        let first = self.next;
+        for (waiting, value) in records {
+            self.places.insert(waiting.id.clone(), self.next);
+            let node = Node {
+                waiting,
+                value: Some(value),
+                followers: Vec::new(),
+                waiting_for: 0,
+            };
+            self.nodes.insert(self.next, node);
+            self.next += 1;
+        }
+        for place in first..self.next {
+            self.link(place);
+        }
+    }
+
+    fn link(&mut self, place: u64) {
+        let Some(node) = self.nodes.get(&place) else {
+            return;
+        };
+        let predecessors = node.waiting.predecessors.iter();
+        let before: Vec<u64> = predecessors
+            .filter_map(|predecessor| self.places.get(&predecessor.id).copied())
+            .filter(|before| *before != place)
+            .collect();
+        for before in &before {
+            if let Some(before) = self.nodes.get_mut(before) {
+                before.followers.push(place);
+            }
+        }
+        if before.is_empty() {
+            self.ready.insert(place);
+        } else if let Some(node) = self.nodes.get_mut(&place) {
+            node.waiting_for = before.len();
+        }
+    }
+
+    /// Takes what waits for nothing, oldest first, as long as it `fits`.
+    pub(super) fn take(&mut self, mut fits: impl FnMut(&T) -> bool) -> Vec<Taken<T>> {
+        if self.ready.is_empty() && self.under_way == 0 {
+            // A circle, which only a faulty or hostile component makes: written as it is.
+            self.ready.extend(self.nodes.keys());
+        }
+        let mut taken = Vec::new();
+        while let Some(place) = self.ready.first().copied()
+            && let Some(node) = self.nodes.get_mut(&place)
+            && node.value.as_ref().is_some_and(&mut fits)
+            && let Some(value) = node.value.take()
+        {
+            self.ready.remove(&place);
+            self.under_way += 1;
+            let before = node.waiting.predecessors.iter();
+            taken.push(Taken {
+                place,
+                value,
+                preceded_by: before.filter_map(|one| one.event_id.clone()).collect(),
+            });
+        }
+        taken
+    }
+
+    /// A record that was taken has its fate: an event id, or none.
+    pub(super) fn done(&mut self, place: u64, event_id: Option<&str>) {
+        let Some(node) = self.nodes.remove(&place) else {
+            return;
+        };
+        self.under_way -= 1;
+        self.places.remove(&node.waiting.id);
+        for follower in node.followers {
+            let Some(waiting) = self.nodes.get_mut(&follower) else {
+                continue;
+            };
+            for predecessor in &mut waiting.waiting.predecessors {
+                if predecessor.id == node.waiting.id {
+                    predecessor.event_id = event_id.map(str::to_owned);
+                }
+            }
+            waiting.waiting_for -= 1;
+            if waiting.waiting_for == 0 && waiting.value.is_some() {
+                self.ready.insert(follower);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, predecessors: &[&str]) -> (Waiting, String) {
+        let predecessors = predecessors.iter().map(|id| Predecessor {
+            id: (*id).to_owned(),
+            event_id: None,
+        });
+        let waiting = Waiting {
+            id: id.to_owned(),
+            root: String::new(),
+            digest: String::new(),
+            predecessors: predecessors.collect(),
+        };
+        (waiting, id.to_owned())
+    }
+
+    fn add(schedule: &mut Schedule<String>, id: &str, predecessors: &[&str]) {
+        schedule.add([record(id, predecessors)]);
+    }
+
+    /// Takes all that is ready and acknowledges it; the names, with what they follow.
+    fn wave(schedule: &mut Schedule<String>) -> Vec<String> {
+        let taken = schedule.take(|_| true);
+        for one in &taken {
+            schedule.done(one.place, Some(&format!("event of {}", one.value)));
+        }
+        let words = taken.into_iter().map(|one| {
+            let before = one.preceded_by.iter();
+            before.fold(one.value, |words, id| format!("{words} < {id}"))
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn a_page_takes_as_many_waves_as_its_longest_thread() {
+        let mut schedule = Schedule::new();
+        add(&mut schedule, "mr", &[]);
+        add(&mut schedule, "a", &["mr"]);
+        add(&mut schedule, "x", &["mr"]);
+        add(&mut schedule, "b", &["a"]);
+        add(&mut schedule, "c", &["b"]);
+        assert_eq!(wave(&mut schedule), ["mr"]);
+        assert_eq!(wave(&mut schedule), ["a < event of mr", "x < event of mr"]);
+        assert_eq!(wave(&mut schedule), ["b < event of a"]);
+        assert_eq!(wave(&mut schedule), ["c < event of b"]);
+        assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn the_waves_of_one_page_take_the_next_page_along() {
+        let mut schedule = Schedule::new();
+        add(&mut schedule, "mr", &[]);
+        add(&mut schedule, "a", &["mr"]);
+        wave(&mut schedule);
+        add(&mut schedule, "later", &[]);
+        assert_eq!(wave(&mut schedule), ["a < event of mr", "later"]);
+    }
+
+    #[test]
+    fn who_comes_while_its_predecessor_is_under_way_waits_for_it() {
+        let mut schedule = Schedule::new();
+        add(&mut schedule, "mr", &[]);
+        let taken = schedule.take(|_| true);
+        add(&mut schedule, "a", &["mr"]);
+        assert_eq!(schedule.ready(), 0);
+        assert!(schedule.take(|_| true).is_empty());
+        schedule.done(taken[0].place, Some("e"));
+        assert_eq!(wave(&mut schedule), ["a < e"]);
+    }
+
+    #[test]
+    fn who_follows_a_refused_record_goes_without_it() {
+        let mut schedule = Schedule::new();
+        add(&mut schedule, "mr", &[]);
+        add(&mut schedule, "a", &["mr", "mr"]);
+        let taken = schedule.take(|_| true);
+        schedule.done(taken[0].place, None);
+        assert_eq!(wave(&mut schedule), ["a"]);
+    }
+
+    #[test]
+    fn records_that_come_together_may_name_each_other_in_any_order() {
+        let mut schedule = Schedule::new();
+        schedule.add([record("a", &["mr"]), record("mr", &[])]);
+        assert_eq!(wave(&mut schedule), ["mr"]);
+        assert_eq!(wave(&mut schedule), ["a < event of mr"]);
+    }
+
+    #[test]
+    fn a_circle_does_not_hang_and_loses_nothing() {
+        let mut schedule = Schedule::new();
+        schedule.add([
+            record("a", &["b"]),
+            record("b", &["a"]),
+            record("self", &["self"]),
+        ]);
+        assert_eq!(wave(&mut schedule), ["self"]);
+        assert_eq!(wave(&mut schedule), ["a", "b"]);
+        assert!(schedule.is_empty());
+    }
+}
