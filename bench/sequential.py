@@ -3,7 +3,8 @@
 
 It reads what the connector reads (all pages of each list, discussions where there are comments, the details of finished
 pipelines, leaves out the same things) over one kept connection for each server, and writes up to a thousand records with each
-request. It keeps no cursors and no ledger, retries nothing, links no comment to the one before it.
+request. Comments follow the one before them, as the contract has it: a thread is written turn by turn, the same turn of all threads of a
+page in one request. It keeps no cursors and no ledger, and retries nothing.
 
     GITLAB_URL= GITLAB_TOKEN= GITLAB_GROUP_IDS=<id> CORTEXDB_URL= CORTEXDB_API_KEY= python3 sequential.py
 """
@@ -42,6 +43,8 @@ cortexdb = Server(
     },
 )
 waiting = []
+# Event ids, by source id, of what a comment may follow.
+event_ids = {}
 
 
 def pages(path, **query):
@@ -60,10 +63,12 @@ def flush():
         answer, _ = cortexdb.ask("POST", "/v1/experience/bulk", body)
         if len(answer["results"]) != len(waiting):
             raise SystemExit(f"not everything was written: {answer}")
+        for envelope, result in zip(waiting, answer["results"]):
+            event_ids[envelope["source"]["source_id"]] = result["event_id"]
         waiting.clear()
 
 
-def write(project, kind, id, text, observed_at, modality="document", role="system", labels=(), author=None):
+def write(project, kind, id, text, observed_at, modality="document", role="system", labels=(), author=None, after=None):
     source_id = f"gl:{kind}:{project['id']}/{id}"
     digest = hashlib.sha256(text.encode()).hexdigest()
     envelope = {
@@ -91,6 +96,8 @@ def write(project, kind, id, text, observed_at, modality="document", role="syste
             ],
         },
     }
+    if after:
+        envelope["context"]["preceded_by"] = [event_ids[after]]
     if author:
         envelope["observed_actor"] = {"id": f"user:{author['id']}"}
     waiting.append(envelope)
@@ -103,20 +110,43 @@ def text_of(*parts):
 
 
 def threads(project, kind, list_name, **query):
+    page = []
     for row in pages(f"/projects/{project['id']}/{list_name}", scope="all", order_by="created_at", sort="asc", **query):
         if row.get("confidential"):
             continue
         labels = [f"state={row['state']}"] + ["label:" + name.replace(",", "%2C") for name in row["labels"]]
         text = text_of(row["title"], row["description"])
         write(project, kind, row["iid"], text, row["updated_at"], labels=labels, author=row["author"])
-        if not row["user_notes_count"]:
-            continue
-        for discussion in pages(f"/projects/{project['id']}/{list_name}/{row['iid']}/discussions"):
-            for note in discussion["notes"]:
-                if note["system"] or note.get("internal") or note.get("confidential") or not note["body"].strip():
-                    continue
-                labels = [f"parent=gl:{kind}:{project['id']}/{row['iid']}", f"discussion={discussion['id']}"]
-                write(project, "note", note["id"], note["body"], note["updated_at"], "conversation", "user", labels, note["author"])
+        if row["user_notes_count"]:
+            page.append(row["iid"])
+        if len(page) == 100:
+            comments(project, kind, list_name, page)
+            page = []
+    comments(project, kind, list_name, page)
+
+
+def comments(project, kind, list_name, parents):
+    """The comments of some merge requests or issues, turn by turn."""
+    started = []
+    for iid in parents:
+        parent = f"gl:{kind}:{project['id']}/{iid}"
+        for discussion in pages(f"/projects/{project['id']}/{list_name}/{iid}/discussions"):
+            turns = [
+                note
+                for note in discussion["notes"]
+                if not (note["system"] or note.get("internal") or note.get("confidential") or not note["body"].strip())
+            ]
+            started.append((parent, discussion["id"], parent, turns))
+    while started:
+        flush()
+        going_on = []
+        for parent, discussion, after, turns in started:
+            if turns:
+                note = turns[0]
+                labels = [f"parent={parent}", f"discussion={discussion}"]
+                write(project, "note", note["id"], note["body"], note["updated_at"], "conversation", "user", labels, note["author"], after)
+                going_on.append((parent, discussion, f"gl:note:{project['id']}/{note['id']}", turns[1:]))
+        started = going_on
 
 
 def read(project):

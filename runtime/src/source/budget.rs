@@ -6,8 +6,9 @@
 //! * *Headers* (`RateLimit-Limit`, `-Remaining`, `-Reset`) tell before anything is refused. Requests that are under way and may not be
 //!   counted yet are subtracted, the last tenth is spread over the time that is left, and one percent is left to others who use
 //!   the same token.
-//! * *A refusal without such headers* (429). Everything waits for as long as it says, and from then on no more requests start within a
-//!   minute than went well in the minute before it. Only a long time without another refusal raises that number again.
+//! * *A refusal without such headers* (429). Everything waits for as long as it says. One may have any reason; if the next minutes bring
+//!   another, then from there on no more requests start within a minute than went well in the minute before it, and only a long time
+//!   without a refusal raises that number again. It never falls below what GitLab's own limits allow.
 //! * *A refusal of one endpoint*: GitLab limits some of them by themselves and then answers with JSON. That is believed once: only
 //!   this endpoint waits. If another one is refused meanwhile, it was not about the endpoint.
 //!
@@ -31,6 +32,13 @@ const RESERVE: u64 = 100;
 const FIRST_UNHINTED_WAIT: Duration = Duration::from_secs(5);
 /// GitLab's limits count minutes.
 const WINDOW: Duration = Duration::from_secs(60);
+/// Refusals that are this far apart have nothing to do with each other.
+const MEMORY: Duration = Duration::from_secs(180);
+/// Who says to come back so soon does not count by the minute.
+const SHORTEST_WAIT_OF_A_WINDOW: Duration = Duration::from_secs(10);
+/// The least that is learned. GitLab's lowest limit on what is read here is 400 a minute; a server or proxy that refuses for another
+/// reason must not slow a run down to nothing.
+const LEAST_LEARNED: usize = 300;
 /// Minutes without a refusal after which a learned limit is tried to be a tenth higher.
 const CALM_WINDOWS: u32 = 10;
 
@@ -76,6 +84,8 @@ struct Limit {
     most: Option<usize>,
     /// When `most` was last changed.
     since: Option<Instant>,
+    /// The last refusal that may have been about a limit by the minute.
+    refused_at: Option<Instant>,
 }
 
 /// A request that has its turn. Dropped when it is answered.
@@ -263,14 +273,20 @@ impl Limit {
         let repeated = self.not_before.is_some_and(|at| at > now);
         self.not_before = self.not_before.max(Some(now + wait));
         // Those that were under way at the first refusal are refused for the same reason.
-        let Some(under_way) = under_way.filter(|_| !repeated) else {
+        let by_the_minute = wait >= SHORTEST_WAIT_OF_A_WINDOW;
+        let Some(under_way) = under_way.filter(|_| by_the_minute && !repeated) else {
             return;
         };
+        let before = self.refused_at.replace(now);
+        if before.is_none_or(|before| before + MEMORY < now) {
+            // The source counts from new when the wait is over.
+            self.started.clear();
+            return;
+        }
         let lately = self.started.iter().filter(|at| **at + WINDOW > now).count();
-        let counted = lately.saturating_sub(under_way).max(1);
+        let counted = lately.saturating_sub(under_way).max(LEAST_LEARNED);
         self.most = Some(self.most.map_or(counted, |most| most.min(counted)));
         self.since = Some(now);
-        // The source counts from new when the wait is over.
         self.started.clear();
     }
 }
@@ -434,22 +450,41 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_is_not_announced_is_met_once_and_then_used_up() {
+    fn a_limit_that_is_not_announced_is_met_twice_and_then_used_up() {
         let mut source = Source::new(600, Instant::now(), false);
         ask(&mut source, 1);
-        assert_eq!(source.refused, 1);
+        assert_eq!(source.refused, 2);
         for minute in &source.counted[..5] {
             assert!(*minute >= 570, "{:?}", source.counted);
         }
         // Those that are under way when it is met are refused together.
         let mut source = Source::new(600, Instant::now(), false);
         ask(&mut source, 32);
-        assert!(source.refused <= 32, "{}", source.refused);
+        assert!(source.refused <= 64, "{}", source.refused);
         assert!(
             source.counted[1..5].iter().all(|minute| *minute >= 560),
             "{:?}",
             source.counted
         );
+    }
+
+    #[test]
+    fn refusals_for_whatever_reason_do_not_slow_a_run_down_to_nothing() {
+        let mut state = State::default();
+        let mut now = Instant::now();
+        for wait in ["1", "30", "30", "60"] {
+            for _ in 0..3 {
+                now = turn(&mut state, CLASS, now);
+                state.under_way -= 1;
+            }
+            state.refused(CLASS, &headers(&[("retry-after", wait)]), b"", now);
+        }
+        let start = turn(&mut state, CLASS, now);
+        for _ in 0..200 {
+            state.under_way -= 1;
+            now = turn(&mut state, CLASS, start);
+        }
+        assert_eq!(now, start);
     }
 
     #[test]

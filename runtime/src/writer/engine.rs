@@ -25,7 +25,7 @@ use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
 use crate::cortexdb::client::CortexError;
 use crate::cortexdb::envelope::Record;
 use crate::cursors::Cursors;
-use crate::ledger::{DeadLetter, Entry, Obsolete, Status};
+use crate::ledger::{DeadLetter, Entry, Obsolete, Status, StoreError};
 use crate::lost_receipts::key_may_be_forgotten;
 use crate::rebuild::{Memory, Ours, recall};
 use crate::report::{Event, Level};
@@ -182,9 +182,7 @@ impl Engine {
                 match landed(flight) {
                     Ok(landed) => self.take_note(&landed)?,
                     // The one that failed may be noticed after the one that stopped because of it.
-                    Err(cause) if matches!(end, Err(WriterError::Cortex(CortexError::Stopped))) => {
-                        end = Err(cause);
-                    }
+                    Err(cause) if end.as_ref().is_err_and(is_a_consequence) => end = Err(cause),
                     Err(_) => {}
                 }
             }
@@ -829,6 +827,16 @@ fn landed(flight: Result<Flight, JoinError>) -> Flight {
         Ok(landed) => landed,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// Whether something else failed first: a batch stops when the one before it did, and a connection to the ledger whose transaction
+/// broke off begins no other.
+fn is_a_consequence(error: &WriterError) -> bool {
+    matches!(
+        error,
+        WriterError::Cortex(CortexError::Stopped)
+            | WriterError::Store(StoreError::Database(sqlx::Error::InvalidSavePointStatement))
+    )
 }
 
 /// Without a time it never ends.
