@@ -40,10 +40,10 @@ pub fn inspect(bytes: &[u8]) {
 
 /// A record of a component: refused with words, or an envelope that CortexDB takes.
 pub fn envelope(bytes: &[u8]) {
-    if let Ok(raw) = raw_record(&mut Unstructured::new(bytes)) {
-        if let Ok(record) = Record::check(raw) {
-            assert_writable(&record);
-        }
+    if let Ok(raw) = raw_record(&mut Unstructured::new(bytes))
+        && let Ok(record) = Record::check(raw)
+    {
+        assert_writable(&record);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! No coverage leads it and it ends in seconds. It is there so that what libFuzzer once found stays found, with the ordinary compiler.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 use std::path::Path;
 
 use fuzz_targets::TARGETS;
