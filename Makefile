@@ -9,11 +9,12 @@ TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 DIST         := dist
 CORPUS       ?=
 SEEDS        ?= 200
+SECONDS      ?= 60
 QUICK        ?=
 FULL         ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check corpus soak bench wasm-target runtime component simulators clean
+.PHONY: help build demo test check corpus soak fuzz bench wasm-target runtime component simulators clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,17 @@ corpus: build ## Map recorded GitLab traffic with the built component: make corp
 
 soak: build ## Live through many seeds of faults, changes and crashes: make soak SEEDS=200
 	SOAK_SEEDS=$(SEEDS) $(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture soak
+
+FUZZ_TARGETS := inspect envelope state_file mapping
+
+fuzz: ## Feed each parser with bytes led by coverage, for so long each: make fuzz SECONDS=3600
+	RUSTC_WRAPPER="$(CURDIR)/fuzz/libfuzzer/rustc" $(CARGO) build --locked --release --manifest-path fuzz/libfuzzer/Cargo.toml --target-dir $(TARGET_DIR)/fuzz
+	@cd fuzz/libfuzzer && for target in $(FUZZ_TARGETS); do \
+	  mkdir -p corpus/$$target artifacts/$$target; \
+	  echo "== $$target, $(SECONDS) s"; \
+	  $(abspath $(TARGET_DIR))/fuzz/release/$$target -max_total_time=$(SECONDS) -timeout=10 -max_len=8192 -print_final_stats=1 \
+	    -artifact_prefix=artifacts/$$target/ corpus/$$target ../corpus/$$target || exit 1; \
+	done
 
 bench: build simulators ## Measure, beside the vendor's connector and a plain script: make bench [QUICK=1 | FULL=1]
 	$(CARGO) build --locked --release --package connector-bench

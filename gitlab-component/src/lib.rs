@@ -24,6 +24,8 @@ mod client;
 mod executor;
 #[cfg(target_arch = "wasm32")]
 mod face;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gitlab;
 pub mod host;
 #[cfg(test)]

@@ -6,12 +6,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::cortexdb::client::DEFAULT_URL;
+use crate::egress::Policy;
+use crate::egress::grants::Grant;
 use crate::host::connector::Description;
 use crate::patience::parse_duration;
 use crate::redact::Secret;
@@ -120,8 +123,23 @@ struct SourceSection {
     token: Option<String>,
     token_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    /// Absent: the user's own word. Present, even empty: public addresses and these.
+    allowed_networks: Option<Vec<String>>,
     #[serde(default)]
     timeouts: TimeoutSection,
+}
+
+impl SourceSection {
+    fn egress(&self, url: &url::Url) -> Result<Policy, ConfigError> {
+        let Some(networks) = &self.allowed_networks else {
+            return Ok(Policy::users_word(url));
+        };
+        let grants: Result<Vec<Grant>, String> =
+            networks.iter().map(|text| Grant::parse(text)).collect();
+        let grants =
+            grants.map_err(|reason| invalid(format!("source.allowed_networks: {reason}")))?;
+        Ok(Policy::public_and(grants))
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -207,6 +225,8 @@ pub struct SourcePlan {
     pub token: Option<Secret>,
     /// A private CA.
     pub ca_file: Option<PathBuf>,
+    /// What may be dialled.
+    pub egress: Arc<Policy>,
     /// Time limits of one request.
     pub timeouts: Timeouts,
 }
@@ -491,6 +511,7 @@ fn source_plan(
     }
     let ca_variable = format!("{prefix}CA_FILE");
     Ok(SourcePlan {
+        egress: Arc::new(file.source.egress(&url)?),
         url,
         token: token.map(Secret::new),
         ca_file: flags
@@ -943,6 +964,51 @@ mod tests {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_networks_of_the_source_are_read_and_what_is_none_is_named_with_what_to_write() {
+        let home = initialised();
+        let config = home.0.path().join("c.toml");
+        let surroundings = home.surroundings(&[("GITLAB_TOKEN", "t")]);
+        let flags = Flags {
+            config: Some(config.clone()),
+            ..Flags::default()
+        };
+        let read = |text: &str| {
+            std::fs::write(&config, format!("[source]\n{text}\n")).unwrap();
+            plan(&gitlab(), &flags, &surroundings, false).map(|plan| plan.source.egress)
+        };
+        let strict = |networks: &[&str]| {
+            let grants = networks.iter().map(|text| Grant::parse(text).unwrap());
+            Policy::public_and(grants.collect())
+        };
+        assert!(!read("").unwrap().is_strict());
+        assert_eq!(*read("allowed_networks = []").unwrap(), strict(&[]));
+        assert_eq!(
+            *read(r#"allowed_networks = ["10.0.0.0/8", "fd12::/16", " 10.1.2.3 "]"#).unwrap(),
+            strict(&["10.0.0.0/8", "fd12::/16", "10.1.2.3/32"])
+        );
+        for (network, words) in [
+            ("10.0.0.0/33", "is not a network; write for example"),
+            ("gitlab.example.com", "names are not networks"),
+            ("public", "is not a network"),
+            ("", "is not a network"),
+            (
+                "10.1.2.3/8",
+                "write 10.0.0.0/8 for the network or 10.1.2.3 for the address",
+            ),
+            ("::ffff:10.0.0.0/104", "write it as IPv4"),
+        ] {
+            let error = read(&format!("allowed_networks = [\"{network}\"]")).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.starts_with("source.allowed_networks: ") && error.contains(words),
+                "{network}: {error}"
+            );
+        }
+        let error = read(r#"allowed_networks = "10.0.0.0/8""#).unwrap_err();
+        assert!(error.to_string().contains("allowed_networks"), "{error}");
     }
 
     #[test]

@@ -33,7 +33,7 @@
 //!
 //! [`run`] puts the parts together for one run, [`config`] decides with which settings, [`census`] what is missing or gone,
 //! [`cli`] is the program around it. [`sandbox`] and
-//! [`host`] hold the component; [`report`] is how the run tells the world what it does.
+//! [`host`] hold the component; [`egress`] says which addresses may be dialled; [`report`] is how the run tells the world what it does.
 //!
 //! # Not here
 //!
@@ -46,6 +46,7 @@ pub mod config;
 pub mod cortexdb;
 pub mod cursors;
 pub mod digest;
+pub mod egress;
 pub mod host;
 pub mod http_client;
 pub mod ledger;

@@ -16,6 +16,8 @@ use crate::config::{CortexPlan, Plan, host_variables, ledger_file};
 use crate::cortexdb::client::{Client, CortexError, Endpoint, connect_timeout};
 use crate::cortexdb::identity::{Identity, identify};
 use crate::cursors::{CursorError, Cursors};
+use crate::egress::resolver::look_ahead;
+use crate::egress::{Policy, Refusal};
 use crate::host::connector::{CallFailure, Connector, Mode, RunContext, SyncEnd};
 use crate::host::imports::Access;
 use crate::http_client;
@@ -79,6 +81,9 @@ pub enum RunError {
     /// TLS or proxy settings.
     #[error("{0}")]
     HttpClient(String),
+    /// The source is where it may not be reached.
+    #[error("the source: {0}")]
+    Egress(#[from] Refusal),
 }
 
 impl RunError {
@@ -88,7 +93,8 @@ impl RunError {
             | Self::Writer(
                 WriterError::Cortex(CortexError::Misconfigured(_)) | WriterError::Scope(_),
             )
-            | Self::HttpClient(_) => Outcome::Misconfigured,
+            | Self::HttpClient(_)
+            | Self::Egress(_) => Outcome::Misconfigured,
             _ => Outcome::Failed,
         }
     }
@@ -149,10 +155,12 @@ pub fn source_client(
         &plan.source.url,
         plan.source.ca_file.as_deref(),
         plan.source.timeouts.connect,
+        &plan.source.egress,
     )
     .map_err(RunError::HttpClient)?;
     Ok(SourceClient {
         http,
+        egress: Arc::clone(&plan.source.egress),
         name: connector.description.name.clone(),
         base: plan.source.url.clone(),
         token: plan.source.token.clone(),
@@ -188,8 +196,10 @@ pub async fn connect_to(
     };
     let base =
         url::Url::parse(&cortex.url).map_err(|error| RunError::HttpClient(error.to_string()))?;
+    // Whoever runs this names CortexDB, whatever was decided about the source.
+    let egress = Arc::new(Policy::users_word(&base));
     let client = Client::new(
-        http_client::build(&base, cortex.ca_file.as_deref(), connect_timeout())
+        http_client::build(&base, cortex.ca_file.as_deref(), connect_timeout(), &egress)
             .map_err(RunError::HttpClient)?,
         Endpoint {
             url: cortex.url.clone(),
@@ -310,6 +320,7 @@ async fn execute(
     mode: Option<Mode>,
     around: &Circumstances,
 ) -> Result<Ended, RunError> {
+    look_ahead(&plan.source.egress, &plan.source.url).await?;
     let connected = connect(plan, around).await?;
     let identity = connected.as_ref().map(|(_, identity)| identity);
     let name = connection_name(&connector.description.name, plan, identity);

@@ -28,7 +28,8 @@ const ENVIRONMENT: &str = "Environment (a flag beats it, it beats the file):
   GITLAB_EVENTS                        merge_request, issue, note, commit, pipeline, release
   GITLAB_INCLUDE_CONFIDENTIAL          true or false
   CORTEXDB_URL, CORTEXDB_API_KEY, CORTEXDB_ACTOR, CORTEXDB_TENANT_ID, CORTEXDB_SCOPE_TEMPLATE
-  HTTPS_PROXY, HTTP_PROXY, NO_PROXY    proxies (never used for loopback addresses)
+  HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY
+                                       proxies (not for loopback, nor with source.allowed_networks)
 Token, actor and scope are also read from ~/.cortexdb/state.json, as `cortexdb init` writes it.";
 
 /// Runs connectors: WebAssembly components that read a source and write it to CortexDB.

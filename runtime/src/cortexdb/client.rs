@@ -254,6 +254,9 @@ impl Client {
     }
 
     fn network(&self, error: &reqwest::Error) -> Failure {
+        if let Some(refusal) = crate::egress::resolver::refusal_in(error) {
+            return Failure::Final(CortexError::Misconfigured(format!("CortexDB: {refusal}")));
+        }
         Failure::Passing {
             reason: self
                 .redactor

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, class_of};
 use super::request::{Method, SourceRequest};
 use crate::cortexdb::client::{describe_network_error, retry_after};
+use crate::egress::resolver::refusal_in;
+use crate::egress::{Policy, Refusal};
 use crate::patience::Patience;
 use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Reporter};
@@ -108,8 +110,10 @@ pub enum SourceError {
 
 /// Everything that a run needs to reach its source. Shared by all its requests.
 pub struct SourceClient {
-    /// TLS, proxies, no redirects.
+    /// TLS, proxies, no redirects, names resolved under `egress`.
     pub http: reqwest::Client,
+    /// What may be dialled.
+    pub egress: Arc<Policy>,
     /// Name of the source for messages: `gitlab`.
     pub name: String,
     /// Where it is.
@@ -149,6 +153,7 @@ enum Attempt {
     TimedOut(String),
     TooLarge,
     Redirect(url::Url),
+    Refused(Refusal),
 }
 
 impl SourceClient {
@@ -201,6 +206,13 @@ impl SourceClient {
                         "more than {MAX_REDIRECTS} redirects"
                     )));
                 }
+                // Asking again would lead to the same place. The component did nothing wrong, so this is no denial.
+                Attempt::Refused(refusal) => {
+                    return Err(SourceError::Unavailable(format!(
+                        "{}: {refusal}",
+                        self.name
+                    )));
+                }
                 Attempt::TooLarge => return Err(SourceError::TooLarge(self.max_body_bytes as u64)),
                 Attempt::TimedOut(reason) if request.report_timeout => {
                     return Err(SourceError::TimedOut(reason));
@@ -241,6 +253,9 @@ impl SourceClient {
     }
 
     async fn attempt(&self, request: &SourceRequest, url: &url::Url, scheme: usize) -> Attempt {
+        if let Err(refusal) = self.egress.check_url(url) {
+            return Attempt::Refused(refusal);
+        }
         self.counters.update(|totals| totals.source_requests += 1);
         let deadline = Instant::now() + self.timeouts.whole;
         let sent = tokio::time::timeout(
@@ -335,6 +350,9 @@ impl SourceClient {
     }
 
     fn broken(&self, error: &reqwest::Error) -> Attempt {
+        if let Some(refusal) = refusal_in(error) {
+            return Attempt::Refused(refusal.clone());
+        }
         if error.is_connect() && error.is_timeout() {
             return Attempt::Passing {
                 reason: format!("no connection within {:?}", self.timeouts.connect),
@@ -454,5 +472,172 @@ mod tests {
         schemes.accepted(schemes.current());
         assert!(!schemes.refused(0, 2));
         assert_eq!(schemes.current(), 0);
+    }
+
+    #[test]
+    fn a_redirect_is_followed_where_it_stays_on_the_origin_and_nowhere_else() {
+        let asked = url::Url::parse("https://gitlab.example.com:8443/api/v4/projects/a").unwrap();
+        let followed = |location: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("location", location.parse().unwrap());
+            same_origin_redirect(&asked, &headers).map(|url| url.to_string())
+        };
+        for (location, to) in [
+            ("/api/v4/projects/7", "/api/v4/projects/7"),
+            ("7", "/api/v4/projects/7"),
+            ("https://gitlab.example.com:8443/b", "/b"),
+            ("HTTPS://GITLAB.example.com:8443/b", "/b"),
+            ("//gitlab.example.com:8443/b", "/b"),
+            ("https://gitlab%2eexample.com:8443/b", "/b"),
+            // Encoded, these are names of files and not of hosts.
+            (
+                "%2F%2Fevil.example/",
+                "/api/v4/projects/%2F%2Fevil.example/",
+            ),
+            ("/%2e%2e/%5cevil.example", "/%5cevil.example"),
+            (
+                "/redirect?to=http://evil.example",
+                "/redirect?to=http://evil.example",
+            ),
+        ] {
+            let to = format!("https://gitlab.example.com:8443{to}");
+            assert_eq!(followed(location), Some(to), "{location}");
+        }
+        for location in [
+            // Another scheme.
+            "http://gitlab.example.com:8443/b",
+            "ftp://gitlab.example.com:8443/b",
+            "file:///etc/passwd",
+            "javascript:alert(1)",
+            // Another port.
+            "https://gitlab.example.com/b",
+            "https://gitlab.example.com:443/b",
+            // Another host, however it is written.
+            "https://evil.example:8443/b",
+            "//evil.example:8443/b",
+            "///evil.example:8443/b",
+            "/\\evil.example:8443/b",
+            "\\\\evil.example:8443/b",
+            "/\t/evil.example:8443/b",
+            "https:/\\evil.example:8443/b",
+            "https://gitlab.example.com.:8443/b",
+            "https://gitlab.example.com%2eevil.example:8443/b",
+            "https://gitlab.example.com:8443@evil.example:8443/b",
+            "https://evil.example:8443#@gitlab.example.com:8443/b",
+            "https://evil.example:8443\\@gitlab.example.com:8443/b",
+            "https://127.0.0.1:8443/",
+            "https://0x7f.1:8443/",
+            "https://[::1]:8443/",
+            "https://169.254.169.254:8443/latest/meta-data/",
+            // Somebody's name.
+            "https://ada@gitlab.example.com:8443/b",
+            "https://:secret@gitlab.example.com:8443/b",
+            // Nowhere, or round in a circle.
+            "https://",
+            "https://[",
+            "/api/v4/projects/a",
+        ] {
+            assert_eq!(followed(location), None, "{location}");
+        }
+    }
+
+    struct Unheard;
+
+    impl Reporter for Unheard {
+        fn event(&self, _event: &Event) {}
+    }
+
+    fn client_for(base: &url::Url, max_body_bytes: usize) -> SourceClient {
+        let egress = Arc::new(Policy::users_word(base));
+        let connect = Duration::from_secs(5);
+        SourceClient {
+            http: crate::http_client::build(base, None, connect, &egress).unwrap(),
+            egress,
+            name: "gitlab".into(),
+            base: base.clone(),
+            token: Some(Secret::new("glpat-0123456789")),
+            authentication: vec![Authentication::Bearer],
+            authentication_in_use: SchemeInUse::default(),
+            timeouts: Timeouts::default(),
+            max_body_bytes,
+            budget: Budget::default(),
+            patience: Arc::new(Patience::new(Some(Duration::ZERO))),
+            counters: Arc::default(),
+            reporter: Arc::new(Unheard),
+            redactor: Redactor::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    fn get(path: &str) -> SourceRequest {
+        SourceRequest {
+            method: Method::Get,
+            path: path.into(),
+            query: vec![],
+            headers: vec![],
+            body: None,
+            expect_json: false,
+            report_timeout: false,
+            delay: Duration::ZERO,
+        }
+    }
+
+    /// Answers every request with this head, and then goes on with zeros until nobody listens. Keeps the heads of the requests.
+    async fn serve(head: String) -> (url::Url, Arc<std::sync::Mutex<Vec<String>>>) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let heard: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+        let requests = Arc::clone(&heard);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                requests.lock().unwrap().push(request);
+                let _ = stream.write_all(head.as_bytes()).await;
+                while !head.contains("content-length") && stream.write_all(&[0; 4096]).await.is_ok()
+                {
+                }
+            }
+        });
+        (url::Url::parse(&url).unwrap(), heard)
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_ends_at_the_limit() {
+        let (base, _) = serve("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".into()).await;
+        let error = client_for(&base, 100_000).execute(&get("/a")).await;
+        assert_eq!(error.unwrap_err(), SourceError::TooLarge(100_000));
+    }
+
+    #[tokio::test]
+    async fn the_token_follows_no_redirect_to_another_place() {
+        let nothing = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let (elsewhere, heard_elsewhere) = serve(nothing.into()).await;
+        let head = format!(
+            "HTTP/1.1 302 Found\r\nlocation: {elsewhere}b\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        let (base, heard) = serve(head).await;
+        let answer = client_for(&base, 100).execute(&get("/a")).await.unwrap();
+        assert_eq!(answer.status, 302);
+        assert!(heard.lock().unwrap()[0].contains("glpat-0123456789"));
+        assert!(heard_elsewhere.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_base_address_is_out_of_reach_asks_for_nothing() {
+        let (base, heard) = serve(String::new()).await;
+        let mut client = client_for(&base, 100);
+        client.egress = Arc::new(Policy::public_and(vec![]));
+        let error = client.execute(&get("/a")).await.unwrap_err();
+        let SourceError::Unavailable(reason) = error else {
+            panic!("{error:?}")
+        };
+        assert!(
+            reason.contains("127.0.0.1 is a loopback address"),
+            "{reason}"
+        );
+        assert!(heard.lock().unwrap().is_empty());
     }
 }

@@ -18,6 +18,7 @@ mod component;
 mod crashes;
 mod dead_letters;
 mod economy;
+mod egress;
 mod faults;
 mod lost_ledger;
 mod lost_receipts;
