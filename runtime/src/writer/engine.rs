@@ -27,6 +27,8 @@ use crate::report::{Event, Level};
 /// How long a small group waits for company. Long enough that pages arriving together share a request, short enough that nobody
 /// notices: a webhook's record must be stored within two seconds.
 const LINGER: Duration = Duration::from_millis(100);
+/// Cursors of one group.
+const MAX_CURSORS: usize = 10_000;
 /// The most ids that one forget request takes.
 const FORGET_IDS: usize = 100;
 /// Obsolete events read from the ledger at a time.
@@ -70,14 +72,16 @@ impl Group {
                 self.pages.push(page);
                 self.records >= MAX_ITEMS || self.bytes >= MAX_BYTES
             }
-            Work::Cursor { key, value } => {
+            Work::Cursor { key, value, .. } => {
                 self.cursors.push((key, value));
-                false
+                // Its room in the queue is free again, so it must not wait here for long either.
+                self.cursors.len() >= MAX_CURSORS
             }
             Work::Retract {
                 stream,
                 source_ids,
                 reason,
+                ..
             } => {
                 self.retract = Some((stream, source_ids, reason));
                 true
