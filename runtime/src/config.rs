@@ -364,10 +364,8 @@ fn read_limits(flags: &Flags, file: &Map<String, Value>) -> Result<Limits, Confi
             .set(name, text)
             .map_err(|reason| invalid(format!("--limit: {reason}")))?;
     }
-    if let (Some(once), Some(all)) = (
-        limits.get(Limit::CpuBetweenWaits),
-        limits.get(Limit::Cpu),
-    ) && once > all
+    if let (Some(once), Some(all)) = (limits.get(Limit::CpuBetweenWaits), limits.get(Limit::Cpu))
+        && once > all
         && limits.get(Limit::CpuBetweenWaits) != Limits::default().get(Limit::CpuBetweenWaits)
     {
         return Err(invalid(
@@ -1019,7 +1017,11 @@ mod tests {
             ("memory = \"lots\"", None, "256MiB"),
             ("requests = -1", None, "whole number"),
             ("", Some(("memory", "9GiB")), "--limit: `memory` is 9 GiB"),
-            ("cpu = \"5s\"\ncpu_between_waits = \"10s\"", None, "longer than `cpu`"),
+            (
+                "cpu = \"5s\"\ncpu_between_waits = \"10s\"",
+                None,
+                "longer than `cpu`",
+            ),
         ] {
             let error = read(text, flag).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

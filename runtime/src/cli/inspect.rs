@@ -22,7 +22,12 @@ pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
     let (description, refusal) = match &loaded {
         Ok(connector) => (Some(&connector.description), None),
         Err(LoadError::Refused(Refusal::Unreadable { .. })) => {
-            complain(&loaded.err().map(|error| error.to_string()).unwrap_or_default());
+            complain(
+                &loaded
+                    .err()
+                    .map(|error| error.to_string())
+                    .unwrap_or_default(),
+            );
             return USAGE;
         }
         // Admitted, and not a world that is described here.
@@ -45,11 +50,7 @@ pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
     0
 }
 
-fn to_json(
-    report: &Report,
-    description: Option<&Description>,
-    refusal: Option<&str>,
-) -> Value {
+fn to_json(report: &Report, description: Option<&Description>, refusal: Option<&str>) -> Value {
     let inspection = report.inspection.as_ref();
     json!({
         "world": inspection.and_then(|inspection| inspection.world),

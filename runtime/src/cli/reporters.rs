@@ -11,8 +11,8 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use super::args::OutputArguments;
 use super::{complain, say};
-use crate::sandbox::limits::{Unit, Uses};
 use crate::report::{Event, Level, Outcome, Receipt, Reporter, StreamState};
+use crate::sandbox::limits::{Unit, Uses};
 
 /// The live line moves this often.
 const TICK: Duration = Duration::from_millis(120);

@@ -223,9 +223,7 @@ impl Connector {
             linked
                 .as_ref()
                 .map(|_| "of the versions and types that this host has".to_owned())
-                .map_err(|error| {
-                    format!("{error:#}. Build it against the host's `wit/`")
-                }),
+                .map_err(|error| format!("{error:#}. Build it against the host's `wit/`")),
         ));
         let pre = linked.map_err(invalid)?;
         let ticker =

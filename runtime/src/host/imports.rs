@@ -165,10 +165,8 @@ impl http::Host for HostState {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let size = size_of_request(&request);
-        self.meter.level(
-            Limit::RequestsInFlight,
-            self.in_flight.len() as u64 + 1,
-        )?;
+        self.meter
+            .level(Limit::RequestsInFlight, self.in_flight.len() as u64 + 1)?;
         self.meter.add(Limit::Requests, 1)?;
         self.meter.level(Limit::RequestBytes, size as u64)?;
         self.meter.add(Limit::SentBytes, size)?;
@@ -291,9 +289,7 @@ impl wit_writer::Host for HostState {
         batch: Vec<types::Experience>,
     ) -> wasmtime::Result<Result<(), wit_writer::WriteError>> {
         self.enter()?;
-        if let Err(reason) =
-            check_name("a stream", &stream).and_then(|()| check_origin(&origin))
-        {
+        if let Err(reason) = check_name("a stream", &stream).and_then(|()| check_origin(&origin)) {
             return Ok(Err(wit_writer::WriteError::Invalid(reason)));
         }
         if batch.len() > MAX_BATCH {

@@ -17,6 +17,9 @@ use super::inspect::{InspectError, Inspection, World, inspect};
 use super::limits::{Limit, Limits, Unit};
 use super::rules::{Finding, MAX_FILE_BYTES};
 
+/// wasmtime counts memory in pages of WebAssembly.
+const PAGE_BYTES: u64 = 64 << 10;
+
 /// Why a file is not admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -146,9 +149,18 @@ fn ask(component: &Component, limits: &Limits, report: &mut Report) -> Result<()
     };
     let rows = [
         (Limit::Memories, u64::from(needs.num_memories)),
-        (Limit::Memory, needs.max_initial_memory_size.unwrap_or(0)),
+        (
+            Limit::Memory,
+            needs
+                .max_initial_memory_size
+                .unwrap_or(0)
+                .saturating_mul(PAGE_BYTES),
+        ),
         (Limit::Tables, u64::from(needs.num_tables)),
-        (Limit::TableElements, needs.max_initial_table_size.unwrap_or(0)),
+        (
+            Limit::TableElements,
+            needs.max_initial_table_size.unwrap_or(0),
+        ),
     ];
     for (limit, measured) in rows {
         let spec = limit.spec();

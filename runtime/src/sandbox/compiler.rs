@@ -229,7 +229,11 @@ fn confine() -> io::Result<()> {
     const SLACK: u64 = 5;
     limit(libc::RLIMIT_AS, MAX_MEMORY_BYTES, MAX_MEMORY_BYTES)?;
     // At the first the kernel sends SIGXCPU, at the second SIGKILL.
-    limit(libc::RLIMIT_CPU, MAX_CPU.as_secs(), MAX_CPU.as_secs() + SLACK)?;
+    limit(
+        libc::RLIMIT_CPU,
+        MAX_CPU.as_secs(),
+        MAX_CPU.as_secs() + SLACK,
+    )?;
     limit(libc::RLIMIT_CORE, 0, 0)?;
     limit(libc::RLIMIT_FSIZE, 0, 0)?;
     limit(libc::RLIMIT_NOFILE, 16, 16)
@@ -240,7 +244,10 @@ fn limit(what: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io::Result<()
         rlim_cur: 0,
         rlim_max: 0,
     };
-    #[allow(unsafe_code, reason = "the pointer is to a local of the type that the call fills")]
+    #[allow(
+        unsafe_code,
+        reason = "the pointer is to a local of the type that the call fills"
+    )]
     let got = unsafe { libc::getrlimit(what, &raw mut now) };
     if got != 0 {
         return Err(io::Error::last_os_error());
@@ -251,7 +258,10 @@ fn limit(what: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io::Result<()
         rlim_cur: soft.min(hard).min(now.rlim_cur),
         rlim_max: hard,
     };
-    #[allow(unsafe_code, reason = "the pointer is to a local of the type that the call reads")]
+    #[allow(
+        unsafe_code,
+        reason = "the pointer is to a local of the type that the call reads"
+    )]
     let set = unsafe { libc::setrlimit(what, &raw const wanted) };
     if set == 0 {
         Ok(())

@@ -96,7 +96,8 @@ mod tests {
     /// `(module (func (export "f") (loop (br 0))))`
     const ENDLESS: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
     /// `(module (func return_call 0))`
-    const TAIL_CALL: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x06\x01\x04\0\x12\0\x0b";
+    const TAIL_CALL: &[u8] =
+        b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x06\x01\x04\0\x12\0\x0b";
 
     /// Runs an endless loop that may go on for three ticks. `None`: nothing stopped it.
     fn endless(engine: &Engine, patience: Duration) -> Option<Trap> {

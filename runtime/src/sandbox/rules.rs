@@ -52,11 +52,7 @@ impl Finding {
             limit: Some(limit),
             unit: unit_name(unit).to_owned(),
             ok,
-            words: if ok {
-                String::new()
-            } else {
-                remedy.to_owned()
-            },
+            words: if ok { String::new() } else { remedy.to_owned() },
         }
     }
 
@@ -148,10 +144,7 @@ fn count(bytes: &[u8]) -> Result<Counts, wasmparser::BinaryReaderError> {
                 let mut operators = body.get_operators_reader()?;
                 while !operators.eof() {
                     use wasmparser::Operator::{Block, If, Loop};
-                    if matches!(
-                        operators.read()?,
-                        Block { .. } | Loop { .. } | If { .. }
-                    ) {
+                    if matches!(operators.read()?, Block { .. } | Loop { .. } | If { .. }) {
                         blocks += 1;
                     }
                 }
@@ -190,9 +183,27 @@ pub fn judge(bytes: &[u8]) -> Vec<Finding> {
         }
     };
     let measured = [
-        ("functions", Unit::Count, counts.functions, MAX_FUNCTIONS, "Leave out what is not needed, or split the component"),
-        ("function_locals", Unit::Count, counts.most_locals, MAX_LOCALS, "One function has too many local variables; split it, or build with optimisation"),
-        ("function_bytes", Unit::Bytes, counts.longest_body, MAX_BODY_BYTES, "One function is too long; split it, or put the table it builds into data"),
+        (
+            "functions",
+            Unit::Count,
+            counts.functions,
+            MAX_FUNCTIONS,
+            "Leave out what is not needed, or split the component",
+        ),
+        (
+            "function_locals",
+            Unit::Count,
+            counts.most_locals,
+            MAX_LOCALS,
+            "One function has too many local variables; split it, or build with optimisation",
+        ),
+        (
+            "function_bytes",
+            Unit::Bytes,
+            counts.longest_body,
+            MAX_BODY_BYTES,
+            "One function is too long; split it, or put the table it builds into data",
+        ),
         (
             "function_locals_times_blocks",
             Unit::Count,
@@ -200,7 +211,13 @@ pub fn judge(bytes: &[u8]) -> Vec<Finding> {
             MAX_LOCALS_TIMES_BLOCKS,
             "Compiling one function would take minutes; split it, or build with optimisation",
         ),
-        ("component_items", Unit::Count, counts.component_items, MAX_COMPONENT_ITEMS, "The component lifts, lowers or instantiates too much; use fewer parts"),
+        (
+            "component_items",
+            Unit::Count,
+            counts.component_items,
+            MAX_COMPONENT_ITEMS,
+            "The component lifts, lowers or instantiates too much; use fewer parts",
+        ),
     ];
     let mut findings = Vec::new();
     for (rule, unit, amount, limit, remedy) in measured {
@@ -280,17 +297,19 @@ mod tests {
             broken(&judge(&module(1900, 1900))),
             Some("function_locals_times_blocks")
         );
-        assert_eq!(
-            broken(&judge(&module(1, 600_000))),
-            Some("function_bytes")
-        );
+        assert_eq!(broken(&judge(&module(1, 600_000))), Some("function_bytes"));
     }
 
     #[test]
     fn a_refusal_names_rule_value_limit_and_remedy() {
         let findings = judge(&module(6000, 1));
         let words = findings.last().unwrap().refusal();
-        for part in ["`function_locals`", "6000 measured", "2000 allowed", "split it"] {
+        for part in [
+            "`function_locals`",
+            "6000 measured",
+            "2000 allowed",
+            "split it",
+        ] {
             assert!(words.contains(part), "{part}: {words}");
         }
     }

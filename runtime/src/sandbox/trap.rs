@@ -105,7 +105,10 @@ fn limit_of(error: &wasmtime::Error, limits: &Limits) -> Option<LimitReached> {
     }
     let text = words(error);
     let limit = [
-        ("allocated for hostcalls has been exhausted", Limit::HostcallBytes),
+        (
+            "allocated for hostcalls has been exhausted",
+            Limit::HostcallBytes,
+        ),
         ("store handle limit exceeded", Limit::Handles),
         ("instance count too high", Limit::Instances),
         ("memory count too high", Limit::Memories),
@@ -184,9 +187,8 @@ mod tests {
             allowed: 5,
         });
         assert_eq!(read(&ours, &limits).limit.as_deref(), Some("requests"));
-        let engine = wasmtime::Error::msg(
-            "cannot allocate another handle: store handle limit exceeded",
-        );
+        let engine =
+            wasmtime::Error::msg("cannot allocate another handle: store handle limit exceeded");
         let report = read(&engine, &limits);
         assert_eq!(report.limit.as_deref(), Some("handles"));
         assert!(report.message.contains("--limit handles="), "{report}");
@@ -195,7 +197,10 @@ mod tests {
     #[test]
     fn an_unknown_error_keeps_its_words() {
         let report = read(&wasmtime::Error::msg("odd"), &Limits::default());
-        assert_eq!((report.kind.as_str(), report.message.as_str()), ("interface", "odd"));
+        assert_eq!(
+            (report.kind.as_str(), report.message.as_str()),
+            ("interface", "odd")
+        );
     }
 
     #[test]

@@ -13,10 +13,7 @@ pub(super) struct OpenCursors {
 
 impl OpenCursors {
     pub(super) fn new(values: BTreeMap<String, String>) -> Self {
-        let bytes = values
-            .iter()
-            .map(|(key, value)| size(key, value))
-            .sum();
+        let bytes = values.iter().map(|(key, value)| size(key, value)).sum();
         Self { values, bytes }
     }
 
@@ -24,12 +21,9 @@ impl OpenCursors {
     pub(super) fn with(&self, key: &str, value: Option<&str>) -> (u64, u64) {
         let before = self.values.get(key).map(|old| size(key, old));
         let after = value.map(|new| size(key, new));
-        let count = self.values.len() as u64 + u64::from(after.is_some())
-            - u64::from(before.is_some());
-        (
-            count,
-            self.bytes + after.unwrap_or(0) - before.unwrap_or(0),
-        )
+        let count =
+            self.values.len() as u64 + u64::from(after.is_some()) - u64::from(before.is_some());
+        (count, self.bytes + after.unwrap_or(0) - before.unwrap_or(0))
     }
 
     pub(super) fn set(&mut self, key: &str, value: Option<&str>) {
