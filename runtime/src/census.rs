@@ -14,6 +14,8 @@ use crate::report::StreamState;
 
 /// Ids of one run. A hundred bytes each, so that the worst component costs half a gigabyte and no more.
 const MOST_IDS: usize = 5_000_000;
+/// Their text: ids are at most 4096 bytes, and five million of those would be 20 GB.
+const MOST_BYTES: usize = 512 << 20;
 /// Held records read from the ledger at a time.
 const PAGE: u32 = 5_000;
 
@@ -27,6 +29,7 @@ pub struct Census {
 struct Lists {
     kinds: BTreeMap<(String, String), Kind>,
     ids: usize,
+    bytes: usize,
 }
 
 /// The list of one stream and event type.
@@ -58,6 +61,13 @@ impl Census {
         if lists.ids + ids.len() > MOST_IDS {
             return Err(format!(
                 "limit reached: more than {MOST_IDS} ids were listed in one run; name fewer projects in one connection"
+            ));
+        }
+        // Repetitions are counted, too: whoever lists everything again and again is not reconciling.
+        lists.bytes += ids.iter().map(String::len).sum::<usize>();
+        if lists.bytes > MOST_BYTES {
+            return Err(format!(
+                "limit reached: more than {MOST_BYTES} bytes of ids were listed in one run; name fewer projects in one connection"
             ));
         }
         let kind = lists

@@ -18,6 +18,7 @@ use crate::egress::grants::Grant;
 use crate::host::connector::Description;
 use crate::patience::parse_duration;
 use crate::redact::Secret;
+use crate::sandbox::limits::{Limit, Limits};
 use crate::scope::{ScopeError, ScopeTemplate};
 use crate::source::client::Timeouts;
 
@@ -101,6 +102,7 @@ pub struct Flags {
     pub interval: Option<Duration>,
     pub reconcile_every: Option<Duration>,
     pub since: Option<String>,
+    pub limits: Vec<(String, String)>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -114,6 +116,9 @@ struct ConfigFile {
     cortexdb: CortexSection,
     #[serde(default)]
     run: RunSection,
+    /// By the names of [`crate::sandbox::limits::SPECS`].
+    #[serde(default)]
+    limits: Map<String, Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -277,6 +282,8 @@ pub struct Plan {
     pub reconcile_every: Duration,
     /// Read again from here.
     pub since: Option<String>,
+    /// What the component may use.
+    pub limits: Limits,
 }
 
 /// The state file when none is named. Fails without a home directory.
@@ -347,7 +354,45 @@ pub fn plan(
         interval,
         reconcile_every,
         since,
+        limits: read_limits(flags, &file.limits)?,
     })
+}
+
+/// What a component may use, which must be known before it is asked who it is.
+pub fn limits(flags: &Flags) -> Result<Limits, ConfigError> {
+    read_limits(flags, &read_config_file(flags.config.as_deref())?.limits)
+}
+
+fn read_limits(flags: &Flags, file: &Map<String, Value>) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    for (name, value) in file {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            other => {
+                return Err(invalid(format!(
+                    "limits.{name} is {other}; write a number, a size such as \"256MiB\", a time such as \"30s\", or \"unlimited\""
+                )));
+            }
+        };
+        limits
+            .set(name, &text)
+            .map_err(|reason| invalid(format!("[limits]: {reason}")))?;
+    }
+    for (name, text) in &flags.limits {
+        limits
+            .set(name, text)
+            .map_err(|reason| invalid(format!("--limit: {reason}")))?;
+    }
+    if let (Some(once), Some(all)) = (limits.get(Limit::CpuBetweenWaits), limits.get(Limit::Cpu))
+        && once > all
+        && limits.get(Limit::CpuBetweenWaits) != Limits::default().get(Limit::CpuBetweenWaits)
+    {
+        return Err(invalid(
+            "[limits]: `cpu_between_waits` is longer than `cpu`, which bounds the whole run",
+        ));
+    }
+    Ok(limits)
 }
 
 fn state_and_patience(
@@ -1009,6 +1054,44 @@ mod tests {
         }
         let error = read(r#"allowed_networks = "10.0.0.0/8""#).unwrap_err();
         assert!(error.to_string().contains("allowed_networks"), "{error}");
+    }
+
+    #[test]
+    fn limits_are_read_from_the_file_and_a_flag_beats_it() {
+        let home = initialised();
+        let config = home.0.path().join("c.toml");
+        let read = |text: &str, flag: Option<(&str, &str)>| {
+            std::fs::write(&config, format!("[limits]\n{text}\n")).unwrap();
+            limits(&Flags {
+                config: Some(config.clone()),
+                limits: flag
+                    .map(|(name, text)| (name.to_owned(), text.to_owned()))
+                    .into_iter()
+                    .collect(),
+                ..Flags::default()
+            })
+        };
+        let text = "memory = \"512MiB\"\nrequests = 1000\ncpu = \"2h\"\nlog_lines = \"unlimited\"";
+        let some = read(text, Some(("requests", "5"))).unwrap();
+        assert_eq!(some.get(Limit::Memory), Some(512 << 20));
+        assert_eq!(some.get(Limit::Requests), Some(5));
+        assert_eq!(some.time(Limit::Cpu), Some(Duration::from_secs(7200)));
+        assert_eq!(some.get(Limit::LogLines), None);
+        for (text, flag, word) in [
+            ("memry = 1", None, "[limits]: there is no limit `memry`"),
+            ("memory = true", None, "limits.memory is true"),
+            ("memory = \"lots\"", None, "256MiB"),
+            ("requests = -1", None, "whole number"),
+            ("", Some(("memory", "9GiB")), "--limit: `memory` is 9 GiB"),
+            (
+                "cpu = \"5s\"\ncpu_between_waits = \"10s\"",
+                None,
+                "longer than `cpu`",
+            ),
+        ] {
+            let error = read(text, flag).unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
     }
 
     #[test]

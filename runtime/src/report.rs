@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::sandbox::limits::Uses;
+use crate::sandbox::trap::TrapReport;
+
 /// Takes the events of a run. Implementations must be quick: they are called from the run itself.
 pub trait Reporter: Send + Sync {
     /// One thing that happened.
@@ -198,6 +201,12 @@ pub struct Receipt {
     pub quota_left: Option<u64>,
     /// Wall time, in milliseconds.
     pub duration_ms: u64,
+    /// Where the component was stopped: what happened, and where it was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trap: Option<TrapReport>,
+    /// What the component used, and was allowed, by limit. Empty where it did not run.
+    #[serde(skip_serializing_if = "Uses::is_empty", default)]
+    pub limits: Uses,
 }
 
 /// The counters of a run, shared by everything that counts.
@@ -225,6 +234,8 @@ pub struct Totals {
     pub retries: u64,
     pub cortexdb_requests: u64,
     pub quota_left: Option<u64>,
+    pub trap: Option<TrapReport>,
+    pub limits: Uses,
 }
 
 impl Default for Counters {
@@ -275,6 +286,8 @@ impl Counters {
             retries: totals.retries,
             cortexdb_requests: totals.cortexdb_requests,
             quota_left: totals.quota_left,
+            trap: totals.trap,
+            limits: totals.limits,
             duration_ms: u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::census::{self, Census, Comparison};
@@ -25,9 +26,9 @@ use crate::ledger::{Lease, SqliteStore, Store, StoreError, StreamEnd};
 use crate::patience::Patience;
 use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Level, Outcome, Receipt, Reporter, StreamState};
-use crate::sandbox::limits::Limits;
+use crate::sandbox::limits::Limit;
 use crate::source::budget::Budget;
-use crate::source::client::{SchemeInUse, SourceClient};
+use crate::source::client::{LARGE_BODIES, SchemeInUse, SourceClient};
 use crate::writer::{Forgetting, Target, Writer, WriterError, WriterSettings};
 
 /// How long a run that died without saying so keeps others away, where they cannot know that it is dead.
@@ -167,7 +168,8 @@ pub fn source_client(
         authentication: connector.description.authentication.clone(),
         authentication_in_use: SchemeInUse::default(),
         timeouts: plan.source.timeouts,
-        max_body_bytes: Limits::default().response_bytes,
+        max_body_bytes: plan.limits.size(Limit::ResponseBytes),
+        large_bodies: Arc::new(Semaphore::new(LARGE_BODIES)),
         budget: Budget::default(),
         patience: Arc::new(Patience::new(Some(plan.patience))),
         counters: Arc::clone(&around.counters),
@@ -508,7 +510,8 @@ async fn drive(
         reporter: Arc::clone(&around.reporter),
         counters: Arc::clone(&around.counters),
         redactor: around.redactor.clone(),
-        limits: Limits::default(),
+        limits: plan.limits,
+        stop: guest_stop.clone(),
     };
     let context = RunContext {
         backfill,
@@ -602,6 +605,10 @@ async fn keep_stream_states(
 fn conclude(around: &Circumstances, result: Result<(), CallFailure>) -> (Outcome, Option<String>) {
     if let (Err(_), Some(stopped)) = (&result, around.stopped()) {
         return stopped;
+    }
+    if let Err(CallFailure::Trapped(report)) = &result {
+        let report = Some((**report).clone());
+        around.counters.update(|totals| totals.trap = report);
     }
     match result {
         Ok(()) if around.counters.update(|totals| totals.dead_lettered) > 0 => {

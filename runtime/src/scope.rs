@@ -27,6 +27,16 @@ const MAX_SEGMENTS: usize = 32;
 /// Placeholders that the host fills for every connector.
 const HOST_VARIABLES: [&str; 3] = ["source", "actor", "scope"];
 
+/// Whether a placeholder is the host's. A connector may neither declare it nor give it a value.
+#[must_use]
+pub fn is_host_variable(name: &str) -> bool {
+    HOST_VARIABLES.contains(&name)
+}
+
+/// Placeholders whose values are segments already: the user's own words. What a connector says is always encoded into one id, so that it
+/// cannot add a segment or choose another root.
+const WHOLE_SEGMENTS: [&str; 2] = ["actor", "scope"];
+
 /// Why a scope or a template cannot be used. The text is meant for the person who wrote it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ScopeError {
@@ -143,6 +153,14 @@ impl ScopeTemplate {
         })
     }
 
+    /// Whether everything that this template makes lies below what the user has given: the organisation, or a scope or actor of theirs.
+    /// A connector's own default must; what the user writes may be anything.
+    #[must_use]
+    pub fn is_below_the_users(text: &str) -> bool {
+        let first = text.split('/').next().unwrap_or_default();
+        matches!(first, "org:<org>" | "{scope}" | "{actor}")
+    }
+
     /// The template as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -190,6 +208,11 @@ fn parse_segment(part: &str) -> Result<Segment, String> {
         .and_then(|rest| rest.strip_suffix('}'))
         && !name.contains(['{', '}'])
     {
+        if !WHOLE_SEGMENTS.contains(&name) {
+            return Err(format!(
+                "only `{{actor}}` and `{{scope}}` can stand for a whole segment; write `type:{{{name}}}`"
+            ));
+        }
         return Ok(Segment::Whole(name.to_owned()));
     }
     let (kind, id) = part
@@ -391,6 +414,19 @@ mod tests {
                 "accepted {text:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_connector_says_is_one_id_and_never_a_segment() {
+        let error = ScopeTemplate::parse("{project_path}", &gitlab_variables()).unwrap_err();
+        assert!(error.to_string().contains("type:{project_path}"), "{error}");
+        let template = ScopeTemplate::parse("org:acme/project:{project_path}", &gitlab_variables());
+        let scope = template
+            .unwrap()
+            .fill(&values(&[("project_path", "x/../org:victim/user:root")]))
+            .unwrap();
+        assert!(scope.starts_with("org:acme/project:"), "{scope}");
+        assert_eq!(scope.split('/').count(), 2, "{scope}");
     }
 
     #[test]

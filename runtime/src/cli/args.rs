@@ -56,8 +56,11 @@ pub(super) enum Command {
     /// Records that were refused for good: list them, look at one, send them again, let go of them
     #[command(subcommand)]
     DeadLetters(LetterCommand),
-    /// Show what a component is: world, imports, exports, size, digest, wanted permissions
+    /// Show what a component is: world, imports, exports, size, digest, wanted permissions, and whether it is admitted
     Inspect(InspectArguments),
+    /// The child that compiles; see sandbox/compiler.rs
+    #[command(name = crate::sandbox::compiler::SUBCOMMAND, hide = true)]
+    CompileComponent,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +113,9 @@ pub(super) struct ConnectionArguments {
     /// How long a server may fail before a request is given up [default: 10m]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     patience: Option<Duration>,
+    /// What the component may use, such as memory=512MiB; repeat for several (docs/limits.md)
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    limits: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]
@@ -345,6 +351,7 @@ impl ConnectionArguments {
             interval: None,
             reconcile_every: None,
             since: None,
+            limits: self.limits.clone(),
         }
     }
 }

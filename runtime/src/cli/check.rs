@@ -13,7 +13,6 @@ use crate::host::connector::{CallFailure, Connector, Finding, Mode, RunContext, 
 use crate::host::imports::Access;
 use crate::report::Counters;
 use crate::run::{Circumstances, connect, redactor_for, source_client};
-use crate::sandbox::limits::Limits;
 
 pub(super) async fn check(arguments: CheckArguments) -> u8 {
     let reporter = quiet_reporter();
@@ -136,7 +135,8 @@ async fn source_findings(
         reporter: Arc::clone(&around.reporter),
         counters: Arc::clone(&around.counters),
         redactor: around.redactor.clone(),
-        limits: Limits::default(),
+        limits: plan.limits,
+        stop: around.stop.clone(),
     };
     let context = RunContext {
         backfill: false,

@@ -5,45 +5,43 @@ use serde_json::{Value, json};
 use super::args::InspectArguments;
 use super::prepare::{load, quiet_reporter};
 use super::{USAGE, complain, say};
-use crate::host::connector::Description;
-use crate::sandbox::inspect::{Inspection, World, inspect as read};
+use crate::host::connector::{Description, LoadError};
+use crate::sandbox::admission::{Refusal, Report};
+use crate::sandbox::inspect::{Inspection, World};
+use crate::sandbox::limits::Limits;
 
 pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
-    let bytes = match std::fs::read(&arguments.component) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            complain(&format!(
-                "cannot read {}: {error}",
-                arguments.component.display()
-            ));
+    let mut report = Report::default();
+    let loaded = load(
+        &arguments.component,
+        Limits::default(),
+        &quiet_reporter(),
+        &mut report,
+    )
+    .await;
+    let (description, refusal) = match &loaded {
+        Ok(connector) => (Some(&connector.description), None),
+        Err(LoadError::Refused(Refusal::Unreadable { .. })) => {
+            complain(
+                &loaded
+                    .err()
+                    .map(|error| error.to_string())
+                    .unwrap_or_default(),
+            );
             return USAGE;
         }
-    };
-    let inspection = match read(&bytes) {
-        Ok(inspection) => inspection,
-        Err(error) => {
-            complain(&error.to_string());
-            return 1;
-        }
-    };
-    let admitted = inspection.admit();
-    let loaded = match admitted {
-        Ok(World::Connector) => Some(load(&arguments.component, &quiet_reporter()).await),
-        _ => None,
-    };
-    let description = loaded
-        .as_ref()
-        .and_then(|loaded| loaded.as_ref().ok())
-        .map(|connector| &connector.description);
-    let refusal = match (&admitted, &loaded) {
-        (Err(error), _) => Some(error.to_string()),
-        (_, Some(Err(error))) => Some(error.to_string()),
-        _ => None,
+        // Admitted, and not a world that is described here.
+        Err(LoadError::NotAConnector) => (None, None),
+        Err(error) => (None, Some(error.to_string())),
     };
     if arguments.json {
-        say(&to_json(&inspection, description, refusal.as_deref()).to_string());
+        let json = to_json(&report, description, refusal.as_deref());
+        say(&json.to_string());
     } else {
-        show(&inspection, description);
+        if let Some(inspection) = &report.inspection {
+            show(inspection, description);
+        }
+        show_findings(&report);
     }
     if let Some(refusal) = refusal {
         complain(&refusal);
@@ -52,19 +50,18 @@ pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
     0
 }
 
-fn to_json(
-    inspection: &Inspection,
-    description: Option<&Description>,
-    refusal: Option<&str>,
-) -> Value {
+fn to_json(report: &Report, description: Option<&Description>, refusal: Option<&str>) -> Value {
+    let inspection = report.inspection.as_ref();
     json!({
-        "world": inspection.world,
-        "bytes": inspection.bytes,
-        "digest": inspection.digest,
-        "imports": inspection.imports,
-        "exports": inspection.exports,
-        "refused_imports": inspection.refused_imports,
+        "world": inspection.and_then(|inspection| inspection.world),
+        "bytes": inspection.map(|inspection| inspection.bytes),
+        "digest": inspection.map(|inspection| &inspection.digest),
+        "imports": inspection.map(|inspection| &inspection.imports),
+        "exports": inspection.map(|inspection| &inspection.exports),
+        "refused_imports": inspection.map(|inspection| &inspection.refused_imports),
         "refusal": refusal,
+        "admission": report.findings,
+        "admitted_before": report.from_cache,
         "name": description.map(|description| &description.name),
         "version": description.map(|description| &description.version),
         "summary": description.map(|description| &description.summary),
@@ -99,6 +96,32 @@ fn show(inspection: &Inspection, description: Option<&Description>) {
             .collect();
         list("permissions", &permissions);
         row("scope", &description.default_scope_template);
+    }
+}
+
+/// One row a rule: what was measured, what is allowed, whether that is kept.
+fn show_findings(report: &Report) {
+    say("");
+    say(&format!(
+        "{:<30}{:>14}{:>14}  {}",
+        "rule", "measured", "limit", ""
+    ));
+    for finding in &report.findings {
+        let verdict = if finding.ok { "ok" } else { "REFUSED" };
+        let words = if finding.measured.is_none() && finding.ok {
+            format!("  {}", finding.words)
+        } else {
+            String::new()
+        };
+        say(&format!(
+            "{:<30}{:>14}{:>14}  {verdict}{words}",
+            finding.rule,
+            finding.show(finding.measured),
+            finding.show(finding.limit)
+        ));
+    }
+    if report.from_cache {
+        say("its code was checked and compiled before, under these rules");
     }
 }
 

@@ -29,6 +29,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
+    // Before any thread is started: it limits its own address space.
+    if matches!(arguments.command, Command::CompileComponent) {
+        return crate::sandbox::compiler::child();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -44,6 +48,7 @@ pub fn main() -> ExitCode {
             Command::Status(status) => status::status(status).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(command).await,
             Command::Inspect(inspect) => inspect::inspect(inspect).await,
+            Command::CompileComponent => USAGE,
         }
     });
     // Requests that nobody waits for any more must not hold the process.

@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::args::OutputArguments;
 use super::reporters::reporter;
 use super::{USAGE, complain};
-use crate::config::{Flags, Plan, Surroundings, plan};
+use crate::config::{Flags, Plan, Surroundings, limits, plan};
 use crate::host::connector::{Connector, LoadError};
 use crate::host::imports::Access;
 use crate::redact::Redactor;
 use crate::report::{Counters, Reporter};
+use crate::sandbox::admission::Report;
 use crate::sandbox::limits::Limits;
 
 /// For commands whose answer is their output: no progress, no receipt.
@@ -25,7 +28,9 @@ pub(super) fn quiet_reporter() -> Arc<dyn Reporter> {
 /// Loads a connector. While it only describes itself it may use nothing but the log.
 pub(super) async fn load(
     component: &Path,
+    limits: Limits,
     reporter: &Arc<dyn Reporter>,
+    report: &mut Report,
 ) -> Result<Connector, LoadError> {
     let access = Access {
         source: None,
@@ -34,9 +39,10 @@ pub(super) async fn load(
         reporter: Arc::clone(reporter),
         counters: Arc::new(Counters::default()),
         redactor: Redactor::default(),
-        limits: Limits::default(),
+        limits,
+        stop: CancellationToken::new(),
     };
-    Connector::load(component, access).await
+    Connector::load(component, access, report).await
 }
 
 /// The connector and its configuration; or the exit code, once the reason was said. `dry_run` needs no key of CortexDB.
@@ -46,7 +52,8 @@ pub(super) async fn prepare(
     dry_run: bool,
     reporter: &Arc<dyn Reporter>,
 ) -> Result<(Connector, Plan), u8> {
-    let connector = load(component, reporter)
+    let limits = limits(flags).map_err(|error| misused(&error))?;
+    let connector = load(component, limits, reporter, &mut Report::default())
         .await
         .map_err(|error| misused(&error))?;
     let plan = plan(

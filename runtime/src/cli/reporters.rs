@@ -12,6 +12,7 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use super::args::OutputArguments;
 use super::{complain, say};
 use crate::report::{Event, Level, Outcome, Receipt, Reporter, StreamState};
+use crate::sandbox::limits::{Unit, Uses};
 
 /// The live line moves this often.
 const TICK: Duration = Duration::from_millis(120);
@@ -245,6 +246,11 @@ impl Lines {
         for line in receipt_lines(receipt) {
             say(&line);
         }
+        if self.output.verbose {
+            for line in limit_lines(&receipt.limits) {
+                say(&line);
+            }
+        }
     }
 }
 
@@ -350,6 +356,28 @@ fn receipt_lines(receipt: &Receipt) -> Vec<String> {
         HumanCount(receipt.cortexdb_requests)
     ));
     lines
+}
+
+/// Used and allowed, for those who ask.
+fn limit_lines(limits: &Uses) -> Vec<String> {
+    limits
+        .iter()
+        .map(|(name, line)| {
+            let unit = match line.unit.as_str() {
+                "bytes" => Unit::Bytes,
+                "ms" => Unit::Time,
+                _ => Unit::Count,
+            };
+            let show = |amount: Option<u64>, absent: &str| {
+                amount.map_or_else(|| absent.to_owned(), |amount| unit.show(amount))
+            };
+            format!(
+                "  {name:<20}{:>16} of {}",
+                show(line.used, "not measured"),
+                show(line.allowed, "unlimited")
+            )
+        })
+        .collect()
 }
 
 fn duration(milliseconds: u64) -> String {

@@ -17,7 +17,9 @@ wasmtime::component::bindgen!({
     world: "connector",
     imports: {
         "cortexdb:connector/http.next": async | trappable,
+        "cortexdb:connector/state.set": async | trappable,
         "cortexdb:connector/writer.write": async | trappable,
+        "cortexdb:connector/writer.retract": async | trappable,
         "cortexdb:connector/writer.known": async | trappable,
         "cortexdb:connector/writer.held": async | trappable,
         "cortexdb:connector/writer.unlisted": async | trappable,

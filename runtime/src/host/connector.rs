@@ -1,34 +1,36 @@
 //! A loaded connector: compiled once, one fresh instance for each call.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::time::Duration;
 
-use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Engine, Store, Trap, UpdateDeadline, WasmBacktrace};
+use futures_util::FutureExt as _;
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Engine, Store, UpdateDeadline};
 
 use super::bindings::exports::cortexdb::connector::source as wit;
 use super::bindings::{Connector as World, ConnectorPre};
+use super::guest_text::{MAX_NAME_BYTES, MAX_WORDS_BYTES, check_event_type, check_name, clean};
 use super::imports::{Access, HostState};
+use crate::redact::Redactor;
 use crate::report::StreamState;
+use crate::sandbox::admission::{Admitted, Refusal, Report, admit};
 use crate::sandbox::cache::CodeCache;
-use crate::sandbox::engine::{Ticker, first_party};
-use crate::sandbox::inspect::{InspectError, Inspection, World as Kind, inspect};
+use crate::sandbox::engine::{Ticker, tenant};
+use crate::sandbox::inspect::World as Kind;
+use crate::sandbox::limits::{Limit, LimitReached};
+use crate::sandbox::rules::Finding as RuleFinding;
+use crate::sandbox::trap::{self, TrapReport};
+use crate::scope::{ScopeTemplate, is_host_variable};
 use crate::source::client::Authentication;
 
 /// Why a file cannot be used as a connector.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file cannot be read.
-    #[error("cannot read the component {path}: {reason}")]
-    Unreadable {
-        /// Its path.
-        path: String,
-        /// Why.
-        reason: std::io::Error,
-    },
-    /// It is not a component of ours.
+    /// It is not admitted.
     #[error(transparent)]
-    Refused(#[from] InspectError),
+    Refused(#[from] Refusal),
     /// It is a mapper.
     #[error("this component is a mapper; `runtime run` wants a connector")]
     NotAConnector,
@@ -40,7 +42,7 @@ pub enum LoadError {
     Describe(String),
 }
 
-/// Why a call into a connector ended without a result.
+/// Why a call into a connector ended without a result. What the connector says is printable and bounded.
 #[derive(Debug, Clone)]
 pub enum CallFailure {
     /// What the user asked for cannot work.
@@ -54,7 +56,7 @@ pub enum CallFailure {
     /// The connector says that something is broken.
     Internal(String),
     /// The connector trapped or reached a limit.
-    Trapped(String),
+    Trapped(Box<TrapReport>),
 }
 
 impl std::fmt::Display for CallFailure {
@@ -65,19 +67,20 @@ impl std::fmt::Display for CallFailure {
             }
             Self::Interrupted => f.write_str("interrupted"),
             Self::Internal(words) => write!(f, "the connector reports a defect: {words}"),
-            Self::Trapped(words) => write!(f, "the connector was stopped: {words}"),
+            Self::Trapped(report) => write!(f, "the connector was stopped: {report}"),
         }
     }
 }
 
-impl From<wit::Failure> for CallFailure {
-    fn from(failure: wit::Failure) -> Self {
+impl CallFailure {
+    fn said(failure: wit::Failure, store: &Store<HostState>) -> Self {
+        let words = |words: String| store.data().clean(&words, MAX_WORDS_BYTES);
         match failure {
-            wit::Failure::Configuration(words) => Self::Configuration(words),
-            wit::Failure::Standing(words) => Self::Standing(words),
-            wit::Failure::Unavailable(words) => Self::Unavailable(words),
+            wit::Failure::Configuration(said) => Self::Configuration(words(said)),
+            wit::Failure::Standing(said) => Self::Standing(words(said)),
+            wit::Failure::Unavailable(said) => Self::Unavailable(words(said)),
             wit::Failure::Interrupted => Self::Interrupted,
-            wit::Failure::Internal(words) => Self::Internal(words),
+            wit::Failure::Internal(said) => Self::Internal(words(said)),
         }
     }
 }
@@ -185,8 +188,6 @@ pub struct Connector {
     engine: Engine,
     pre: ConnectorPre<HostState>,
     _ticker: Ticker,
-    /// What the file is.
-    pub inspection: Inspection,
     /// What it says of itself.
     pub description: Description,
 }
@@ -200,26 +201,31 @@ pub struct SyncEnd {
 }
 
 impl Connector {
-    /// Reads, checks, compiles and describes a component.
-    pub async fn load(path: &Path, access: Access) -> Result<Self, LoadError> {
-        let bytes = std::fs::read(path).map_err(|reason| LoadError::Unreadable {
-            path: path.display().to_string(),
-            reason,
-        })?;
-        let inspection = inspect(&bytes)?;
-        if inspection.admit()? != Kind::Connector {
+    /// Admits, links and describes a component. What was looked at on the way is in `report`, also where it is refused.
+    pub async fn load(path: &Path, access: Access, report: &mut Report) -> Result<Self, LoadError> {
+        let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
+        let engine = tenant().map_err(invalid)?;
+        let cache = CodeCache::of_user();
+        let Admitted { world, component } =
+            admit(&engine, path, &access.limits, cache.as_ref(), report).await?;
+        if world != Kind::Connector {
             return Err(LoadError::NotAConnector);
         }
-        let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
-        let engine = first_party().map_err(invalid)?;
-        let component = compile(&engine, &bytes, &inspection.digest).map_err(invalid)?;
         let mut linker = Linker::new(&engine);
         World::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
             .map_err(invalid)?;
-        let pre = linker
+        // Checks every type and runs no code of the component's.
+        let linked = linker
             .instantiate_pre(&component)
-            .and_then(ConnectorPre::new)
-            .map_err(invalid)?;
+            .and_then(ConnectorPre::new);
+        report.findings.push(RuleFinding::judged(
+            "interfaces",
+            linked
+                .as_ref()
+                .map(|_| "of the versions and types that this host has".to_owned())
+                .map_err(|error| format!("{error:#}. Build it against the host's `wit/`")),
+        ));
+        let pre = linked.map_err(invalid)?;
         let ticker =
             Ticker::start(&engine).map_err(|error| LoadError::Invalid(error.to_string()))?;
         let description = describe(&engine, &pre, access).await?;
@@ -227,7 +233,6 @@ impl Connector {
             engine,
             pre,
             _ticker: ticker,
-            inspection,
             description,
         })
     }
@@ -238,118 +243,114 @@ impl Connector {
         access: Access,
         context: &RunContext,
     ) -> Result<Vec<Finding>, CallFailure> {
-        let (mut store, instance) = instantiate(&self.engine, &self.pre, access)
-            .await
-            .map_err(|error| trapped(&error))?;
-        let answer = instance
-            .cortexdb_connector_source()
-            .call_check(&mut store, &context.to_wit())
-            .await
-            .map_err(|error| trapped(&error))?;
-        let findings = answer.map_err(CallFailure::from)?;
+        let mut store = new_store(&self.engine, access);
+        let question = async |store: &mut Store<HostState>| {
+            let instance = self.pre.instantiate_async(&mut *store).await?;
+            instance
+                .cortexdb_connector_source()
+                .call_check(store, &context.to_wit())
+                .await
+        };
+        let answer = bounded(&mut store, Limit::CheckTime, question).await?;
+        let findings = answer.map_err(|failure| CallFailure::said(failure, &store))?;
+        let state = store.data();
         Ok(findings
             .into_iter()
+            .take(MAX_FINDINGS)
             .map(|finding| Finding {
                 severity: match finding.severity {
                     wit::Severity::Ok => Severity::Ok,
                     wit::Severity::Notice => Severity::Notice,
                     wit::Severity::Problem => Severity::Problem,
                 },
-                subject: finding.subject,
-                message: finding.message,
-                remedy: finding.remedy,
+                subject: state.clean(&finding.subject, MAX_NAME_BYTES),
+                message: state.clean(&finding.message, MAX_WORDS_BYTES),
+                remedy: finding
+                    .remedy
+                    .map(|remedy| state.clean(&remedy, MAX_WORDS_BYTES)),
             })
             .collect())
     }
 
     /// Runs the connector. A trap drops the instance; what it handed over before is written all the same.
     pub async fn sync(&self, access: Access, context: &RunContext) -> SyncEnd {
-        match instantiate(&self.engine, &self.pre, access).await {
-            Err(error) => SyncEnd {
-                result: Err(trapped(&error)),
-                streams: BTreeMap::new(),
-            },
-            Ok((mut store, instance)) => {
-                let answer = instance
-                    .cortexdb_connector_source()
-                    .call_sync(&mut store, &context.to_wit())
-                    .await;
-                let result = match answer {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(failure)) => Err(failure.into()),
-                    Err(error) => Err(trapped(&error)),
-                };
-                SyncEnd {
-                    result,
-                    streams: store.data_mut().take_stream_states(),
-                }
-            }
+        let mut store = new_store(&self.engine, access);
+        let work = async |store: &mut Store<HostState>| {
+            let instance = self.pre.instantiate_async(&mut *store).await?;
+            instance
+                .cortexdb_connector_source()
+                .call_sync(store, &context.to_wit())
+                .await
+        };
+        let answer = bounded(&mut store, Limit::RunTime, work).await;
+        let result = match answer {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(failure)) => Err(CallFailure::said(failure, &store)),
+            Err(failure) => Err(failure),
+        };
+        SyncEnd {
+            result,
+            streams: store.data_mut().take_stream_states(),
         }
     }
 }
 
-/// From the cache where it can be had, else by compiling.
-fn compile(engine: &Engine, bytes: &[u8], digest: &str) -> wasmtime::Result<Component> {
-    let cache = CodeCache::of_user();
-    if let Some(component) = cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
-        return Ok(component);
-    }
-    let component = Component::new(engine, bytes)?;
-    if let Some(cache) = cache {
-        cache.store(engine, digest, &component);
-    }
-    Ok(component)
-}
+/// Findings of one check that are shown.
+const MAX_FINDINGS: usize = 1000;
 
-async fn instantiate(
-    engine: &Engine,
-    pre: &ConnectorPre<HostState>,
-    access: Access,
-) -> wasmtime::Result<(Store<HostState>, World)> {
+/// A store with every limit in place. The component's `start` runs while it is instantiated and may call the host, so they hold before.
+fn new_store(engine: &Engine, access: Access) -> Store<HostState> {
     let limits = access.limits;
     let mut store = Store::new(engine, HostState::new(access));
-    store.limiter(|state| &mut state.store_limits);
-    store.set_hostcall_fuel(limits.hostcall_bytes);
-    store.set_max_component_handles(limits.handles);
+    store.limiter(|state| &mut state.meter);
+    store.set_hostcall_fuel(limits.size(Limit::HostcallBytes));
+    store.set_max_component_handles(limits.size(Limit::Handles));
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut context| {
-        let state = context.data_mut();
-        state.cpu_ticks += 1;
-        if state.cpu_ticks > state.cpu_budget_ticks() {
-            let spent = state.limits.cpu_between_waits;
-            return Err(wasmtime::Error::from(Trap::Interrupt).context(format!(
-                "limit reached: it computed for {} s without waiting for anything",
-                spent.as_secs()
-            )));
-        }
+        context.data_mut().meter.tick()?;
         Ok(UpdateDeadline::Yield(1))
     });
-    let instance = pre.instantiate_async(&mut store).await?;
-    Ok((store, instance))
+    store
 }
 
-/// A trap as people can use it: what happened, the limit if one was reached, and where, with the component's own function names.
-fn trapped(error: &wasmtime::Error) -> CallFailure {
-    let mut words: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        if !text.starts_with("error while executing") && !words.contains(&text) {
-            words.push(text);
+/// Calls into a component, within the time that this kind of call may take. However it ends, what was used is counted, and a component that
+/// was stopped is reported. The store must not be used for another call after a failure: drop it.
+async fn bounded<T>(
+    store: &mut Store<HostState>,
+    time: Limit,
+    call: impl AsyncFnOnce(&mut Store<HostState>) -> wasmtime::Result<T>,
+) -> Result<T, CallFailure> {
+    let limits = *store.data().meter.limits();
+    let allowed = limits.time(time);
+    // A defect of the engine's that panics costs this run and not the process.
+    let guarded = AssertUnwindSafe(call(store)).catch_unwind();
+    let answer = match allowed {
+        Some(allowed) => tokio::time::timeout(allowed, guarded).await.ok(),
+        None => Some(guarded.await),
+    };
+    let state = store.data();
+    state.settle(time);
+    let report = match answer {
+        Some(Ok(Ok(answer))) => return Ok(answer),
+        Some(Ok(Err(error))) => trap::read(&error, &limits),
+        Some(Err(_)) => TrapReport {
+            kind: "host_defect".into(),
+            message: "the host panicked while the component ran; please report this as a defect of the runtime".into(),
+            ..TrapReport::default()
+        },
+        None => {
+            let error = wasmtime::Error::from(LimitReached {
+                limit: time,
+                allowed: allowed.map_or(0, milliseconds),
+            });
+            trap::read(&error, &limits)
         }
-    }
-    let mut report = words.join(": ");
-    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
-        let frames: Vec<&str> = backtrace
-            .frames()
-            .iter()
-            .filter_map(wasmtime::FrameInfo::func_name)
-            .take(6)
-            .collect();
-        if !frames.is_empty() {
-            report.push_str(&format!(" (in {})", frames.join(" <- ")));
-        }
-    }
-    CallFailure::Trapped(report)
+    };
+    Err(CallFailure::Trapped(Box::new(state.complete(report))))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn describe(
@@ -357,39 +358,88 @@ async fn describe(
     pre: &ConnectorPre<HostState>,
     access: Access,
 ) -> Result<Description, LoadError> {
-    let failed = |error: wasmtime::Error| LoadError::Describe(trapped(&error).to_string());
-    let (mut store, instance) = instantiate(engine, pre, access).await.map_err(failed)?;
-    let said = instance
-        .cortexdb_connector_source()
-        .call_describe(&mut store)
+    let mut store = new_store(engine, access);
+    let question = async |store: &mut Store<HostState>| {
+        let instance = pre.instantiate_async(&mut *store).await?;
+        instance
+            .cortexdb_connector_source()
+            .call_describe(store)
+            .await
+    };
+    let said = bounded(&mut store, Limit::DescribeTime, question)
         .await
-        .map_err(failed)?;
-    let bad = LoadError::Describe;
+        .map_err(|failure| LoadError::Describe(failure.to_string()))?;
+    read_description(said).map_err(LoadError::Describe)
+}
+
+/// The most of anything that a description lists.
+const MAX_LISTED: usize = 256;
+
+/// Holds a description to its contract. It ends on terminals, and its scope template decides where records go.
+fn read_description(said: wit::Description) -> Result<Description, String> {
     if !is_connector_name(&said.name) {
-        return Err(bad(format!(
+        return Err(format!(
             "the name `{}` is not of the form [a-z][a-z0-9-]*, up to 32 bytes",
-            said.name.escape_debug()
-        )));
+            said.name
+                .chars()
+                .take(64)
+                .collect::<String>()
+                .escape_debug()
+        ));
+    }
+    check_name("the version", &said.version)?;
+    let lists = [
+        ("event types", said.event_types.len()),
+        ("ways to authenticate", said.authentication.len()),
+        ("permissions", said.permissions.len()),
+        ("scope variables", said.scope_variables.len()),
+    ];
+    for (what, length) in lists {
+        if length > MAX_LISTED {
+            return Err(format!("it names {length} {what}; at most {MAX_LISTED}"));
+        }
+    }
+    said.event_types
+        .iter()
+        .try_for_each(|event_type| check_event_type(event_type))?;
+    for name in &said.scope_variables {
+        check_name("a scope variable", name)?;
+        if is_host_variable(name) {
+            return Err(format!("the scope variable `{name}` is the host's"));
+        }
+    }
+    if let Some(url) = &said.default_url {
+        check_name("the default URL", url)?;
+    }
+    let template = &said.default_scope_template;
+    check_name("the default scope template", template)?;
+    // A connector chooses a place below the user's own, never the user's neighbour.
+    if !ScopeTemplate::is_below_the_users(template) {
+        return Err(format!(
+            "the default scope template `{template}` must begin with `org:<org>`, `{{scope}}` or `{{actor}}`"
+        ));
     }
     let settings_schema: serde_json::Value = serde_json::from_str(&said.settings_schema)
-        .map_err(|error| bad(format!("the settings schema is not JSON: {error}")))?;
+        .map_err(|error| format!("the settings schema is not JSON: {error}"))?;
     let authentication = said
         .authentication
         .into_iter()
         .map(|scheme| match scheme {
             wit::Authentication::Header(name) => {
+                check_name("the name of a header", &name)?;
                 reqwest::header::HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
                     .map(Authentication::Header)
-                    .map_err(|_| bad(format!("`{}` is not a header name", name.escape_debug())))
+                    .map_err(|_| format!("`{}` is not a header name", name.escape_debug()))
             }
             wit::Authentication::Bearer => Ok(Authentication::Bearer),
             wit::Authentication::Anonymous => Ok(Authentication::Anonymous),
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, String>>()?;
+    let words = |text: &str, most: usize| clean(text, most, &Redactor::default());
     Ok(Description {
         name: said.name,
         version: said.version,
-        summary: said.summary,
+        summary: words(&said.summary, MAX_WORDS_BYTES),
         event_types: said.event_types,
         settings_schema,
         default_url: said.default_url,
@@ -397,7 +447,12 @@ async fn describe(
         permissions: said
             .permissions
             .into_iter()
-            .map(|permission| (permission.name, permission.reason))
+            .map(|permission| {
+                (
+                    words(&permission.name, MAX_NAME_BYTES),
+                    words(&permission.reason, MAX_WORDS_BYTES),
+                )
+            })
             .collect(),
         scope_variables: said.scope_variables,
         default_scope_template: said.default_scope_template,

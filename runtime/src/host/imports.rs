@@ -2,35 +2,40 @@
 //!
 //! A component is not trusted here, not even ours: what it hands over has limits before it touches the network, the ledger or a terminal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use wasmtime::StoreLimits;
+use tokio_util::sync::CancellationToken;
 
 use super::bindings::cortexdb::connector::{http, log, state, types, writer as wit_writer};
+use super::guest_text::{
+    MAX_NAME_BYTES, MAX_WORDS_BYTES, check_event_type, check_name, check_origin, check_source_ids,
+    clean,
+};
 use crate::census::Census;
 use crate::cortexdb::envelope::{Modality, RawRecord, Thread};
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Level, Reporter, StreamState};
-use crate::sandbox::engine::TICK;
-use crate::sandbox::limits::Limits;
+use crate::sandbox::limits::{Limit, LimitReached, Limits};
+use crate::sandbox::meter::Meter;
+use crate::sandbox::trap::TrapReport;
 use crate::source::client::{SourceClient, SourceError, SourceResponse};
 use crate::source::request::{Method, SourceRequest};
 use crate::writer::{Origin, Writer};
 
-const MAX_LOG_BYTES: usize = 8 << 10;
 const MAX_LOG_FIELDS: usize = 32;
-const MAX_NAME_BYTES: usize = 512;
 const MAX_STATE_VALUE_BYTES: usize = 64 << 10;
 const MAX_BATCH: usize = 10_000;
+/// Ids of one question to the ledger, and of one retraction.
+const MAX_IDS: usize = 100_000;
+/// Different policies that the receipt counts by name.
+const MAX_POLICIES: usize = 100;
 
 /// What a component can reach in one run. Absent parts answer as if they were empty: `describe` has neither source nor writer.
 pub struct HostState {
-    pub(super) limits: Limits,
-    pub(super) store_limits: StoreLimits,
-    pub(super) cpu_ticks: u64,
+    pub(super) meter: Meter,
     source: Option<Arc<SourceClient>>,
     in_flight: JoinSet<(u64, Result<SourceResponse, SourceError>)>,
     next_ticket: u64,
@@ -39,8 +44,13 @@ pub struct HostState {
     reporter: Arc<dyn Reporter>,
     counters: Arc<Counters>,
     redactor: Redactor,
-    log_lines: u64,
+    stop: CancellationToken,
     stream_states: BTreeMap<String, StreamState>,
+    policies: BTreeSet<String>,
+    warned_of: BTreeSet<&'static str>,
+    last_error: Option<String>,
+    last_stream: Option<(String, Option<u64>)>,
+    last_request: Option<String>,
 }
 
 /// What a call into a component may use.
@@ -60,14 +70,14 @@ pub struct Access {
     pub redactor: Redactor,
     /// Its limits.
     pub limits: Limits,
+    /// The run is to end: a component that goes on all the same runs out of computing time.
+    pub stop: CancellationToken,
 }
 
 impl HostState {
     pub(super) fn new(access: Access) -> Self {
         Self {
-            store_limits: access.limits.store_limits(),
-            limits: access.limits,
-            cpu_ticks: 0,
+            meter: Meter::new(access.limits),
             source: access.source,
             in_flight: JoinSet::new(),
             next_ticket: 0,
@@ -76,8 +86,13 @@ impl HostState {
             reporter: access.reporter,
             counters: access.counters,
             redactor: access.redactor,
-            log_lines: 0,
+            stop: access.stop,
             stream_states: BTreeMap::new(),
+            policies: BTreeSet::new(),
+            warned_of: BTreeSet::new(),
+            last_error: None,
+            last_stream: None,
+            last_request: None,
         }
     }
 
@@ -86,54 +101,79 @@ impl HostState {
         std::mem::take(&mut self.stream_states)
     }
 
-    /// Ticks that a component may compute for between two waits.
-    pub(super) fn cpu_budget_ticks(&self) -> u64 {
-        u64::try_from(self.limits.cpu_between_waits.as_millis() / TICK.as_millis())
-            .unwrap_or(u64::MAX)
-    }
-
-    fn clean(&self, text: &str, most: usize) -> String {
-        let mut end = text.len().min(most);
-        while !text.is_char_boundary(end) {
-            end -= 1;
+    /// What the component does not know of its own end: where it was, and what it said last.
+    pub(super) fn complete(&self, mut report: TrapReport) -> TrapReport {
+        if report.kind == "unreachable_code_reached" && self.last_error.is_some() {
+            report.kind = "panic".into();
+            report.message = "it panicked".into();
+            report.panic.clone_from(&self.last_error);
         }
-        let cut = &text[..end];
-        // Escape sequences of a component must not reach a terminal.
-        let printable: String = cut
-            .chars()
-            .map(|c| {
-                if c.is_control() && c != '\n' && c != '\t' {
-                    '\u{fffd}'
-                } else {
-                    c
-                }
-            })
-            .collect();
-        self.redactor.apply(&printable).into_owned()
+        if let Some((stream, done)) = &self.last_stream {
+            report.stream = Some(stream.clone());
+            report.done = *done;
+        }
+        report.request.clone_from(&self.last_request);
+        report.message = self.clean(&report.message, MAX_WORDS_BYTES);
+        for frame in &mut report.backtrace {
+            *frame = self.clean(frame, MAX_NAME_BYTES);
+        }
+        report
     }
-}
 
-fn check_name(what: &str, name: &str) -> Result<(), String> {
-    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
-        return Err(format!(
-            "{what} must have 1 to {MAX_NAME_BYTES} bytes and no control characters"
-        ));
+    /// Leaves what was used in the totals of the run.
+    pub(super) fn settle(&self, time: Limit) {
+        let uses = self.meter.uses(time);
+        self.counters.update(|totals| totals.limits = uses);
     }
-    Ok(())
+
+    /// Every call of the host begins here.
+    fn enter(&mut self) -> Result<(), LimitReached> {
+        self.meter.add(Limit::HostCalls, 1)
+    }
+
+    /// The component goes on after waiting. Once the run is to end, waiting earns it no more time.
+    fn resume(&mut self) {
+        self.meter.resume(!self.stop.is_cancelled());
+    }
+
+    pub(super) fn clean(&self, text: &str, most: usize) -> String {
+        clean(text, most, &self.redactor)
+    }
+
+    /// Whether one more of these may pass; the first that may not is told of.
+    fn may_pass(&mut self, counted: Result<(), LimitReached>) -> bool {
+        let Err(reached) = counted else {
+            return true;
+        };
+        let spec = reached.limit.spec();
+        if self.warned_of.insert(spec.name) {
+            self.reporter.event(&Event::Log {
+                level: Level::Warn,
+                message: format!("{reached}. What is over it is dropped; the run goes on"),
+                fields: BTreeMap::new(),
+            });
+        }
+        false
+    }
 }
 
 impl types::Host for HostState {}
 
 impl http::Host for HostState {
     fn submit(&mut self, request: http::Request) -> wasmtime::Result<u64> {
+        self.enter()?;
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        if self.in_flight.len() >= self.limits.requests_in_flight {
-            let limit = self.limits.requests_in_flight;
-            return Err(wasmtime::Error::msg(format!(
-                "limit reached: more than {limit} requests in flight; call `http.next` before submitting more"
-            )));
-        }
+        let size = size_of_request(&request);
+        self.meter
+            .level(Limit::RequestsInFlight, self.in_flight.len() as u64 + 1)?;
+        self.meter.add(Limit::Requests, 1)?;
+        self.meter.level(Limit::RequestBytes, size as u64)?;
+        self.meter.add(Limit::SentBytes, size)?;
+        self.last_request = Some(self.clean(
+            &format!("{:?} {}", request.method, request.path).replace("Method::", ""),
+            MAX_NAME_BYTES,
+        ));
         let source = self.source.clone();
         let request = SourceRequest {
             method: match request.method {
@@ -168,12 +208,19 @@ impl http::Host for HostState {
     async fn next(
         &mut self,
     ) -> wasmtime::Result<Option<(u64, Result<http::Response, http::HttpError>)>> {
+        self.enter()?;
+        self.meter.wait();
         let finished = self.in_flight.join_next().await;
-        self.cpu_ticks = 0;
+        self.resume();
         let Some(finished) = finished else {
             return Ok(None);
         };
         let (ticket, answer) = finished.map_err(wasmtime::Error::from)?;
+        if let Ok(response) = &answer {
+            let size = response.body.len();
+            self.meter.level(Limit::ResponseBytes, size as u64)?;
+            self.meter.add(Limit::ReceivedBytes, size)?;
+        }
         let answer = match answer {
             Ok(response) => Ok(http::Response {
                 status: response.status,
@@ -195,10 +242,12 @@ impl http::Host for HostState {
 
 impl state::Host for HostState {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        self.enter()?;
         Ok(self.writer.as_ref().and_then(|writer| writer.cursor(&key)))
     }
 
     fn list(&mut self, prefix: String) -> wasmtime::Result<Vec<(String, String)>> {
+        self.enter()?;
         Ok(self
             .writer
             .as_ref()
@@ -206,19 +255,27 @@ impl state::Host for HostState {
             .unwrap_or_default())
     }
 
-    fn set(&mut self, key: String, value: Option<String>) -> wasmtime::Result<()> {
+    async fn set(&mut self, key: String, value: Option<String>) -> wasmtime::Result<()> {
+        self.enter()?;
         check_name("a state key", &key).map_err(wasmtime::Error::msg)?;
         if value
             .as_ref()
             .is_some_and(|value| value.len() > MAX_STATE_VALUE_BYTES)
         {
             return Err(wasmtime::Error::msg(format!(
-                "limit reached: the state value of `{}` is over {MAX_STATE_VALUE_BYTES} bytes",
+                "the state value of `{}` is over {MAX_STATE_VALUE_BYTES} bytes",
                 key.escape_debug()
             )));
         }
         if let Some(writer) = &self.writer {
-            writer.set_cursor(key, value);
+            // Judged before it is taken: what is over the limit is not kept.
+            let (keys, bytes) = writer.cursors_with(&key, value.as_deref());
+            self.meter.level(Limit::StateKeys, keys)?;
+            self.meter.level(Limit::StateBytes, bytes)?;
+            let writer = writer.clone();
+            self.meter.wait();
+            writer.set_cursor(key, value).await;
+            self.resume();
         }
         Ok(())
     }
@@ -231,10 +288,8 @@ impl wit_writer::Host for HostState {
         origin: types::Origin,
         batch: Vec<types::Experience>,
     ) -> wasmtime::Result<Result<(), wit_writer::WriteError>> {
-        self.cpu_ticks = 0;
-        if let Err(reason) =
-            check_name("a stream", &stream).and_then(|()| check_name("an origin id", &origin.id))
-        {
+        self.enter()?;
+        if let Err(reason) = check_name("a stream", &stream).and_then(|()| check_origin(&origin)) {
             return Ok(Err(wit_writer::WriteError::Invalid(reason)));
         }
         if batch.len() > MAX_BATCH {
@@ -243,6 +298,9 @@ impl wit_writer::Host for HostState {
                 batch.len()
             ))));
         }
+        self.meter.add(Limit::Experiences, batch.len())?;
+        let bytes = batch.iter().map(|record| record.content.len()).sum();
+        self.meter.add(Limit::WrittenBytes, bytes)?;
         let Some(writer) = self.writer.clone() else {
             return Ok(Err(wit_writer::WriteError::Stopped(
                 "this call may not write".into(),
@@ -253,51 +311,74 @@ impl wit_writer::Host for HostState {
             variables: origin.variables.into_iter().collect(),
         };
         let records = batch.into_iter().map(raw_record).collect();
-        Ok(writer
-            .write(stream, origin, records)
-            .await
-            .map_err(wit_writer::WriteError::Stopped))
+        self.meter.wait();
+        let written = writer.write(stream, origin, records).await;
+        self.resume();
+        Ok(written.map_err(wit_writer::WriteError::Stopped))
     }
 
     fn skip(&mut self, stream: String, policy: String, count: u64) -> wasmtime::Result<()> {
+        self.enter()?;
         let _ = stream;
         if let Some(writer) = &self.writer {
-            writer.skip(&policy, count);
+            let policy = self.clean(&policy, MAX_NAME_BYTES);
+            // The receipt counts by name; a component that invents names does not make it endless.
+            if self.policies.contains(&policy) || self.policies.len() < MAX_POLICIES {
+                writer.skip(&policy, count);
+                self.policies.insert(policy);
+            } else {
+                writer.skip("other", count);
+            }
         }
         Ok(())
     }
 
-    fn retract(
+    async fn retract(
         &mut self,
         stream: String,
         source_ids: Vec<String>,
         reason: String,
     ) -> wasmtime::Result<Result<(), wit_writer::WriteError>> {
-        if let Err(problem) = check_name("a stream", &stream) {
+        self.enter()?;
+        let checked =
+            check_name("a stream", &stream).and_then(|()| check_source_ids(&source_ids, MAX_IDS));
+        if let Err(problem) = checked {
             return Ok(Err(wit_writer::WriteError::Invalid(problem)));
         }
-        Ok(match &self.writer {
-            Some(writer) => writer
-                .retract(stream, source_ids, reason)
-                .map_err(wit_writer::WriteError::Stopped),
-            None => Err(wit_writer::WriteError::Stopped(
+        let reason = self.clean(&reason, MAX_NAME_BYTES);
+        let Some(writer) = self.writer.clone() else {
+            return Ok(Err(wit_writer::WriteError::Stopped(
                 "this call may not write".into(),
-            )),
-        })
+            )));
+        };
+        self.meter.wait();
+        let retracted = writer.retract(stream, source_ids, reason).await;
+        self.resume();
+        Ok(retracted.map_err(wit_writer::WriteError::Stopped))
     }
 
     async fn known(&mut self, source_ids: Vec<String>) -> wasmtime::Result<Vec<bool>> {
-        Ok(match self.writer.clone() {
+        self.enter()?;
+        check_source_ids(&source_ids, MAX_IDS).map_err(wasmtime::Error::msg)?;
+        self.meter.wait();
+        let known = match self.writer.clone() {
             Some(writer) => writer.known(&source_ids).await,
             None => vec![false; source_ids.len()],
-        })
+        };
+        self.resume();
+        Ok(known)
     }
 
     async fn held(&mut self, source_ids: Vec<String>) -> wasmtime::Result<Vec<bool>> {
-        Ok(match self.writer.clone() {
+        self.enter()?;
+        check_source_ids(&source_ids, MAX_IDS).map_err(wasmtime::Error::msg)?;
+        self.meter.wait();
+        let held = match self.writer.clone() {
             Some(writer) => writer.held(&source_ids).await,
             None => vec![false; source_ids.len()],
-        })
+        };
+        self.resume();
+        Ok(held)
     }
 
     fn listed(
@@ -307,16 +388,12 @@ impl wit_writer::Host for HostState {
         source_ids: Vec<String>,
         wanted: bool,
     ) -> wasmtime::Result<Result<(), wit_writer::WriteError>> {
-        let names =
-            check_name("a stream", &stream).and_then(|()| check_name("an event type", &event_type));
+        self.enter()?;
+        let names = check_name("a stream", &stream)
+            .and_then(|()| check_event_type(&event_type))
+            .and_then(|()| check_source_ids(&source_ids, MAX_BATCH));
         if let Err(reason) = names {
             return Ok(Err(wit_writer::WriteError::Invalid(reason)));
-        }
-        if source_ids.len() > MAX_BATCH {
-            return Ok(Err(wit_writer::WriteError::Invalid(format!(
-                "a list of {} ids; at most {MAX_BATCH}",
-                source_ids.len()
-            ))));
         }
         self.census
             .add(&stream, &event_type, source_ids, wanted)
@@ -330,9 +407,8 @@ impl wit_writer::Host for HostState {
         event_type: String,
         after: Option<String>,
     ) -> wasmtime::Result<Result<Vec<wit_writer::HeldRecord>, wit_writer::WriteError>> {
-        self.cpu_ticks = 0;
-        let names =
-            check_name("a stream", &stream).and_then(|()| check_name("an event type", &event_type));
+        self.enter()?;
+        let names = check_name("a stream", &stream).and_then(|()| check_event_type(&event_type));
         if let Err(reason) = names {
             return Ok(Err(wit_writer::WriteError::Invalid(reason)));
         }
@@ -343,9 +419,11 @@ impl wit_writer::Host for HostState {
         };
         self.census.complete(&stream, &event_type);
         let after = after.unwrap_or_default();
+        self.meter.wait();
         let records = writer
             .unlisted(&self.census, &stream, &event_type, after)
             .await;
+        self.resume();
         Ok(records
             .map(|records| {
                 let records = records.into_iter().map(|record| wit_writer::HeldRecord {
@@ -356,6 +434,22 @@ impl wit_writer::Host for HostState {
             })
             .map_err(wit_writer::WriteError::Stopped))
     }
+}
+
+/// What a request costs this machine before it is sent.
+fn size_of_request(request: &http::Request) -> usize {
+    let pairs = |pairs: &[(String, String)]| -> usize {
+        pairs
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum()
+    };
+    let body = match &request.body {
+        None => 0,
+        Some(http::Body::Text(text)) => text.len(),
+        Some(http::Body::Binary(bytes)) => bytes.len(),
+    };
+    request.path.len() + pairs(&request.query) + pairs(&request.headers) + body
 }
 
 fn raw_record(experience: types::Experience) -> RawRecord {
@@ -388,18 +482,21 @@ impl log::Host for HostState {
         message: String,
         fields: Vec<(String, String)>,
     ) -> wasmtime::Result<()> {
-        self.log_lines += 1;
-        if self.log_lines > self.limits.log_lines {
-            if self.log_lines == self.limits.log_lines + 1 {
-                self.reporter.event(&Event::Log {
-                    level: Level::Warn,
-                    message: format!(
-                        "the component has logged {} lines; the rest of this run is dropped",
-                        self.limits.log_lines
-                    ),
-                    fields: BTreeMap::new(),
-                });
-            }
+        self.enter()?;
+        let bytes = message.len()
+            + fields
+                .iter()
+                .map(|(key, value)| key.len() + value.len())
+                .sum::<usize>();
+        // A panic is the last thing that it says, after whatever it said before.
+        if matches!(level, log::Level::Error) {
+            self.last_error = Some(self.clean(&message, MAX_WORDS_BYTES));
+        }
+        let counted = self
+            .meter
+            .add(Limit::LogLines, 1)
+            .and(self.meter.add(Limit::LogBytes, bytes));
+        if !self.may_pass(counted) {
             return Ok(());
         }
         let event = Event::Log {
@@ -410,14 +507,14 @@ impl log::Host for HostState {
                 log::Level::Warn => Level::Warn,
                 log::Level::Error => Level::Error,
             },
-            message: self.clean(&message, MAX_LOG_BYTES),
+            message: self.clean(&message, MAX_WORDS_BYTES),
             fields: fields
                 .iter()
                 .take(MAX_LOG_FIELDS)
                 .map(|(key, value)| {
                     (
                         self.clean(key, MAX_NAME_BYTES),
-                        self.clean(value, MAX_LOG_BYTES),
+                        self.clean(value, MAX_WORDS_BYTES),
                     )
                 })
                 .collect(),
@@ -427,25 +524,35 @@ impl log::Host for HostState {
     }
 
     fn progress(&mut self, stream: String, done: u64, total: Option<u64>) -> wasmtime::Result<()> {
+        self.enter()?;
         let stream = self.clean(&stream, MAX_NAME_BYTES);
-        self.reporter.event(&Event::Progress {
-            stream,
-            done,
-            total,
-        });
+        self.last_stream = Some((stream.clone(), Some(done)));
+        let counted = self.meter.add(Limit::Reports, 1);
+        if self.may_pass(counted) {
+            self.reporter.event(&Event::Progress {
+                stream,
+                done,
+                total,
+            });
+        }
         Ok(())
     }
 
     fn stream_status(&mut self, stream: String, state: log::StreamState) -> wasmtime::Result<()> {
+        self.enter()?;
         let stream = self.clean(&stream, MAX_NAME_BYTES);
         let state = match state {
             log::StreamState::Reading => StreamState::Reading,
             log::StreamState::Complete => StreamState::Complete,
-            log::StreamState::Off(words) => StreamState::Off(self.clean(&words, MAX_LOG_BYTES)),
+            log::StreamState::Off(words) => StreamState::Off(self.clean(&words, MAX_WORDS_BYTES)),
             log::StreamState::Failed(words) => {
-                StreamState::Failed(self.clean(&words, MAX_LOG_BYTES))
+                StreamState::Failed(self.clean(&words, MAX_WORDS_BYTES))
             }
         };
+        if !self.stream_states.contains_key(&stream) {
+            self.meter.add(Limit::Streams, 1)?;
+        }
+        self.last_stream = Some((stream.clone(), None));
         self.counters.update(|totals| match &state {
             StreamState::Off(words) => {
                 totals.streams_off.insert(stream.clone(), words.clone());
@@ -455,10 +562,13 @@ impl log::Host for HostState {
             }
             StreamState::Reading | StreamState::Complete => {}
         });
-        self.reporter.event(&Event::Stream {
-            stream: stream.clone(),
-            state: state.clone(),
-        });
+        let counted = self.meter.add(Limit::Reports, 1);
+        if self.may_pass(counted) {
+            self.reporter.event(&Event::Stream {
+                stream: stream.clone(),
+                state: state.clone(),
+            });
+        }
         self.stream_states.insert(stream, state);
         Ok(())
     }

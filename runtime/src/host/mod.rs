@@ -2,8 +2,10 @@
 //!
 //! * [`bindings`]: generated from `wit/`.
 //! * [`imports`]: `http`, `state`, `writer`, `log`.
+//! * `guest_text`: text that comes from a component, bounded and printable before it goes anywhere.
 //! * [`connector`]: a loaded connector and its three functions.
 
 pub mod bindings;
 pub mod connector;
+mod guest_text;
 pub mod imports;

@@ -5,7 +5,8 @@
 //! folder and every file must belong to the user and be closed to others, and each file begins with an authentication code under
 //! a key that lives beside it. What does not fit is compiled anew, without a word: the cache can be deleted at any time.
 //!
-//! The name of a file holds the component's digest, the engine's settings and wasmtime's version: other settings, other file.
+//! The name of a file holds the component's digest, the engine's settings with wasmtime's version, ours, and the version of the admission
+//! rules: other settings, other file. A file is also the proof that its component was admitted.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,6 +18,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+use super::rules::RULES_VERSION;
 
 /// A whole block of the hash.
 const KEY_BYTES: usize = 64;
@@ -73,26 +76,18 @@ impl CodeCache {
         let bytes = read_private(&self.folder.join(&name)).ok()?;
         let (tag, code) = bytes.split_at_checked(TAG_BYTES)?;
         self.authenticator(&name, code).verify_slice(tag).ok()?;
-        #[allow(
-            unsafe_code,
-            reason = "the bytes in memory were just authenticated as what `store` wrote; wasmtime checks version and settings"
-        )]
-        let component = unsafe { Component::deserialize(engine, code) };
-        component.ok()
+        trusted(engine, code).ok()
     }
 
-    /// Keeps a compiled component. Failing to is no failure: it will be compiled again.
-    pub fn store(&self, engine: &Engine, digest: &str, component: &Component) {
-        let Ok(code) = component.serialize() else {
-            return;
-        };
+    /// Keeps what our compiler made of a component. Failing to is no failure: it will be compiled again.
+    pub fn store(&self, engine: &Engine, digest: &str, code: &[u8]) {
         let name = file_name(engine, digest);
         let mut bytes = self
-            .authenticator(&name, &code)
+            .authenticator(&name, code)
             .finalize()
             .into_bytes()
             .to_vec();
-        bytes.extend_from_slice(&code);
+        bytes.extend_from_slice(code);
         let _ = write_private(&self.folder.join(&name), &bytes);
     }
 
@@ -105,10 +100,22 @@ impl CodeCache {
     }
 }
 
+/// Takes machine code that is our own: from the cache, authenticated, or from the pipe of our compiler.
+pub(super) fn trusted(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    #[allow(
+        unsafe_code,
+        reason = "both callers know that our own compiler made these bytes; wasmtime checks version and settings"
+    )]
+    unsafe {
+        Component::deserialize(engine, code)
+    }
+}
+
 fn file_name(engine: &Engine, digest: &str) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    RULES_VERSION.hash(&mut hasher);
     let digest = digest.trim_start_matches("sha256:");
     format!("{digest}-{:016x}.cwasm", hasher.finish())
 }
@@ -151,7 +158,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::sandbox::engine::first_party;
+    use crate::sandbox::engine::tenant;
 
     /// An empty component, in bytes.
     const EMPTY: [u8; 8] = *b"\0asm\x0d\0\x01\0";
@@ -167,11 +174,11 @@ mod tests {
 
     fn filled() -> Filled {
         let folder = tempfile::tempdir().unwrap();
-        let engine = first_party().unwrap();
-        let component = Component::new(&engine, EMPTY).unwrap();
+        let engine = tenant().unwrap();
+        let code = engine.precompile_component(&EMPTY).unwrap();
         CodeCache::open(&cache_in(&folder))
             .unwrap()
-            .store(&engine, "sha256:ab", &component);
+            .store(&engine, "sha256:ab", &code);
         Filled { folder, engine }
     }
 

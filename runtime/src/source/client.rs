@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -91,7 +92,15 @@ pub struct SourceResponse {
     pub headers: Vec<(String, String)>,
     /// Decompressed.
     pub body: Vec<u8>,
+    /// The place of a large body among those that wait to be taken; given back with it.
+    pub place: Option<Arc<OwnedSemaphorePermit>>,
 }
+
+/// Bodies that are larger take one of the places.
+const LARGE_BODY_BYTES: usize = 1 << 20;
+/// Large bodies that may wait to be taken. A component that submits requests and takes no answers would otherwise fill this machine's memory:
+/// 256 answers of 32 MiB are 8 GiB. As many as our own connector keeps in flight, so that it never waits here.
+pub const LARGE_BODIES: usize = 16;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +137,8 @@ pub struct SourceClient {
     pub timeouts: Timeouts,
     /// Largest body, after decompression.
     pub max_body_bytes: usize,
+    /// Places for large bodies, [`LARGE_BODIES`] of them.
+    pub large_bodies: Arc<Semaphore>,
     /// The rate limit.
     pub budget: Budget,
     /// How long failing is tolerated.
@@ -257,7 +268,7 @@ impl SourceClient {
             return Attempt::Refused(refusal);
         }
         self.counters.update(|totals| totals.source_requests += 1);
-        let deadline = Instant::now() + self.timeouts.whole;
+        let mut deadline = Instant::now() + self.timeouts.whole;
         let sent = tokio::time::timeout(
             self.timeouts.first_byte.min(self.timeouts.whole),
             self.prepare(request, url, scheme).send(),
@@ -280,7 +291,14 @@ impl SourceClient {
         self.counters
             .update(|totals| totals.quota_left = left.or(totals.quota_left));
         let mut body = Vec::new();
+        let mut place = None;
         loop {
+            if body.len() > LARGE_BODY_BYTES && place.is_none() {
+                let asked = Instant::now();
+                place = Arc::clone(&self.large_bodies).acquire_owned().await.ok();
+                // The source is not to blame for this wait.
+                deadline += asked.elapsed();
+            }
             let until = (Instant::now() + self.timeouts.idle).min(deadline);
             match tokio::time::timeout_at(until, response.chunk()).await {
                 Err(_) => {
@@ -304,7 +322,13 @@ impl SourceClient {
                 }
             }
         }
-        self.judge(request, url, status, &headers, body)
+        match self.judge(request, url, status, &headers, body) {
+            Attempt::Answer(answer) => Attempt::Answer(SourceResponse {
+                place: place.map(Arc::new),
+                ..answer
+            }),
+            other => other,
+        }
     }
 
     fn prepare(
@@ -425,6 +449,7 @@ impl SourceClient {
                 })
                 .collect(),
             body,
+            place: None,
         })
     }
 

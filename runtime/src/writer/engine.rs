@@ -252,11 +252,12 @@ impl Engine {
                         record,
                     }));
                 }
-                Work::Cursor { key, value } => self.steps.cursor((key, value)),
+                Work::Cursor { key, value, room } => self.steps.cursor((key, value), room),
                 Work::Retract {
                     stream,
                     source_ids,
                     reason,
+                    room: _room,
                 } => {
                     last = Some(Barrier::Retract {
                         stream,

@@ -11,9 +11,11 @@
 //! * [`steps`]: when a cursor may be saved.
 //! * [`forgetting`]: what was replaced.
 //! * [`resend`]: dead letters, sent again on demand.
+//! * `open_cursors`: the cursors as the component sees them.
 
 mod engine;
 mod forgetting;
+mod open_cursors;
 pub mod resend;
 mod schedule;
 mod sending;
@@ -34,6 +36,7 @@ use crate::ledger::{DeadLetter, Entry, HeldRecord, Lease, Status, Store, StoreEr
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Reporter};
 use crate::scope::{ScopeError, ScopeTemplate};
+use open_cursors::OpenCursors;
 
 /// Bytes of records that may wait in the queue, in KiB.
 const QUEUE_KIB: usize = 8 << 10;
@@ -152,10 +155,14 @@ pub(crate) enum Work {
         stream: String,
         source_ids: Vec<String>,
         reason: String,
+        /// Given back when it is seen to.
+        room: OwnedSemaphorePermit,
     },
     Cursor {
         key: String,
         value: Option<String>,
+        /// Given back when it is saved.
+        room: OwnedSemaphorePermit,
     },
     Flush(oneshot::Sender<()>),
 }
@@ -170,7 +177,7 @@ pub struct Writer {
     counters: Arc<Counters>,
     redactor: Redactor,
     /// What `state.get` sees: the durable cursors and those on their way.
-    cursors: Arc<Mutex<BTreeMap<String, String>>>,
+    cursors: Arc<Mutex<OpenCursors>>,
     failure: Arc<OnceLock<String>>,
     stopped: CancellationToken,
 }
@@ -202,7 +209,7 @@ impl Writer {
             connection: settings.lease.connection,
             counters: Arc::clone(&settings.counters),
             redactor: settings.redactor.clone(),
-            cursors: Arc::new(Mutex::new(settings.cursors.all())),
+            cursors: Arc::new(Mutex::new(OpenCursors::new(settings.cursors.all()))),
             failure: Arc::clone(&failure),
             stopped: stopped.clone(),
         };
@@ -228,12 +235,7 @@ impl Writer {
             .iter()
             .map(|record| record.content.len() + RECORD_OVERHEAD_BYTES)
             .sum();
-        let cost = u32::try_from((bytes >> 10).clamp(1, QUEUE_KIB)).unwrap_or(1);
-        let room = tokio::select! {
-            biased;
-            () = self.stopped.cancelled() => return Err(self.why()),
-            room = Arc::clone(&self.room).acquire_many_owned(cost) => room.map_err(|_| self.why())?,
-        };
+        let room = self.room_for(bytes).await?;
         let mut records = Vec::with_capacity(batch.len());
         let mut dead = Vec::new();
         for raw in batch {
@@ -258,6 +260,17 @@ impl Writer {
         }))
     }
 
+    /// Waits until the queue has room for this many bytes. Whatever waits in the queue holds its room: not only pages, because a
+    /// component that sets a cursor in a loop would fill the memory just as well.
+    async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, String> {
+        let cost = u32::try_from((bytes >> 10).clamp(1, QUEUE_KIB)).unwrap_or(1);
+        tokio::select! {
+            biased;
+            () = self.stopped.cancelled() => Err(self.why()),
+            room = Arc::clone(&self.room).acquire_many_owned(cost) => room.map_err(|_| self.why()),
+        }
+    }
+
     /// Counts records that a policy leaves out.
     pub fn skip(&self, policy: &str, count: u64) {
         let policy: String = printable(policy).chars().take(64).collect();
@@ -266,29 +279,39 @@ impl Writer {
     }
 
     /// Forgets records, after everything that was written before.
-    pub fn retract(
+    pub async fn retract(
         &self,
         stream: String,
         source_ids: Vec<String>,
         reason: String,
     ) -> Result<(), String> {
+        let bytes = source_ids.iter().map(String::len).sum();
+        let room = self.room_for(bytes).await?;
         self.send(Work::Retract {
             stream,
             source_ids,
             reason,
+            room,
         })
     }
 
-    /// Moves a cursor, behind everything that was written before.
-    pub fn set_cursor(&self, key: String, value: Option<String>) {
-        {
-            let mut cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
-            match &value {
-                Some(value) => cursors.insert(key.clone(), value.clone()),
-                None => cursors.remove(&key),
-            };
+    /// Moves a cursor, behind everything that was written before. Where the writer has stopped, nothing moves any more.
+    pub async fn set_cursor(&self, key: String, value: Option<String>) {
+        let bytes = key.len() + value.as_ref().map_or(0, String::len);
+        self.cursors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .set(&key, value.as_deref());
+        if let Ok(room) = self.room_for(bytes).await {
+            let _ = self.send(Work::Cursor { key, value, room });
         }
-        let _ = self.send(Work::Cursor { key, value });
+    }
+
+    /// How many cursors there would be with this one set, and how many bytes their keys and values would have.
+    #[must_use]
+    pub fn cursors_with(&self, key: &str, value: Option<&str>) -> (u64, u64) {
+        let cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        cursors.with(key, value)
     }
 
     /// The value last set in this or an earlier run.
@@ -298,7 +321,6 @@ impl Writer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
-            .cloned()
     }
 
     /// All cursors whose key starts with `prefix`.
@@ -307,10 +329,7 @@ impl Writer {
         self.cursors
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .filter(|(key, _)| key.starts_with(prefix))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+            .starting_with(prefix)
     }
 
     /// Which of these records are written and not retracted. What the ledger cannot tell counts as unknown.

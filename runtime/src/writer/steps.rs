@@ -26,7 +26,10 @@ enum Step {
         /// Their room in the queue, given back with the last of them.
         _room: OwnedSemaphorePermit,
     },
-    Cursor(Cursor),
+    Cursor {
+        cursor: Cursor,
+        _room: OwnedSemaphorePermit,
+    },
 }
 
 impl Steps {
@@ -39,8 +42,11 @@ impl Steps {
         self.first + self.steps.len() as u64 - 1
     }
 
-    pub(super) fn cursor(&mut self, cursor: Cursor) {
-        self.steps.push_back(Step::Cursor(cursor));
+    pub(super) fn cursor(&mut self, cursor: Cursor, room: OwnedSemaphorePermit) {
+        self.steps.push_back(Step::Cursor {
+            cursor,
+            _room: room,
+        });
     }
 
     /// A record of this page has its fate.
@@ -63,7 +69,7 @@ impl Steps {
                     self.steps.push_front(step);
                     break;
                 }
-                Step::Cursor(cursor) => cursors.push(cursor),
+                Step::Cursor { cursor, .. } => cursors.push(cursor),
             }
             self.first += 1;
         }
@@ -85,27 +91,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_cursor_passes_when_every_page_before_it_is_settled_whatever_the_order() {
-        let room = Arc::new(Semaphore::new(3));
+        let room = Arc::new(Semaphore::new(7));
         let page = || Arc::clone(&room).try_acquire_owned().unwrap();
         let mut steps = Steps::default();
         let first = steps.page(2, page());
-        steps.cursor(cursor("a"));
+        steps.cursor(cursor("a"), page());
         let second = steps.page(1, page());
-        steps.cursor(cursor("b"));
+        steps.cursor(cursor("b"), page());
         let empty = steps.page(0, page());
-        steps.cursor(cursor("c"));
+        steps.cursor(cursor("c"), page());
         assert_eq!((first, second, empty), (0, 2, 4));
 
         steps.settled(second);
         assert_eq!(steps.passed(), []);
         steps.settled(first);
         assert_eq!(steps.passed(), []);
-        assert_eq!(room.available_permits(), 0);
+        assert_eq!(room.available_permits(), 1);
         steps.settled(first);
         assert_eq!(steps.passed(), [cursor("a"), cursor("b"), cursor("c")]);
-        assert_eq!(room.available_permits(), 3);
+        assert_eq!(room.available_permits(), 7);
         let later = steps.page(1, page());
-        steps.cursor(cursor("d"));
+        steps.cursor(cursor("d"), page());
         steps.settled(later);
         assert_eq!(steps.passed(), [cursor("d")]);
     }

@@ -20,6 +20,7 @@ mod dead_letters;
 mod economy;
 mod egress;
 mod faults;
+mod hostile;
 mod lost_ledger;
 mod lost_receipts;
 mod machine;

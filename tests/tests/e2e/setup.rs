@@ -194,6 +194,11 @@ impl Setup {
         ran(&output)
     }
 
+    /// Starts `runtime <arguments>` and lets it go on.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+
     /// `runtime run dist/gitlab.wasm --json <arguments>`.
     pub async fn run(&self, arguments: &[&str]) -> Ran {
         let component = dist("gitlab.wasm");

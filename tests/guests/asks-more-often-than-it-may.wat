@@ -1,0 +1,10 @@
+;; Submits requests and takes the answers, beyond the number that it was given.
+;; run: --limit requests=20
+(data (i32.const 100) "/api/v4/user")
+(func $behave
+  (loop $more
+    (drop (call $submit
+    (i32.const 0) (i32.const 100) (i32.const 12) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+    (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0)))
+    (call $next (i32.const 200))
+    (br $more)))

@@ -1,0 +1,2 @@
+;; Wants a gibibyte before it begins.
+(memory $memory 16384)

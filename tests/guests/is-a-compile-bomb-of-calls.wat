@@ -1,0 +1,2 @@
+;; 600,000 calls in one function.
+(func $bomb {{600000:(call $behave)}})

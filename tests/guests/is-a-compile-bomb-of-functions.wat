@@ -1,0 +1,2 @@
+;; 40,000 tiny functions.
+{{40000:(func)}}

@@ -1,0 +1,16 @@
+;; Records whose ids break the contract, one after the other, and one that is right. Each becomes a dead letter; the right one is stored.
+(data (i32.const 2000) "gl:issue:1/\1b[2J")
+(data (i32.const 2100) "gl:merge_request:1/1")
+(data (i32.const 2200) " gl:issue:1/1")
+(data (i32.const 2300) "no id at all")
+(data (i32.const 2400) "gl:issue:1/2")
+(func $lie (param $at i32) (param $length i32)
+  (memory.copy (i32.const 1000) (local.get $at) (local.get $length))
+  (call $write_one (local.get $length)))
+(func $behave
+  (call $lie (i32.const 2000) (i32.const 15))
+  (call $lie (i32.const 2100) (i32.const 20))
+  (call $lie (i32.const 2200) (i32.const 13))
+  (call $lie (i32.const 2300) (i32.const 12))
+  (call $lie (i32.const 2000) (i32.const 5000))
+  (call $lie (i32.const 2400) (i32.const 12)))

@@ -1,0 +1,16 @@
+;; A hundred labels of 60,000 bytes each, with control characters. They are cut; the record is stored.
+(data (i32.const 1000) "gl:issue:1/1")
+(memory $memory 8)
+(func $behave (local $at i32)
+  (memory.fill (i32.const 131072) (i32.const 0x1b) (i32.const 60000))
+  (memory.fill (i32.const 131072) (i32.const 0x61) (i32.const 59000))
+  (call $fill (i32.const 12))
+  (local.set $at (i32.const 50000))
+  (loop $labels
+    (i32.store (local.get $at) (i32.add (i32.const 131072) (local.get $at)))
+    (i32.store offset=4 (local.get $at) (local.get $at))
+    (local.set $at (i32.add (local.get $at) (i32.const 8)))
+    (br_if $labels (i32.lt_u (local.get $at) (i32.const 50800))))
+  (i32.store (i32.const 44060) (i32.const 50000))
+  (i32.store (i32.const 44064) (i32.const 100))
+  (call $hand_over))

@@ -1,0 +1,2 @@
+;; Called when the host has read the result of `sync`.
+(func $after_sync (param i32))

@@ -1,0 +1,12 @@
+;; Every function of the connector's world, as the canonical ABI lowers it.
+(import "cortexdb:connector/http@0.1.0" "submit" (func $submit (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i64)))
+(import "cortexdb:connector/http@0.1.0" "next" (func $next (param i32)))
+(import "cortexdb:connector/state@0.1.0" "get" (func $get (param i32 i32 i32)))
+(import "cortexdb:connector/state@0.1.0" "list" (func $list (param i32 i32 i32)))
+(import "cortexdb:connector/state@0.1.0" "set" (func $set (param i32 i32 i32 i32 i32)))
+(import "cortexdb:connector/writer@0.1.0" "write" (func $write (param i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+(import "cortexdb:connector/writer@0.1.0" "skip" (func $skip (param i32 i32 i32 i32 i64)))
+(import "cortexdb:connector/writer@0.1.0" "retract" (func $retract (param i32 i32 i32 i32 i32 i32 i32)))
+(import "cortexdb:connector/log@0.1.0" "log" (func $log (param i32 i32 i32 i32 i32)))
+(import "cortexdb:connector/log@0.1.0" "progress" (func $progress (param i32 i32 i64 i32 i64)))
+(import "cortexdb:connector/log@0.1.0" "stream-status" (func $stream_status (param i32 i32 i32 i32 i32)))

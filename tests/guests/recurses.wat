@@ -1,0 +1,2 @@
+;; Calls itself.
+(func $behave (call $behave))

@@ -1,0 +1,2 @@
+;; Shares its memory.
+(memory $shared 1 1 shared)

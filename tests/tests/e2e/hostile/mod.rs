@@ -1,0 +1,229 @@
+//! Hostile guests: one program for each thing that a component could do to us, run by the released program against both simulators.
+//!
+//! `guests/<behaviour>.wat` is the program, `guests/<behaviour>.expected` what is told of it; a program without its report fails. Beside
+//! the report each is held to what all are held to: the program ends by itself, in bounded memory and time, nothing outside of the
+//! connection's scope is stored, and no secret is shown. `make hostile` prints the table; `HOSTILE_UPDATE=1` writes the reports anew.
+
+mod assemble;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+
+use crate::setup::{Ran, Setup};
+
+/// No guest makes the program larger than its memory limit and what the program itself needs.
+const MOST_PEAK_KIB: u64 = 700 << 10;
+const MOST_TIME: Duration = Duration::from_secs(60);
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All programs, by name.
+fn guests() -> Vec<PathBuf> {
+    let files = std::fs::read_dir(root().join("guests")).unwrap();
+    let mut guests: Vec<PathBuf> = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wat"))
+        .collect();
+    guests.sort();
+    guests
+}
+
+/// Words after `;; run:`, in the guest's header.
+fn arguments(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(";; run:"))
+        .flat_map(str::split_whitespace)
+        .map(str::to_owned)
+        .collect()
+}
+
+struct Measured {
+    ran: Ran,
+    peak_kib: u64,
+    time: Duration,
+}
+
+/// Runs to the end, looking at the process's memory from time to time.
+async fn measure(setup: &Setup, arguments: &[&str]) -> Measured {
+    let started = Instant::now();
+    let mut child = setup.spawn(arguments);
+    let status = PathBuf::from(format!("/proc/{}/status", child.id().unwrap()));
+    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let read = tokio::spawn(async move {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let _ = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (text(out), text(err))
+    });
+    let mut peak_kib = 0;
+    let exit = loop {
+        if let Some(exit) = child.try_wait().unwrap() {
+            break exit;
+        }
+        assert!(
+            started.elapsed() < MOST_TIME,
+            "it did not end: {arguments:?}"
+        );
+        peak_kib = peak_kib.max(highest_memory(&status));
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    };
+    let (stdout, stderr) = read.await.unwrap();
+    Measured {
+        ran: Ran {
+            code: exit.code().unwrap_or(-1),
+            stdout,
+            stderr,
+        },
+        peak_kib,
+        time: started.elapsed(),
+    }
+}
+
+fn highest_memory(status: &Path) -> u64 {
+    let status = std::fs::read_to_string(status).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.map(|line| line.trim().trim_end_matches("kB").trim());
+    kib.and_then(|kib| kib.parse().ok()).unwrap_or_default()
+}
+
+/// What is told of a guest, without what changes from run to run.
+fn report(setup: &Setup, ran: &Ran) -> String {
+    let receipt = ran
+        .events()
+        .into_iter()
+        .rfind(|event| event["event"] == "receipt");
+    let mut report = format!("exit {}\n", ran.code);
+    let mut line = |name: &str, value: &Value| {
+        let text = match value {
+            Value::Null => return,
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        writeln!(report, "{name}: {}", steady(setup, &text)).unwrap();
+    };
+    let Some(receipt) = receipt else {
+        line("error", &ran.stderr.trim_end().into());
+        return report;
+    };
+    let trap = &receipt["trap"];
+    line("outcome", &receipt["outcome"]);
+    line("kind", &trap["kind"]);
+    line("limit", &trap["limit"]);
+    line("message", &trap["message"]);
+    line("panic", &trap["panic"]);
+    line("stream", &trap["stream"]);
+    line("request", &trap["request"]);
+    line("in", &trap["backtrace"][0]);
+    if trap.is_null() {
+        line("reason", &receipt["reason"]);
+    }
+    for name in ["written", "dead_lettered"] {
+        if receipt[name] != 0 {
+            line(name, &receipt[name]);
+        }
+    }
+    for event in ran.events() {
+        if event["event"] == "dead_letter" {
+            line("dead letter", &event["reason"]);
+        }
+        if event["level"] == "warn" {
+            line("warning", &event["message"]);
+        }
+    }
+    report
+}
+
+/// Addresses of the simulators and of the machine's folders differ.
+fn steady(setup: &Setup, text: &str) -> String {
+    text.replace(&setup.gitlab.url(), "<gitlab>")
+        .replace(&setup.cortex.url(), "<cortexdb>")
+        .replace(setup.home.path().to_str().unwrap(), "<home>")
+}
+
+/// Whatever a guest does, all that it stored lies below the connection's scope.
+fn assert_nothing_left_its_scope(setup: &Setup, name: &str) {
+    for event in setup.cortex.cortex().live_events() {
+        let envelope = event.envelope();
+        let scope = envelope["scope"].as_str().unwrap();
+        assert!(
+            scope.starts_with("org:acme/source:gitlab/project:") && scope.split('/').count() == 3,
+            "{name} wrote to {scope}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_hostile_guest_ends_as_its_report_says() {
+    let update = std::env::var_os("HOSTILE_UPDATE").is_some();
+    let only = std::env::var("HOSTILE_ONLY").unwrap_or_default();
+    let mut failures = String::new();
+    println!(
+        "{:<36}{:<20}{:<30}{:>10}{:>9}",
+        "guest", "limit or rule", "outcome", "peak", "time"
+    );
+    for guest in guests() {
+        let name = guest.file_stem().unwrap().to_str().unwrap();
+        if !name.contains(&only) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&guest).unwrap();
+        let setup = Setup::tiny(900).await;
+        let wasm = setup.home.path().join(format!("{name}.wasm"));
+        std::fs::write(&wasm, assemble::assemble(root(), &text)).unwrap();
+        let arguments = arguments(&text);
+        let mut all = vec!["run", wasm.to_str().unwrap(), "--json"];
+        all.extend(arguments.iter().map(String::as_str));
+        let measured = measure(&setup, &all).await;
+        let ran = measured.ran;
+        let code = ran.code;
+        let ran = ran.expect(code);
+        assert_nothing_left_its_scope(&setup, name);
+        assert!(
+            measured.peak_kib < MOST_PEAK_KIB,
+            "{name}: {} KiB",
+            measured.peak_kib
+        );
+        assert!(
+            !ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'),
+            "{name} moved the terminal's cursor"
+        );
+        let report = report(&setup, &ran);
+        show(name, &report, measured.peak_kib, measured.time);
+        let expected = guest.with_extension("expected");
+        if update {
+            std::fs::write(&expected, &report).unwrap();
+            continue;
+        }
+        let wanted = std::fs::read_to_string(&expected).unwrap_or_else(|_| {
+            "no report: run with HOSTILE_UPDATE=1 and read what it writes".into()
+        });
+        if wanted != report {
+            writeln!(failures, "{name}\n--- expected\n{wanted}--- told\n{report}").unwrap();
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+fn show(name: &str, report: &str, peak_kib: u64, time: Duration) {
+    let field = |name: &str| {
+        report
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    };
+    let rule = field("error").and_then(|words| words.split("the rule `").nth(1)?.split('`').next());
+    let limit = field("limit").or(rule).unwrap_or("-");
+    let outcome = field("outcome").unwrap_or("refused");
+    let kind = field("kind").filter(|kind| *kind != "limit");
+    let outcome = kind.map_or_else(|| outcome.to_owned(), |kind| format!("{outcome}: {kind}"));
+    println!(
+        "{name:<36}{limit:<20}{outcome:<30}{:>6} MiB{:>7.2} s",
+        peak_kib >> 10,
+        time.as_secs_f64()
+    );
+}
