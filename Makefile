@@ -13,7 +13,7 @@ QUICK        ?=
 FULL         ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check corpus soak bench wasm-target runtime component simulators clean
+.PHONY: help build demo test check corpus soak hostile bench wasm-target runtime component simulators clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ corpus: build ## Map recorded GitLab traffic with the built component: make corp
 
 soak: build ## Live through many seeds of faults, changes and crashes: make soak SEEDS=200
 	SOAK_SEEDS=$(SEEDS) $(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture soak
+
+hostile: build ## Run every hostile guest and print what stopped it: make hostile
+	$(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture every_hostile_guest
 
 bench: build simulators ## Measure, beside the vendor's connector and a plain script: make bench [QUICK=1 | FULL=1]
 	$(CARGO) build --locked --release --package connector-bench

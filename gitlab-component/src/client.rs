@@ -283,7 +283,6 @@ impl<'h> Client<'h> {
             read(body)
         };
         let result = self.fetch(path, &query, OnTimeout::Retry, &mut parse).await;
-        drop(parse);
         drop(read);
         match (result, object) {
             (Ok(_), Some(object)) => Ok(object),
