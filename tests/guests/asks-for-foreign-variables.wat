@@ -9,6 +9,6 @@
 (func $describe (result i32)
   (call $text (i32.const 41000) (i32.const 100) (i32.const 6))
   (call $text (i32.const 41008) (i32.const 200) (i32.const 5))
-  (call $text (i32.const 41032) (i32.const 300) (i32.const 71))
+  (call $text (i32.const 41032) (i32.const 300) (i32.const 65))
   (call $text (i32.const 41076) (i32.const 400) (i32.const 13))
   (i32.const 41000))

@@ -710,15 +710,39 @@ mod tests {
         }
     }
 
-    fn key(source_id: &str) -> String {
-        idempotency_key(KeyParts {
+    fn parts(source_id: &str) -> KeyParts<'_> {
+        KeyParts {
             source_instance: "https://gitlab.com",
             scope: "org:acme",
             source_id,
             generation: 1,
             fragment: 0,
             digest: "d",
-        })
+        }
+    }
+
+    fn key(source_id: &str) -> String {
+        idempotency_key(parts(source_id))
+    }
+
+    #[test]
+    fn a_connection_cannot_make_the_keys_of_another() {
+        let of = |source_instance: &str, scope: &str| {
+            idempotency_key(KeyParts {
+                source_instance,
+                scope,
+                ..parts("gl:issue:42/1")
+            })
+        };
+        let ours = of("https://gitlab.com", "org:acme/project:x");
+        // Whatever a component names its records: the address and the scope are the host's, and both are in the key.
+        assert_ne!(ours, of("https://gitlab.example", "org:acme/project:x"));
+        assert_ne!(ours, of("https://gitlab.com", "org:other/project:x"));
+        // Parts are told apart: text cannot be moved from one into the other.
+        assert_ne!(
+            of("https://gitlab.com", "org:acme"),
+            of("https://gitlab.comorg:acme", "")
+        );
     }
 
     #[test]

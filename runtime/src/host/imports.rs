@@ -170,10 +170,15 @@ impl http::Host for HostState {
         self.meter.add(Limit::Requests, 1)?;
         self.meter.level(Limit::RequestBytes, size as u64)?;
         self.meter.add(Limit::SentBytes, size)?;
-        self.last_request = Some(self.clean(
-            &format!("{:?} {}", request.method, request.path).replace("Method::", ""),
-            MAX_NAME_BYTES,
-        ));
+        let method = match request.method {
+            http::Method::Get => "GET",
+            http::Method::Post => "POST",
+            http::Method::Put => "PUT",
+            http::Method::Delete => "DELETE",
+        };
+        // Without its query: that may hold what was searched for.
+        let asked = self.clean(&request.path, MAX_NAME_BYTES);
+        self.last_request = Some(format!("{method} {asked}"));
         let source = self.source.clone();
         let request = SourceRequest {
             method: match request.method {

@@ -86,7 +86,7 @@ pub enum InspectError {
     },
     /// It wants something that it may not have.
     #[error(
-        "the component imports {imports}, which a {world} may not have. It may import {allowed} and nothing else; build it without WASI (target wasm32-unknown-unknown)"
+        "the component is refused by the rule `imports`: it imports {imports}, which a {world} may not have. It may import {allowed} and nothing else; build it without WASI (target wasm32-unknown-unknown)"
     )]
     Imports {
         /// Its world.

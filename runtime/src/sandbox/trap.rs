@@ -137,14 +137,22 @@ fn backtrace(error: &wasmtime::Error) -> Vec<String> {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
         return Vec::new();
     };
+    let named: Vec<String> = backtrace
+        .frames()
+        .iter()
+        .filter_map(wasmtime::FrameInfo::func_name)
+        .take(MAX_FRAMES)
+        .map(bounded)
+        .collect();
+    if !named.is_empty() {
+        return named;
+    }
+    // Trampolines have no names; where nothing has one, the numbers are better than nothing.
     backtrace
         .frames()
         .iter()
         .take(MAX_FRAMES)
-        .map(|frame| match frame.func_name() {
-            Some(name) => bounded(name),
-            None => format!("function {}", frame.func_index()),
-        })
+        .map(|frame| format!("function {}", frame.func_index()))
         .collect()
 }
 

@@ -108,7 +108,11 @@ fn report(setup: &Setup, ran: &Ran) -> String {
         writeln!(report, "{name}: {}", steady(setup, &text)).unwrap();
     };
     let Some(receipt) = receipt else {
-        line("error", &ran.stderr.trim_end().into());
+        let words = ran.stderr.trim_end();
+        line(
+            "error",
+            &words.strip_prefix("error: ").unwrap_or(words).into(),
+        );
         return report;
     };
     let trap = &receipt["trap"];
@@ -127,6 +131,11 @@ fn report(setup: &Setup, ran: &Ran) -> String {
         if receipt[name] != 0 {
             line(name, &receipt[name]);
         }
+    }
+    let cursors = setup.cursors();
+    if !cursors.is_empty() && cursors.len() < 10 {
+        let saved: Vec<&str> = cursors.keys().map(String::as_str).collect();
+        line("cursors", &saved.join(", ").into());
     }
     for event in ran.events() {
         if event["event"] == "dead_letter" {
@@ -164,7 +173,7 @@ async fn every_hostile_guest_ends_as_its_report_says() {
     let only = std::env::var("HOSTILE_ONLY").unwrap_or_default();
     let mut failures = String::new();
     println!(
-        "{:<36}{:<20}{:<30}{:>10}{:>9}",
+        "{:<42}{:<30}{:<34}{:>8}{:>10}",
         "guest", "limit or rule", "outcome", "peak", "time"
     );
     for guest in guests() {
@@ -222,8 +231,91 @@ fn show(name: &str, report: &str, peak_kib: u64, time: Duration) {
     let kind = field("kind").filter(|kind| *kind != "limit");
     let outcome = kind.map_or_else(|| outcome.to_owned(), |kind| format!("{outcome}: {kind}"));
     println!(
-        "{name:<36}{limit:<20}{outcome:<30}{:>6} MiB{:>7.2} s",
+        "{name:<42}{limit:<30}{outcome:<34}{:>4} MiB{:>8.2} s",
         peak_kib >> 10,
         time.as_secs_f64()
     );
+}
+
+/// The text of one guest, as a file in the setup's home.
+fn assembled(setup: &Setup, name: &str) -> String {
+    let text = root().join("guests").join(name).with_extension("wat");
+    let wasm = setup.home.path().join(format!("{name}.wasm"));
+    let text = std::fs::read_to_string(text).unwrap();
+    std::fs::write(&wasm, assemble::assemble(root(), &text)).unwrap();
+    wasm.to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_panics_fails_its_cycle_and_the_next_one_runs() {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    let setup = Setup::tiny(901).await;
+    let wasm = assembled(&setup, "writes-and-then-panics");
+    let mut child = setup.spawn(&["run", &wasm, "--json", "--watch", "--interval", "1s"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut traps = 0;
+    while traps < 2 {
+        let line = tokio::time::timeout(MOST_TIME, lines.next_line()).await;
+        let line = line.unwrap().unwrap().expect("the program ended");
+        let event: Value = serde_json::from_str(&line).unwrap();
+        if event["event"] == "receipt" {
+            assert_eq!(event["outcome"], "failed", "{line}");
+            assert_eq!(event["trap"]["kind"], "panic", "{line}");
+            traps += 1;
+        }
+    }
+    child.kill().await.unwrap();
+    assert_eq!(setup.stored().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_receipt_shows_what_was_used_and_allowed() {
+    let setup = Setup::tiny(902).await;
+    let receipt = setup
+        .run(&["--limit", "requests=100000"])
+        .await
+        .expect(0)
+        .receipt();
+    let limits = &receipt["limits"];
+    assert_eq!(limits["requests"]["allowed"], 100_000);
+    assert!(limits["requests"]["used"].as_u64().unwrap() > 0, "{limits}");
+    assert!(
+        limits["memory"]["used"].as_u64().unwrap() > 1 << 16,
+        "{limits}"
+    );
+    assert_eq!(limits["experiences"]["allowed"], Value::Null);
+    assert_eq!(limits["handles"]["used"], Value::Null);
+    let text = setup
+        .runtime(&[
+            "run",
+            crate::setup::dist("gitlab.wasm").to_str().unwrap(),
+            "--verbose",
+        ])
+        .await
+        .expect(0);
+    assert!(text.stdout.contains("of 256 MiB"), "{}", text.stdout);
+    let refused = setup.run(&["--limit", "memory=lots"]).await.expect(2);
+    assert!(refused.stderr.contains("256MiB"), "{}", refused.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inspect_shows_each_rule_and_fails_where_one_is_broken() {
+    let setup = Setup::tiny(903).await;
+    let bomb = assembled(&setup, "is-a-compile-bomb-of-locals");
+    let ran = setup.runtime(&["inspect", &bomb, "--json"]).await.expect(1);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let rules = report["admission"].as_array().unwrap();
+    let broken: Vec<&Value> = rules.iter().filter(|rule| rule["ok"] == false).collect();
+    assert_eq!(broken.len(), 1, "{rules:?}");
+    assert_eq!(broken[0]["rule"], "function_locals");
+    assert_eq!(broken[0]["measured"], 6000);
+    assert_eq!(broken[0]["limit"], 2000);
+    let text = setup.runtime(&["inspect", &bomb]).await.expect(1);
+    assert!(text.stdout.contains("REFUSED"), "{}", text.stdout);
+    let fine = crate::setup::dist("gitlab.wasm");
+    let ran = setup
+        .runtime(&["inspect", fine.to_str().unwrap()])
+        .await
+        .expect(0);
+    assert!(ran.stdout.contains("compile_memory"), "{}", ran.stdout);
 }
