@@ -14,11 +14,7 @@ QUICK        ?=
 FULL         ?=
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help build demo test check corpus soak fuzz bench wasm-target runtime component simulators clean
-=======
-.PHONY: help build demo test check corpus soak hostile bench wasm-target runtime component simulators clean
->>>>>>> sandbox
+.PHONY: help build demo test check corpus soak hostile fuzz bench wasm-target runtime component simulators clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +39,9 @@ corpus: build ## Map recorded GitLab traffic with the built component: make corp
 soak: build ## Live through many seeds of faults, changes and crashes: make soak SEEDS=200
 	SOAK_SEEDS=$(SEEDS) $(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture soak
 
-<<<<<<< HEAD
+hostile: build ## Run every hostile guest and print what stopped it: make hostile
+	$(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture every_hostile_guest
+
 FUZZ_TARGETS := inspect envelope state_file mapping
 
 fuzz: ## Feed each parser with bytes led by coverage, for so long each: make fuzz SECONDS=3600
@@ -54,10 +52,6 @@ fuzz: ## Feed each parser with bytes led by coverage, for so long each: make fuz
 	  $(abspath $(TARGET_DIR))/fuzz/release/$$target -max_total_time=$(SECONDS) -timeout=10 -max_len=8192 -print_final_stats=1 \
 	    -artifact_prefix=artifacts/$$target/ corpus/$$target ../corpus/$$target || exit 1; \
 	done
-=======
-hostile: build ## Run every hostile guest and print what stopped it: make hostile
-	$(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture every_hostile_guest
->>>>>>> sandbox
 
 bench: build simulators ## Measure, beside the vendor's connector and a plain script: make bench [QUICK=1 | FULL=1]
 	$(CARGO) build --locked --release --package connector-bench
