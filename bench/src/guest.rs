@@ -184,7 +184,7 @@ impl Guest {
     ) -> wasmtime::Result<(usize, Duration)> {
         let limits = Limits::default();
         let state = Canned {
-            meter: Meter::new(limits.clone()),
+            meter: Meter::new(limits),
             answers: Arc::clone(answers),
             waiting: VecDeque::new(),
             tickets: 0,

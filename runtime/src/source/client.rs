@@ -585,6 +585,7 @@ mod tests {
             authentication_in_use: SchemeInUse::default(),
             timeouts: Timeouts::default(),
             max_body_bytes,
+            large_bodies: Arc::new(Semaphore::new(LARGE_BODIES)),
             budget: Budget::default(),
             patience: Arc::new(Patience::new(Some(Duration::ZERO))),
             counters: Arc::default(),
