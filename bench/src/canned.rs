@@ -114,6 +114,10 @@ impl Host for Canned {
         Ok(())
     }
 
+    fn held(&self, source_ids: &[String]) -> Vec<bool> {
+        vec![false; source_ids.len()]
+    }
+
     fn known(&self, source_ids: &[String]) -> Vec<bool> {
         vec![false; source_ids.len()]
     }

@@ -9,15 +9,16 @@ use connector_runtime::host::bindings::exports::cortexdb::connector::source;
 use connector_runtime::host::bindings::{Connector, ConnectorPre};
 use connector_runtime::sandbox::cache::CodeCache;
 use connector_runtime::sandbox::engine::{Ticker, first_party};
-use connector_runtime::sandbox::limits::Limits;
+use connector_runtime::sandbox::limits::{Limit, Limits};
+use connector_runtime::sandbox::meter::Meter;
 use gitlab_component::host::RunContext;
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Engine, Store, StoreLimits, UpdateDeadline};
+use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::canned::{Answers, key};
 
 struct Canned {
-    limits: StoreLimits,
+    meter: Meter,
     answers: Arc<Answers>,
     waiting: VecDeque<(u64, Result<http::Response, http::HttpError>)>,
     tickets: u64,
@@ -60,7 +61,7 @@ impl state::Host for Canned {
         Ok(Vec::new())
     }
 
-    fn set(&mut self, _: String, _: Option<String>) -> wasmtime::Result<()> {
+    async fn set(&mut self, _: String, _: Option<String>) -> wasmtime::Result<()> {
         Ok(())
     }
 }
@@ -80,13 +81,17 @@ impl writer::Host for Canned {
         Ok(())
     }
 
-    fn retract(
+    async fn retract(
         &mut self,
         _: String,
         _: Vec<String>,
         _: String,
     ) -> wasmtime::Result<Result<(), writer::WriteError>> {
         Ok(Ok(()))
+    }
+
+    async fn held(&mut self, source_ids: Vec<String>) -> wasmtime::Result<Vec<bool>> {
+        Ok(vec![false; source_ids.len()])
     }
 
     async fn known(&mut self, source_ids: Vec<String>) -> wasmtime::Result<Vec<bool>> {
@@ -146,7 +151,9 @@ impl Guest {
         let component = Component::new(&engine, bytes)?;
         let compile = started.elapsed();
         let loads = CodeCache::of_user().map_or_else(Vec::new, |cache| {
-            cache.store(&engine, "sha256:bench", &component);
+            if let Ok(code) = component.serialize() {
+                cache.store(&engine, "sha256:bench", &code);
+            }
             (0..21)
                 .filter_map(|_| {
                     let started = Instant::now();
@@ -177,16 +184,16 @@ impl Guest {
     ) -> wasmtime::Result<(usize, Duration)> {
         let limits = Limits::default();
         let state = Canned {
-            limits: limits.store_limits(),
+            meter: Meter::new(limits),
             answers: Arc::clone(answers),
             waiting: VecDeque::new(),
             tickets: 0,
             records: 0,
         };
         let mut store = Store::new(&self.engine, state);
-        store.limiter(|state| &mut state.limits);
-        store.set_hostcall_fuel(limits.hostcall_bytes);
-        store.set_max_component_handles(limits.handles);
+        store.limiter(|state| &mut state.meter);
+        store.set_hostcall_fuel(limits.size(Limit::HostcallBytes));
+        store.set_max_component_handles(limits.size(Limit::Handles));
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));
         let instance = self.pre.instantiate_async(&mut store).await?;
