@@ -4,8 +4,8 @@
 //! most of the engine's security advisories of the last year were in that code, in the garbage collector and in exceptions. Epochs are on: a
 //! component that does not give control back is interrupted within one tick.
 //!
-//! `runtime run` treats every component alike and uses [`tenant`], for the user's own components, too: the hardening is proposals that
-//! are off, and code that does not use them is compiled to the same machine code.
+//! `runtime run` treats every component alike and uses [`tenant`], for the user's own components, too: its settings are those that
+//! `gitlab.wasm` was always compiled and measured with, so the hardening costs nothing that was there before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
