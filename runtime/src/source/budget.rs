@@ -30,6 +30,8 @@ const SPREAD_BELOW: f64 = 0.1;
 const RESERVE: u64 = 100;
 /// Without a hint, a refusal waits this long, twice as long at the next one.
 const FIRST_UNHINTED_WAIT: Duration = Duration::from_secs(5);
+/// Waits from this length on are said.
+const WORTH_A_WORD: Duration = Duration::from_secs(5);
 /// GitLab's limits count minutes.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Refusals that are this far apart have nothing to do with each other.
@@ -58,6 +60,8 @@ struct State {
     endpoints: HashMap<String, Limit>,
     announced: Option<Announced>,
     unhinted_refusals: u32,
+    /// The end of the wait that was last spoken of.
+    told: Option<Instant>,
 }
 
 /// What the source's headers say about the present window.
@@ -110,14 +114,21 @@ enum Wait {
 }
 
 impl Budget {
-    /// Waits for the turn of a request to an endpoint of this class.
-    pub async fn turn(&self, class: &str) -> Turn<'_> {
+    /// Waits for the turn of a request to an endpoint of this class. Of a wait that somebody might take for standing still, `tell` is
+    /// told once, whoever waits.
+    pub async fn turn(&self, class: &str, tell: impl Fn(Duration)) -> Turn<'_> {
         loop {
             let answered = self.answered.notified();
-            let wait = self.lock().take(class, Instant::now());
+            let now = Instant::now();
+            let wait = self.lock().take(class, now);
             match wait {
                 None => return Turn(self),
-                Some(Wait::Until(at)) => tokio::time::sleep_until(at).await,
+                Some(Wait::Until(at)) => {
+                    if self.lock().is_news(at, now) {
+                        tell(at - now);
+                    }
+                    tokio::time::sleep_until(at).await;
+                }
                 Some(Wait::ForAnAnswer) => answered.await,
             }
         }
@@ -145,6 +156,15 @@ impl Budget {
 }
 
 impl State {
+    /// Whether this wait is worth a word and nobody has said it.
+    fn is_news(&mut self, at: Instant, now: Instant) -> bool {
+        let news = at > now + WORTH_A_WORD && self.told.is_none_or(|told| at > told);
+        if news {
+            self.told = Some(at);
+        }
+        news
+    }
+
     /// Takes a turn, or says what to wait for.
     fn take(&mut self, class: &str, now: Instant) -> Option<Wait> {
         let endpoint = self.endpoints.get(class).and_then(|limit| limit.opens(now));
@@ -488,6 +508,17 @@ mod tests {
     }
 
     #[test]
+    fn a_long_wait_is_said_once_and_a_short_one_never() {
+        let mut state = State::default();
+        let now = Instant::now();
+        let in_seconds = |seconds| now + Duration::from_secs(seconds);
+        assert!(!state.is_news(in_seconds(3), now));
+        assert!(state.is_news(in_seconds(30), now));
+        assert!(!state.is_news(in_seconds(30), now));
+        assert!(state.is_news(in_seconds(90), in_seconds(31)));
+    }
+
+    #[test]
     fn a_refusal_makes_everybody_wait() {
         let mut state = State::default();
         let now = Instant::now();
@@ -612,12 +643,12 @@ mod tests {
     async fn whoever_waits_for_an_answer_goes_on_with_it() {
         let budget = Budget::default();
         budget.learn(&said(8, 1_795_341_660, "Sun, 22 Nov 2026 10:00:00 GMT"));
-        let first = budget.turn(CLASS).await;
+        let first = budget.turn(CLASS, |_| ()).await;
         budget.lock().announced.as_mut().unwrap().next = None;
-        let _second = budget.turn(CLASS).await;
+        let _second = budget.turn(CLASS, |_| ()).await;
         let begun = Instant::now();
         let third = async {
-            let _third = budget.turn(CLASS).await;
+            let _third = budget.turn(CLASS, |_| ()).await;
             begun.elapsed()
         };
         let answer = async {

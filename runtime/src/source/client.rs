@@ -180,7 +180,7 @@ impl SourceClient {
         let mut schemes_tried = 1;
         loop {
             let turn = tokio::select! {
-                turn = self.budget.turn(&class) => turn,
+                turn = self.budget.turn(&class, |wait| self.say_that_the_limit_is_used_up(wait)) => turn,
                 () = self.stop.cancelled() => return Err(SourceError::Interrupted),
             };
             let scheme = self.authentication_in_use.current();
@@ -254,6 +254,14 @@ impl SourceClient {
             });
             self.sleep(wait).await?;
         }
+    }
+
+    fn say_that_the_limit_is_used_up(&self, wait: Duration) {
+        self.reporter.event(&Event::Waiting {
+            server: self.name.clone(),
+            reason: "its rate limit is used up until then".to_owned(),
+            seconds: wait.as_secs_f64(),
+        });
     }
 
     async fn sleep(&self, wait: Duration) -> Result<(), SourceError> {

@@ -241,9 +241,13 @@ impl Engine {
         for work in group.work {
             match work {
                 Work::Page(page) => {
-                    dead.extend(page.dead);
                     let scope = self.scope_of(&page.origin).await?;
-                    let number = self.steps.page(page.records.len(), page.room);
+                    // Dead letters have their fate once they are kept, and count as one until then.
+                    let fates = page.records.len() + usize::from(!page.dead.is_empty());
+                    let number = self.steps.page(fates, page.room);
+                    if !page.dead.is_empty() {
+                        dead.push((number, page.dead));
+                    }
                     incoming.extend(page.records.into_iter().map(|record| Incoming {
                         page: number,
                         stream: page.stream.clone(),
@@ -269,7 +273,10 @@ impl Engine {
             }
         }
         self.decide_about(incoming).await?;
-        self.bury(dead).await?;
+        for (page, letters) in dead {
+            self.bury(letters).await?;
+            self.steps.settled(page);
+        }
         match last {
             Some(Barrier::Retract {
                 stream,
