@@ -707,7 +707,7 @@ fn child_pipelines_have_a_walk_and_a_position_of_their_own() {
     assert_eq!(host.written_ids(), ["gl:pipeline:42/1001"]);
     assert_eq!(
         host.cursor("42/pipelines").expect("a cursor")["child_updated_after"],
-        OVERLAPPED_BY_OWN_CLOCK
+        OVERLAPPED_NOW
     );
 }
 
