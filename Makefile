@@ -1,7 +1,8 @@
 # Everything a person types. `make` alone lists the targets.
 #
 # One cargo profile (release) serves building, testing and shipping the host: wasmtime's compiler is unusably slow without
-# optimisation, and a second profile would double the cold build.
+# optimisation, and a second profile would double the cold build. For the same reason what runs here is built with `--workspace`:
+# every command then asks for the same features of every crate, and none is compiled twice.
 
 CARGO        ?= cargo
 TARGET       := wasm32-unknown-unknown
@@ -33,14 +34,14 @@ check: ## Formatting and lints, warnings as errors
 
 corpus: build ## Map recorded GitLab traffic with the built component: make corpus CORPUS=folder
 	@test -n "$(CORPUS)" || { echo "name the folder of recorded traffic: make corpus CORPUS=../shared/data/gitlab" >&2; exit 2; }
-	$(CARGO) build --locked --release --package connector-tests --bin corpus
+	$(CARGO) build --locked --release --workspace --bin corpus
 	$(TARGET_DIR)/release/corpus --runtime $(DIST)/runtime --component $(DIST)/gitlab.wasm "$(CORPUS)"
 
 soak: build ## Live through many seeds of faults, changes and crashes: make soak SEEDS=200
-	SOAK_SEEDS=$(SEEDS) $(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture soak
+	SOAK_SEEDS=$(SEEDS) $(CARGO) test --locked --release --workspace --test e2e -- --nocapture soak
 
 hostile: build ## Run every hostile guest and print what stopped it: make hostile
-	$(CARGO) test --locked --release --package connector-tests --test e2e -- --nocapture every_hostile_guest
+	$(CARGO) test --locked --release --workspace --test e2e -- --nocapture every_hostile_guest
 
 FUZZ_TARGETS := inspect envelope state_file mapping
 
@@ -54,7 +55,7 @@ fuzz: ## Feed each parser with bytes led by coverage, for so long each: make fuz
 	done
 
 bench: build simulators ## Measure, beside the vendor's connector and a plain script: make bench [QUICK=1 | FULL=1]
-	$(CARGO) build --locked --release --package connector-bench
+	$(CARGO) build --locked --release --workspace --bin connector-bench
 	@QUICK="$(QUICK)" FULL="$(FULL)" CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" python3 bench/bench.py
 
 wasm-target:
@@ -65,7 +66,7 @@ wasm-target:
 	  exit 1; }
 
 runtime:
-	$(CARGO) build --locked --release --package connector-runtime --bin runtime
+	$(CARGO) build --locked --release --workspace --bin runtime
 	@mkdir -p $(DIST)
 	@install -m 755 $(TARGET_DIR)/release/runtime $(DIST)/runtime
 
@@ -75,7 +76,7 @@ component: wasm-target
 	@install -m 644 $(TARGET_DIR)/$(TARGET)/component/gitlab_component.wasm $(DIST)/gitlab.wasm
 
 simulators:
-	$(CARGO) build --locked --release --package connector-tests --bin gitlab-sim --bin cortex-sim
+	$(CARGO) build --locked --release --workspace --bin gitlab-sim --bin cortex-sim
 
 clean: ## Remove everything that was built
 	$(CARGO) clean
