@@ -296,6 +296,37 @@ fn a_new_comment_is_found_although_its_parent_was_touched_before_the_last_run() 
 }
 
 #[test]
+fn an_empty_list_of_discussions_is_not_believed_where_there_are_comments() {
+    let mut gitlab = FakeGitLab::with_project();
+    gitlab.add(
+        "issues",
+        3,
+        "2026-11-20T10:00:00Z",
+        json!({"title": "Lively", "user_notes_count": 1}),
+    );
+    let path = "/projects/42/issues/3/discussions";
+    gitlab.plain.insert(
+        path.to_owned(),
+        vec![json!({"id": "a", "notes": [note(1, "first")]})],
+    );
+    let asked_before = std::cell::Cell::new(false);
+    let host = TestHost::new(gitlab).handler(move |request| {
+        (request.path.ends_with(path) && !asked_before.replace(true))
+            .then(|| answer(200, &[], "[]"))
+    });
+    host.sync(&only("issue,note")).expect("reads");
+    assert_eq!(host.written_ids(), ["gl:issue:42/3", "gl:note:42/1"]);
+
+    // Comments that are gone since the number was counted are no reason to ask for ever.
+    host.gitlab
+        .borrow_mut()
+        .plain
+        .insert(path.to_owned(), Vec::new());
+    host.sync(&json!({"projects": [42], "events": "issue,note"}))
+        .expect("reads");
+}
+
+#[test]
 fn what_is_confidential_is_left_out_counted_and_forgotten() {
     let mut gitlab = with_discussions();
     gitlab.add(

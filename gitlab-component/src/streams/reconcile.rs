@@ -33,6 +33,11 @@ enum Verdict {
 
 /// Settles every kind of a stream that has been read from beginning to end.
 pub(super) async fn settle(stream: &Stream<'_>, kinds: &[&'static str]) -> Result<End, Fault> {
+    // A project of which nothing is listed any more writes nothing, and a host that has lost its memory would never look up what
+    // CortexDB holds of it.
+    if !stream.only_lists() {
+        stream.host().write(&stream.key, &stream.origin, &[])?;
+    }
     for kind in kinds {
         let mut after: Option<String> = None;
         loop {

@@ -243,6 +243,7 @@ pub(super) async fn write_page<T: Commented>(
         if settings.events.note && row.comments() != Some(0) {
             parents.push((
                 iid,
+                row.comments().unwrap_or_default(),
                 Parent {
                     source_id,
                     confidential: row.confidential(),
@@ -260,7 +261,7 @@ pub(super) async fn write_page<T: Commented>(
     let notes = Notes::new(stream);
     let readings = parents
         .iter()
-        .map(|(iid, parent)| notes.read::<T>(*iid, parent).boxed_local());
+        .map(|(iid, comments, parent)| notes.read::<T>(*iid, *comments, parent).boxed_local());
     side_by_side(CONCURRENT_DISCUSSIONS, readings.collect()).await?;
     notes.flush()
 }
@@ -288,15 +289,21 @@ impl<'s> Notes<'s> {
         }
     }
 
-    /// Reads all discussions of one parent.
-    async fn read<T: Commented>(&self, iid: u64, parent: &Parent) -> Result<(), Fault> {
+    /// Reads all discussions of one parent that is said to have so many comments. The number may be hours old, but a list without any
+    /// is asked for again before it is believed: what is missed now is not seen before the parent changes or a reconcile pass comes.
+    async fn read<T: Commented>(
+        &self,
+        iid: u64,
+        comments: u64,
+        parent: &Parent,
+    ) -> Result<(), Fault> {
         let listing = Listing::new(
             self.stream.path(&format!("{}/{iid}/discussions", T::LIST)),
             &[],
         );
         let mut seen = BTreeSet::new();
         let mut sizing = Sizing::default();
-        for _ in 0..DISCUSSION_PASSES {
+        for pass in 0..DISCUSSION_PASSES {
             let mut offset = 0;
             let mut total = None;
             loop {
@@ -327,7 +334,8 @@ impl<'s> Notes<'s> {
                     self.flush()?;
                 }
                 if !slice.page.more {
-                    if offset == 0 || slice.page.total == total {
+                    let doubtful = pass == 0 && comments > 0 && seen.is_empty();
+                    if !doubtful && (offset == 0 || slice.page.total == total) {
                         return Ok(());
                     }
                     break;

@@ -260,6 +260,9 @@ impl Plan {
 
     /// Spoils the body of a true answer.
     pub(crate) fn spoil(&self, reply: &mut Reply) {
+        if self.reply.is_some() {
+            return;
+        }
         if self.wrong_shape {
             let list =
                 serde_json::from_slice::<Value>(&reply.body).is_ok_and(|value| value.is_array());

@@ -6,7 +6,8 @@
 //! stand behind a record that is not stored, and after every complete one nothing may be live twice. At the end, with the faults gone, a poll must
 //! leave nothing missing, and a reconcile pass nothing different from GitLab: no record too few, too many or twice, each text whole, each comment
 //! behind the one that it follows. `SOAK_SEEDS` says how many seeds (a few by default, `make soak SEEDS=200` for more), `SOAK_FIRST`
-//! which is the first, `SOAK_JOBS` how many live at once; a seed that fails goes into `tests/seeds/soak.txt`.
+//! which is the first, `SOAK_JOBS` how many live at once; a seed that fails goes into `tests/seeds/soak.txt`. `SOAK_ONLY` lives through one
+//! seed alone, and `SOAK_TRACE` prints what happens in it.
 
 mod changes;
 mod servers;
@@ -23,7 +24,7 @@ use simulators::gitlab::{self, Size, World};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use self::changes::{Done, People};
+use self::changes::{Done, People, trace};
 use self::servers::{cortex_fault, gitlab_fault};
 use crate::setup::{KEY, Setup, dist, ran};
 
@@ -133,6 +134,9 @@ impl Life {
         self.setup.gitlab.set_faults(Vec::new());
         self.setup.cortex.cortex().clear_faults();
         self.tally.checks += 1;
+        if trace() {
+            self.leave_evidence();
+        }
         self.setup.assert_no_cursor_is_ahead();
         // A run that was cut short may leave a new version beside the old one, which it had no time to forget.
         if complete {
@@ -142,6 +146,24 @@ impl Life {
         self.lose_something();
         let seconds = self.random.random_range(1..5000);
         self.setup.gitlab.advance_clock(seconds);
+    }
+
+    /// What GitLab was asked in this round, and a copy of the files, so that they can be looked at when the life is over.
+    fn leave_evidence(&self) {
+        for entry in self.setup.gitlab.requests() {
+            println!("{entry:?}");
+        }
+        self.setup.gitlab.clear_log();
+        let copy = std::env::temp_dir().join("soak-trace");
+        let _ = std::fs::create_dir_all(&copy);
+        for file in std::fs::read_dir(self.setup.cortexdb_folder())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = std::fs::copy(file.path(), copy.join(file.file_name()));
+        }
+        println!("the files are in {}", copy.display());
     }
 
     fn assert_nothing_is_doubled(&mut self) {
@@ -184,6 +206,9 @@ impl Life {
             2 if state.exists() => std::fs::write(state, "{\"connections\": {\"gitl").unwrap(),
             _ => return,
         }
+        if trace() {
+            println!("  lost: {what}");
+        }
         self.tally.losses += 1;
     }
 
@@ -200,6 +225,9 @@ impl Life {
         let cut_short = self.random.random_range(0..4);
         if cut_short > 1 {
             let done = ran(&child.wait_with_output().await.unwrap());
+            if trace() {
+                println!("{arguments:?}: exit {}\n{}", done.code, done.stdout);
+            }
             assert!(
                 matches!(done.code, 0 | 1),
                 "exit {}:\n{}\n{}",
@@ -213,6 +241,9 @@ impl Life {
         }
         let moment = Duration::from_millis(self.random.random_range(20..900));
         tokio::time::sleep(moment).await;
+        if trace() {
+            println!("{arguments:?}: cut short after {moment:?}, {cut_short}");
+        }
         if cut_short == 0 {
             self.tally.crashes += 1;
             child.kill().await.unwrap();
@@ -245,7 +276,11 @@ impl Life {
         setup.assert_nothing_is_missing(&selection);
 
         let reconcile = [&["--reconcile"][..], &SETTINGS].concat();
-        setup.run(&reconcile).await.expect(0);
+        let reconciled = setup.run(&reconcile).await;
+        if trace() {
+            println!("at the end: {}", reconciled.stdout);
+        }
+        reconciled.expect(0);
         setup.assert_complete(&selection);
 
         let component = dist("gitlab.wasm");
@@ -289,7 +324,13 @@ async fn every_seed_ends_complete_and_nothing_is_ever_stored_twice() {
         .filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     let turns = Arc::new(Semaphore::new(jobs));
     let mut lives = JoinSet::new();
-    for seed in known.chain(first..first + count) {
+    let only: Option<u64> = std::env::var("SOAK_ONLY")
+        .ok()
+        .map(|text| text.parse().unwrap());
+    let seeds = known
+        .chain(first..first + count)
+        .filter(|seed| only.is_none_or(|only| only == *seed));
+    for seed in seeds {
         let turns = Arc::clone(&turns);
         lives.spawn(async move {
             let _turn = turns.acquire().await.unwrap();

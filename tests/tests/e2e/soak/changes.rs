@@ -64,6 +64,11 @@ pub enum Done {
     Deleted,
 }
 
+/// Whether everything that happens is printed, to follow one seed: `SOAK_TRACE=1 SOAK_ONLY=178`.
+pub fn trace() -> bool {
+    std::env::var_os("SOAK_TRACE").is_some()
+}
+
 /// The people of one GitLab.
 pub struct People {
     /// Whether projects and groups get other names.
@@ -97,7 +102,27 @@ impl People {
             return self.switch(world, random, project);
         }
         let arguments = arguments(world, random, project, &projects, name);
-        match world.command(name, &arguments) {
+        let done = world.command(name, &arguments);
+        if trace() {
+            let words = [
+                "project",
+                "iid",
+                "note",
+                "id",
+                "tag",
+                "to",
+                "confidential",
+                "open",
+            ];
+            let told = words
+                .map(|word| format!("{word} {}", arguments[word]))
+                .join(", ");
+            println!(
+                "  {name}: {told}: {}",
+                if done.is_ok() { "done" } else { "nothing" }
+            );
+        }
+        match done {
             Ok(_) => kind,
             Err(_) => Done::Nothing,
         }
@@ -116,6 +141,12 @@ impl People {
             }
             (false, _) => self.switched_off.push((project, feature)),
             (true, None) => return Done::Nothing,
+        }
+        if trace() {
+            println!(
+                "  project {project}: {feature:?} is {}",
+                if off { "on" } else { "off" }
+            );
         }
         match world.set_feature(project, feature, off) {
             Ok(_) => Done::Changed,
