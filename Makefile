@@ -15,7 +15,7 @@ QUICK        ?=
 FULL         ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check corpus soak hostile fuzz bench wasm-target runtime component simulators clean
+.PHONY: help build demo test check corpus soak hostile fuzz bench wasm-target runtime component puppet simulators clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ build: runtime component ## Build dist/runtime and dist/gitlab.wasm
 demo: build simulators ## Show it: two simulated servers, a first run, changes, a second run
 	@sh examples/demo.sh
 
-test: build simulators ## Run every test
+test: build simulators puppet ## Run every test
 	$(CARGO) test --locked --release --workspace
 
 check: ## Formatting and lints, warnings as errors
@@ -37,10 +37,10 @@ corpus: build ## Map recorded GitLab traffic with the built component: make corp
 	$(CARGO) build --locked --release --workspace --bin corpus
 	$(TARGET_DIR)/release/corpus --runtime $(DIST)/runtime --component $(DIST)/gitlab.wasm "$(CORPUS)"
 
-soak: build ## Live through many seeds of faults, changes and crashes: make soak SEEDS=200
+soak: build puppet ## Live through many seeds of faults, changes and crashes: make soak SEEDS=200
 	SOAK_SEEDS=$(SEEDS) $(CARGO) test --locked --release --workspace --test e2e -- --nocapture soak
 
-hostile: build ## Run every hostile guest and print what stopped it: make hostile
+hostile: build puppet ## Run every hostile guest and print what stopped it: make hostile
 	$(CARGO) test --locked --release --workspace --test e2e -- --nocapture every_hostile_guest
 
 FUZZ_TARGETS := inspect envelope state_file mapping
@@ -74,6 +74,11 @@ component: wasm-target
 	$(CARGO) build --locked --package gitlab-component --lib --profile component --target $(TARGET)
 	@mkdir -p $(DIST)
 	@install -m 644 $(TARGET_DIR)/$(TARGET)/component/gitlab_component.wasm $(DIST)/gitlab.wasm
+
+puppet: wasm-target
+	$(CARGO) build --locked --package puppet-mapper --lib --profile component --target $(TARGET)
+	@mkdir -p $(DIST)
+	@install -m 644 $(TARGET_DIR)/$(TARGET)/component/puppet_mapper.wasm $(DIST)/puppet-mapper.wasm
 
 simulators:
 	$(CARGO) build --locked --release --workspace --bin gitlab-sim --bin cortex-sim

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use arbitrary::Unstructured;
 use connector_runtime::cortexdb::envelope::{
-    KeyParts, MAX_FRAGMENT_BYTES, Modality, RawRecord, Record, Thread, Version, envelope_json,
-    idempotency_key,
+    KeyParts, MAX_FRAGMENT_BYTES, Mapped, Modality, RawRecord, Record, Thread, Version,
+    envelope_json, idempotency_key,
 };
 use connector_runtime::cursors::{CursorError, Cursors};
 use gitlab_component::host::{self, Experience};
@@ -153,6 +153,7 @@ fn raw_record(input: &mut Unstructured<'_>) -> arbitrary::Result<RawRecord> {
         preceded_by: vec![before],
         labels: input.arbitrary()?,
         attributes: input.arbitrary()?,
+        mapped: Mapped::default(),
     })
 }
 
@@ -180,6 +181,7 @@ fn as_raw(experience: Experience) -> RawRecord {
             root: thread.root,
             turn: thread.turn,
         }),
+        mapped: Mapped::default(),
     }
 }
 

@@ -241,7 +241,12 @@ async fn compare_kind(
         }
     }
     let dead = store.refused_in_stream(connection, &stream).await?;
-    let absent = kind.wanted.iter().filter(|id| !held.contains(*id)).cloned();
+    let left_out = store.left_out_in_stream(connection, &stream).await?;
+    let absent = kind
+        .wanted
+        .iter()
+        .filter(|id| !held.contains(*id) && !left_out.contains(*id))
+        .cloned();
     let (mut dead_letters, mut missing): (Vec<String>, Vec<String>) =
         absent.partition(|id| dead.contains(id));
     dead_letters.sort_unstable();
@@ -330,6 +335,7 @@ mod tests {
         let lease = store.claim("gitlab", "test", ttl).await.unwrap();
         let begun = ["gl:issue:42/1", "gl:issue:42/2", "gl:issue:42/3"].map(|id| Begun {
             source_id: id.to_owned(),
+            record: id.to_owned(),
             event_type: "issue".to_owned(),
             stream: "42/issues".to_owned(),
             root: String::new(),

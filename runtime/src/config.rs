@@ -16,9 +16,11 @@ use crate::cortexdb::client::DEFAULT_URL;
 use crate::egress::Policy;
 use crate::egress::grants::Grant;
 use crate::host::connector::Description;
+use crate::mappers::OnTrap;
 use crate::patience::parse_duration;
+use crate::recorded::DEFAULT_BYTES;
 use crate::redact::Secret;
-use crate::sandbox::limits::{Limit, Limits};
+use crate::sandbox::limits::{Limit, Limits, Unit};
 use crate::scope::{ScopeError, ScopeTemplate};
 use crate::source::client::Timeouts;
 
@@ -103,6 +105,9 @@ pub struct Flags {
     pub reconcile_every: Option<Duration>,
     pub since: Option<String>,
     pub limits: Vec<(String, String)>,
+    /// Mappers, each with the file of its settings.
+    pub mappers: Vec<(PathBuf, Option<PathBuf>)>,
+    pub on_trap: Option<OnTrap>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,6 +124,49 @@ struct ConfigFile {
     /// By the names of [`crate::sandbox::limits::SPECS`].
     #[serde(default)]
     limits: Map<String, Value>,
+    #[serde(default)]
+    mappers: MapperSection,
+    #[serde(default)]
+    recorded: RecordedSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MapperSection {
+    on_trap: Option<OnTrap>,
+    /// In the order in which they map.
+    #[serde(default)]
+    chain: Vec<MapperEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MapperEntry {
+    file: PathBuf,
+    #[serde(default)]
+    settings: Map<String, Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordedSection {
+    keep: Option<bool>,
+    most: Option<String>,
+}
+
+impl RecordedSection {
+    fn plan(&self) -> Result<RecordedPlan, ConfigError> {
+        let most_bytes = match &self.most {
+            None => DEFAULT_BYTES,
+            Some(text) => Unit::Bytes
+                .parse(text)
+                .map_err(|reason| invalid(format!("recorded.most: {reason}")))?,
+        };
+        Ok(RecordedPlan {
+            keep: self.keep,
+            most_bytes,
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -284,6 +332,29 @@ pub struct Plan {
     pub since: Option<String>,
     /// What the component may use.
     pub limits: Limits,
+    /// Mappers with their settings, in the order in which they map.
+    pub mappers: Vec<(PathBuf, Value)>,
+    /// What becomes of the run where one of them is stopped.
+    pub on_trap: OnTrap,
+    /// What is kept of records before they are mapped.
+    pub recorded: RecordedPlan,
+}
+
+/// Whether records are kept as they were before they were mapped.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordedPlan {
+    /// Absent: where there is a mapper.
+    pub keep: Option<bool>,
+    /// The room for them, compressed.
+    pub most_bytes: u64,
+}
+
+impl RecordedPlan {
+    /// The room for them; `None`: none is kept.
+    #[must_use]
+    pub fn most(&self, is_mapped: bool) -> Option<u64> {
+        self.keep.unwrap_or(is_mapped).then_some(self.most_bytes)
+    }
 }
 
 /// The state file when none is named. Fails without a home directory.
@@ -355,7 +426,35 @@ pub fn plan(
         reconcile_every,
         since,
         limits: read_limits(flags, &file.limits)?,
+        on_trap: flags.on_trap.or(file.mappers.on_trap).unwrap_or_default(),
+        recorded: file.recorded.plan()?,
+        mappers: mappers(flags, file.mappers.chain)?,
     })
+}
+
+/// The flags' mappers, or else the file's.
+fn mappers(flags: &Flags, file: Vec<MapperEntry>) -> Result<Vec<(PathBuf, Value)>, ConfigError> {
+    if flags.mappers.is_empty() {
+        let entries = file.into_iter();
+        return Ok(entries
+            .map(|entry| (entry.file, Value::Object(entry.settings)))
+            .collect());
+    }
+    let read = |(file, settings): &(PathBuf, Option<PathBuf>)| {
+        Ok((file.clone(), mapper_settings(settings.as_deref())?))
+    };
+    flags.mappers.iter().map(read).collect()
+}
+
+/// The settings of a mapper; none are an empty object.
+pub fn mapper_settings(path: Option<&Path>) -> Result<Value, ConfigError> {
+    let Some(path) = path else {
+        return Ok(json!({}));
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| invalid(format!("cannot read {}: {error}", path.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|error| invalid(format!("{} is not JSON: {error}", path.display())))
 }
 
 /// What a component may use, which must be known before it is asked who it is.

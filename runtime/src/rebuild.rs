@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::cortexdb::client::{Client, CortexError};
 use crate::cortexdb::envelope::{
-    check_source_id, decode_label, id_of_label, instance_mark, is_event_type,
+    PART_OF, check_source_id, decode_label, id_of_label, instance_mark, is_event_type,
 };
 use crate::cortexdb::listing::{Listed, Shown};
 use crate::ledger::{EventState, RebuiltEntry, RebuiltEvent, Status};
@@ -73,6 +73,8 @@ struct Piece<'a> {
     event_id: &'a str,
     marks: Marks<'a>,
     root: String,
+    /// The record of which a mapper made this a part.
+    part_of: Option<String>,
     /// Old versions stay.
     appends: bool,
     /// Position in the listing: the smaller, the newer.
@@ -236,6 +238,9 @@ fn piece<'a>(
             .map(decode_label)
             .filter(|root| check_source_id(root).is_ok())
             .unwrap_or_default(),
+        part_of: value(&event.labels, PART_OF)
+            .map(decode_label)
+            .filter(|record| check_source_id(record).is_ok()),
         // Unknown counts as history, of which nothing may be forgotten.
         appends: event.modality.as_deref().is_none_or(|m| m == "observation"),
         age,
@@ -325,8 +330,10 @@ fn entry(scope: &str, pieces: &[Piece<'_>]) -> RebuiltEntry {
         }
     }
     let first = &pieces[0];
+    let part_of = pieces.iter().find_map(|piece| piece.part_of.clone());
     RebuiltEntry {
         source_id: first.source_id.clone().into_owned(),
+        record: part_of.unwrap_or_else(|| first.source_id.clone().into_owned()),
         event_type: first
             .source_id
             .split(':')

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sandbox::limits::Uses;
 use crate::sandbox::trap::TrapReport;
@@ -126,7 +126,7 @@ pub enum Event {
 }
 
 /// How a run ended. The exit code follows from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Everything that the source listed is stored, unchanged or counted.
@@ -156,7 +156,7 @@ impl Outcome {
 }
 
 /// The totals of one run.
-#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Receipt {
     /// How it ended.
     pub outcome: Outcome,
@@ -204,6 +204,9 @@ pub struct Receipt {
     /// Where the component was stopped: what happened, and where it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trap: Option<TrapReport>,
+    /// What each mapper did, in the order in which they map.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub mappers: Vec<MapperUse>,
     /// What the component used, and was allowed, by limit. Empty where it did not run.
     #[serde(skip_serializing_if = "Uses::is_empty", default)]
     pub limits: Uses,
@@ -235,7 +238,43 @@ pub struct Totals {
     pub cortexdb_requests: u64,
     pub quota_left: Option<u64>,
     pub trap: Option<TrapReport>,
+    pub mappers: Vec<MapperUse>,
     pub limits: Uses,
+}
+
+/// What a mapper did in a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapperUse {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its file.
+    pub digest: String,
+    /// Experiences that it was given.
+    pub given: u64,
+    /// Experiences that it made of them.
+    pub made: u64,
+    /// Those of which it made none.
+    pub dropped: u64,
+    /// Those that it refused, was stopped at, or of which it made something that it may not.
+    pub refused: u64,
+    /// Time that it computed, in milliseconds.
+    pub cpu_ms: u64,
+    /// The most linear memory that one of its instances had.
+    pub memory_bytes: u64,
+}
+
+impl MapperUse {
+    /// Adds the counts of a page. Time and memory are totals already.
+    pub fn add(&mut self, page: &Self) {
+        self.given += page.given;
+        self.made += page.made;
+        self.dropped += page.dropped;
+        self.refused += page.refused;
+        self.cpu_ms = page.cpu_ms;
+        self.memory_bytes = page.memory_bytes;
+    }
 }
 
 impl Default for Counters {
@@ -287,6 +326,7 @@ impl Counters {
             cortexdb_requests: totals.cortexdb_requests,
             quota_left: totals.quota_left,
             trap: totals.trap,
+            mappers: totals.mappers,
             limits: totals.limits,
             duration_ms: u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX),
         }

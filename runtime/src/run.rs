@@ -23,13 +23,15 @@ use crate::host::connector::{CallFailure, Connector, Mode, RunContext, SyncEnd};
 use crate::host::imports::Access;
 use crate::http_client;
 use crate::ledger::{Lease, SqliteStore, Store, StoreError, StreamEnd};
+use crate::mappers::{Chain, Session, Surroundings};
 use crate::patience::Patience;
+use crate::recorded;
 use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Level, Outcome, Receipt, Reporter, StreamState};
 use crate::sandbox::limits::Limit;
 use crate::source::budget::Budget;
 use crate::source::client::{LARGE_BODIES, SchemeInUse, SourceClient};
-use crate::writer::{Forgetting, Target, Writer, WriterError, WriterSettings};
+use crate::writer::{Forgetting, Origin, Target, Writer, WriterError, WriterSettings};
 
 /// How long a run that died without saying so keeps others away, where they cannot know that it is dead.
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
@@ -50,6 +52,10 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// Whether to compare everything and forget what is gone.
     pub reconcile: Reconcile,
+    /// What rewrites records on their way.
+    pub mappers: Arc<Chain>,
+    /// Map again what is recorded, and ask the source for nothing.
+    pub remap: bool,
 }
 
 /// When to compare everything and forget what is gone.
@@ -346,6 +352,7 @@ async fn execute(
     let renewing = (!options.dry_run).then(|| keep_lease(Arc::clone(&store), lease, around));
     let mode = match mode {
         Some(mode) => mode,
+        None if options.remap => Mode::Poll,
         None => mode_of(options.reconcile, store.as_ref(), lease).await?,
     };
     let end = drive(
@@ -467,6 +474,9 @@ async fn drive(
     // Cancelled by the user's stop and by the writer's failure: either way the connector must come to its end.
     let guest_stop = around.stop.child_token();
     let backfill = cursors.all().is_empty();
+    let mapped_by = store.mapped_by(lease.connection).await?;
+    let chain = &options.mappers;
+    let fingerprint = chain.fingerprint();
     let identity = connected.as_ref().map(|(_, identity)| identity.clone());
     let client = connected.map(|(client, _)| client);
     let actor = client
@@ -499,7 +509,32 @@ async fn drive(
         counters: Arc::clone(&around.counters),
         reporter: Arc::clone(&around.reporter),
         redactor: around.redactor.clone(),
+        mapping: (!chain.is_empty() || !mapped_by.is_empty()).then(|| {
+            let surroundings = Surroundings {
+                limits: plan.limits,
+                reporter: Arc::clone(&around.reporter),
+                redactor: around.redactor.clone(),
+                stop: guest_stop.clone(),
+            };
+            Session::new(
+                Arc::clone(chain),
+                surroundings,
+                Arc::clone(&around.counters),
+            )
+        }),
+        recorded_bytes: plan.recorded.most(!chain.is_empty()),
     };
+    // Everything that is held was made by this chain, or will have been when this run is complete.
+    let all_is_mapped = mode == Mode::Reconcile
+        || options.remap
+        || store.held_by_stream(lease.connection).await?.is_empty();
+    if !all_is_mapped && fingerprint != mapped_by {
+        around.reporter.event(&Event::Log {
+            level: Level::Warn,
+            message: "the mappers or their settings changed: new and changed records go through them now, everything else with the next reconcile pass, or at once with --remap".into(),
+            fields: std::collections::BTreeMap::new(),
+        });
+    }
     let source = Arc::new(source_client(connector, plan, around, guest_stop.clone())?);
     let (writer, task) = Writer::start(settings, guest_stop.clone());
     let census = Arc::new(Census::default());
@@ -524,13 +559,25 @@ async fn drive(
             .counters
             .update(|totals| totals.reconciled = Some(false));
     }
-    let SyncEnd { result, streams } = connector.sync(access, &context).await;
+    let SyncEnd { result, streams } = if options.remap {
+        // It holds a face of the writer, which ends when the last of them is gone.
+        drop(access);
+        SyncEnd {
+            result: remap(&writer, store.as_ref(), lease, around, &guest_stop).await,
+            streams: std::collections::BTreeMap::new(),
+        }
+    } else {
+        connector.sync(access, &context).await
+    };
     // However the connector ended: what it handed over is finished, and the cursors behind it are saved.
     let _ = writer.flush().await;
     drop(writer);
     task.join().await?;
     if !options.dry_run {
         keep_stream_states(store.as_ref(), lease, &streams).await?;
+    }
+    if all_is_mapped && result.is_ok() && !options.dry_run && fingerprint != mapped_by {
+        store.set_mapped_by(lease, &fingerprint).await?;
     }
     if mode == Mode::Reconcile && result.is_ok() {
         warn_of_unread(around, store.as_ref(), lease, &streams).await?;
@@ -555,6 +602,75 @@ async fn drive(
         reason,
         comparison,
     })
+}
+
+/// Records that are mapped again at a time.
+const REMAPPED_AT_ONCE: u32 = 500;
+
+/// Sends what is recorded through the mappers again, in the order in which it was first read.
+async fn remap(
+    writer: &Writer,
+    store: &dyn Store,
+    lease: Lease,
+    around: &Circumstances,
+    stop: &CancellationToken,
+) -> Result<(), CallFailure> {
+    let internal = |error: &dyn std::fmt::Display| CallFailure::Internal(error.to_string());
+    let origins = store
+        .origins(lease.connection)
+        .await
+        .map_err(|error| internal(&error))?;
+    let mut after = 0;
+    let mut records = 0_u64;
+    loop {
+        let page = store
+            .recorded(lease.connection, after, REMAPPED_AT_ONCE)
+            .await
+            .map_err(|error| internal(&error))?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        records += page.len() as u64;
+        for group in page.chunk_by(|(_, one), (_, other)| {
+            one.stream == other.stream && one.origin == other.origin
+        }) {
+            if stop.is_cancelled() {
+                return Err(CallFailure::Interrupted);
+            }
+            let (_, first) = &group[0];
+            let batch = group.iter().map(|(_, one)| recorded::read(one));
+            let batch = batch.collect::<Result<Vec<_>, String>>().map_err(|words| {
+                internal(&format!(
+                    "{words}. Run with --reconcile: it asks the source"
+                ))
+            })?;
+            let origin = Origin {
+                id: first.origin.clone(),
+                variables: origins.get(&first.origin).cloned().unwrap_or_default(),
+            };
+            writer
+                .write_again(first.stream.clone(), origin, batch)
+                .await
+                .map_err(|words| internal(&words))?;
+        }
+    }
+    let missing = store
+        .not_recorded(lease.connection)
+        .await
+        .map_err(|error| internal(&error))?;
+    if missing > 0 {
+        let advice = format!(
+            "{missing} records are known and not recorded (they were read before there was a mapper, or there was no room for them); run with --reconcile to map them, which asks the source"
+        );
+        if records == 0 {
+            return Err(CallFailure::Configuration(advice));
+        }
+        around.reporter.event(&Event::Log {
+            level: Level::Warn,
+            message: advice,
+            fields: std::collections::BTreeMap::new(),
+        });
+    }
+    Ok(())
 }
 
 async fn warn_of_unread(

@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::config::Flags;
+use crate::mappers::OnTrap;
 use crate::patience::parse_duration;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -58,6 +60,9 @@ pub(super) enum Command {
     DeadLetters(LetterCommand),
     /// Show what a component is: world, imports, exports, size, digest, wanted permissions, and whether it is admitted
     Inspect(InspectArguments),
+    /// For authors of mappers: begin one, try it out, see whether it is admitted
+    #[command(subcommand)]
+    Mapper(MapperCommand),
     /// The child that compiles; see sandbox/compiler.rs
     #[command(name = crate::sandbox::compiler::SUBCOMMAND, hide = true)]
     CompileComponent,
@@ -143,6 +148,18 @@ pub(super) struct RunArguments {
     /// Copy every envelope into this file, one JSON object a line
     #[arg(long, value_name = "FILE.jsonl")]
     pub(super) out: Option<PathBuf>,
+    /// Rewrite records with this mapper, a .wasm file; repeat for several, which map in this order
+    #[arg(long = "mapper", value_name = "FILE.wasm")]
+    mappers: Vec<PathBuf>,
+    /// Settings of the mapper before it
+    #[arg(long = "mapper-config", value_name = "FILE.json")]
+    mapper_configs: Vec<PathBuf>,
+    /// Where a mapper is stopped at a record: end the run, or make it a dead letter [default: fail]
+    #[arg(long, value_name = "fail|skip")]
+    mapper_trap: Option<OnTrap>,
+    /// Map what was recorded again, with the mappers of now, and ask the source for nothing
+    #[arg(long, conflicts_with_all = ["reconcile", "since"])]
+    pub(super) remap: bool,
     #[command(flatten)]
     connection: ConnectionArguments,
     #[command(flatten)]
@@ -284,6 +301,76 @@ impl RetryArguments {
     }
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum MapperCommand {
+    /// Write a project that builds
+    New(MapperNewArguments),
+    /// Show what it makes of each experience: before, after, time, memory
+    Test(Box<MapperTestArguments>),
+    /// Show whether it is admitted, and what it says of itself
+    Check(MapperCheckArguments),
+}
+
+/// In what a mapper is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Language {
+    /// cargo, wasm32-unknown-unknown
+    Rust,
+    /// `QuickJS`, through jco
+    Javascript,
+    /// `CPython`, through componentize-py
+    Python,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MapperNewArguments {
+    /// In what it is written
+    #[arg(long, value_enum)]
+    pub(super) lang: Language,
+    /// Its name, and that of its folder: [a-z][a-z0-9-]*
+    pub(super) name: String,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "from", required = true, multiple = false, args = ["input", "recorded"])]
+pub(super) struct MapperTestArguments {
+    /// The mapper, a .wasm file
+    pub(super) mapper: PathBuf,
+    /// Experiences, one JSON object a line
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(super) input: Option<PathBuf>,
+    /// Experiences that were recorded by earlier runs
+    #[arg(long)]
+    pub(super) recorded: bool,
+    /// Of recorded experiences, no more than this
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(super) most: usize,
+    /// Cursors, with the ledger connectors.db beside them [default: ~/.cortexdb/connectors-state.json]
+    #[arg(long, value_name = "FILE")]
+    pub(super) state_file: Option<PathBuf>,
+    /// Settings of the mapper
+    #[arg(long, value_name = "FILE.json")]
+    pub(super) config: Option<PathBuf>,
+    /// What it may use, such as memory=128MiB; repeat for several (docs/limits.md)
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    pub(super) limits: Vec<(String, String)>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MapperCheckArguments {
+    /// The mapper, a .wasm file
+    pub(super) mapper: PathBuf,
+    /// Settings, to be held to its schema
+    #[arg(long, value_name = "FILE.json")]
+    pub(super) config: Option<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct InspectArguments {
     /// A .wasm file
@@ -293,9 +380,50 @@ pub(super) struct InspectArguments {
     pub(super) json: bool,
 }
 
+/// Which settings belong to which mapper is a question of place, which clap's lists do not tell.
+fn pair_mappers(
+    words: impl Iterator<Item = OsString>,
+) -> Result<Vec<(PathBuf, Option<PathBuf>)>, String> {
+    let mut pairs: Vec<(PathBuf, Option<PathBuf>)> = Vec::new();
+    let mut words = words.peekable();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy();
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(PathBuf::from(value))),
+            None => (text.as_ref(), None),
+        };
+        if !matches!(name, "--mapper" | "--mapper-config") {
+            continue;
+        }
+        let Some(file) = value.or_else(|| words.next().map(PathBuf::from)) else {
+            continue;
+        };
+        match (name, pairs.last_mut()) {
+            ("--mapper", _) => pairs.push((file, None)),
+            (_, Some((_, settings @ None))) => *settings = Some(file),
+            _ => {
+                return Err(format!(
+                    "--mapper-config {} has no mapper before it that has no settings yet; write --mapper FILE.wasm --mapper-config FILE.json",
+                    file.display()
+                ));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
 impl RunArguments {
+    /// The mappers, each with the file of its settings.
+    pub(super) fn mappers(&self) -> Result<Vec<(PathBuf, Option<PathBuf>)>, String> {
+        if self.mappers.is_empty() && self.mapper_configs.is_empty() {
+            return Ok(Vec::new());
+        }
+        pair_mappers(std::env::args_os().skip(1))
+    }
+
     pub(super) fn flags(&self) -> Flags {
         Flags {
+            on_trap: self.mapper_trap,
             interval: self.interval,
             reconcile_every: self.reconcile_every,
             since: self.since.clone(),
@@ -352,6 +480,8 @@ impl ConnectionArguments {
             reconcile_every: None,
             since: None,
             limits: self.limits.clone(),
+            mappers: Vec::new(),
+            on_trap: None,
         }
     }
 }

@@ -73,7 +73,7 @@ fn to_json(report: &Report, description: Option<&Description>, refusal: Option<&
     })
 }
 
-fn show(inspection: &Inspection, description: Option<&Description>) {
+pub(super) fn show(inspection: &Inspection, description: Option<&Description>) {
     let row = |name: &str, value: &str| say(&format!("{name:<12}{value}"));
     if let Some(description) = description {
         row(
@@ -100,7 +100,7 @@ fn show(inspection: &Inspection, description: Option<&Description>) {
 }
 
 /// One row a rule: what was measured, what is allowed, whether that is kept.
-fn show_findings(report: &Report) {
+pub(super) fn show_findings(report: &Report) {
     say("");
     say(&format!(
         "{:<30}{:>14}{:>14}  {}",

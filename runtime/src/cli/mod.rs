@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod dead_letters;
 mod inspect;
+mod mapper;
 mod prepare;
 mod reporters;
 mod run;
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
             Command::Status(status) => status::status(status).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(command).await,
             Command::Inspect(inspect) => inspect::inspect(inspect).await,
+            Command::Mapper(command) => mapper::mapper(command).await,
             Command::CompileComponent => USAGE,
         }
     });

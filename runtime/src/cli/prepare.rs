@@ -11,6 +11,8 @@ use super::{USAGE, complain};
 use crate::config::{Flags, Plan, Surroundings, limits, plan};
 use crate::host::connector::{Connector, LoadError};
 use crate::host::imports::Access;
+use crate::host::mapper::Mapper;
+use crate::mappers::Chain;
 use crate::redact::Redactor;
 use crate::report::{Counters, Reporter};
 use crate::sandbox::admission::Report;
@@ -32,7 +34,13 @@ pub(super) async fn load(
     reporter: &Arc<dyn Reporter>,
     report: &mut Report,
 ) -> Result<Connector, LoadError> {
-    let access = Access {
+    let access = nothing_but_the_log(limits, reporter);
+    Connector::load(component, access, report).await
+}
+
+/// What a component may use while it only describes itself, and a mapper always.
+pub(super) fn nothing_but_the_log(limits: Limits, reporter: &Arc<dyn Reporter>) -> Access {
+    Access {
         source: None,
         writer: None,
         census: Arc::default(),
@@ -41,8 +49,7 @@ pub(super) async fn load(
         redactor: Redactor::default(),
         limits,
         stop: CancellationToken::new(),
-    };
-    Connector::load(component, access, report).await
+    }
 }
 
 /// The connector and its configuration; or the exit code, once the reason was said. `dry_run` needs no key of CortexDB.
@@ -64,6 +71,17 @@ pub(super) async fn prepare(
     )
     .map_err(|error| misused(&error))?;
     Ok((connector, plan))
+}
+
+/// Loads the mappers of a plan.
+pub(super) async fn load_mappers(plan: &Plan, reporter: &Arc<dyn Reporter>) -> Result<Chain, u8> {
+    let mut mappers = Vec::with_capacity(plan.mappers.len());
+    for (file, settings) in &plan.mappers {
+        let access = nothing_but_the_log(plan.limits, reporter);
+        let mapper = Mapper::load(file, settings, access, &mut Report::default()).await;
+        mappers.push(mapper.map_err(|error| misused(&error))?);
+    }
+    Ok(Chain::new(mappers, plan.on_trap))
 }
 
 fn misused(error: &dyn std::error::Error) -> u8 {

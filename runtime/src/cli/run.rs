@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RunArguments;
-use super::prepare::prepare;
+use super::prepare::{load_mappers, prepare};
 use super::reporters::reporter;
 use super::{USAGE, complain};
 use crate::report::{Event, Level, Outcome, Reporter};
@@ -19,18 +19,26 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
     let reporter = reporter(arguments.output);
     let stop = CancellationToken::new();
     listen_for_signals(stop.clone(), Arc::clone(&reporter));
-    let prepared = prepare(
-        &arguments.component,
-        &arguments.flags(),
-        arguments.dry_run,
-        &reporter,
-    )
-    .await;
+    let mut flags = arguments.flags();
+    flags.mappers = match arguments.mappers() {
+        Ok(mappers) => mappers,
+        Err(words) => {
+            complain(&words);
+            return USAGE;
+        }
+    };
+    let prepared = prepare(&arguments.component, &flags, arguments.dry_run, &reporter).await;
     let (connector, mut plan) = match prepared {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
+    let mappers = match load_mappers(&plan, &reporter).await {
+        Ok(chain) => Arc::new(chain),
+        Err(code) => return code,
+    };
     let mut options = RunOptions {
+        mappers,
+        remap: arguments.remap,
         dry_run: arguments.dry_run,
         out: arguments.out.clone(),
         reconcile: Reconcile::Never,
@@ -73,6 +81,14 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
         }
         if !arguments.watch {
             return receipt.outcome.exit_code();
+        }
+        let completed = matches!(
+            receipt.outcome,
+            Outcome::Complete | Outcome::CompleteWithDeadLetters
+        );
+        if std::mem::take(&mut options.remap) && completed {
+            // The source is asked at once, not an interval later.
+            continue;
         }
         // What worked once is not given up for an answer that may be gone in the next cycle.
         if receipt.outcome == Outcome::Misconfigured && !worked {

@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::{fingerprint, hex, sha256_of_parts};
 
@@ -25,8 +25,11 @@ const MAX_KEY_BYTES: usize = 64;
 /// `@` and the 16 hex digits that end every key.
 const VERSION_MARK_BYTES: usize = 17;
 
+/// The attribute that names the record of which a mapper made a part. A lost ledger is rebuilt from it.
+pub const PART_OF: &str = "part-of";
+
 /// How CortexDB treats an experience.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Modality {
     /// A text with a current version.
@@ -57,7 +60,7 @@ impl Modality {
 }
 
 /// Place of a record in a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thread {
     /// Source id of the record that opened it.
     pub root: String,
@@ -88,10 +91,22 @@ pub struct Record {
     pub preceded_by: Vec<String>,
     /// Its conversation.
     pub thread: Option<Thread>,
+    /// What a mapper made of it beside its text.
+    pub mapped: Mapped,
 }
 
-/// A record as a component hands it over, not yet checked.
-#[derive(Debug, Clone)]
+/// What a mapper decided about an experience. Nothing, where none did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mapped {
+    /// The record of the source that it is a part of.
+    pub part_of: Option<String>,
+    /// Segments below the scope of its origin.
+    pub scope_below: Option<String>,
+}
+
+/// A record as a component hands it over, not yet checked. As JSON it is what `runtime mapper test` reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[allow(
     missing_docs,
     reason = "the fields are those of `Record`, before the checks"
@@ -102,12 +117,20 @@ pub struct RawRecord {
     pub modality: Modality,
     pub content: String,
     pub observed_at: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
+    #[serde(default)]
     pub labels: Vec<String>,
+    #[serde(default)]
     pub attributes: Vec<(String, String)>,
+    #[serde(default)]
     pub preceded_by: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<Thread>,
+    #[serde(skip)]
+    pub mapped: Mapped,
 }
 
 impl Record {
@@ -183,7 +206,14 @@ impl Record {
             author,
             preceded_by: raw.preceded_by,
             thread: raw.thread,
+            mapped: raw.mapped,
         })
+    }
+
+    /// The source's own record: itself, or what it is a part of.
+    #[must_use]
+    pub fn record(&self) -> &str {
+        self.mapped.part_of.as_deref().unwrap_or(&self.source_id)
     }
 
     /// What decides whether a record has changed: everything that is remembered, without when it was last touched.
@@ -707,6 +737,7 @@ mod tests {
             attributes: vec![("state".into(), "opened".into())],
             preceded_by: vec![],
             thread: None,
+            mapped: Mapped::default(),
         }
     }
 

@@ -27,3 +27,17 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
 });
+
+/// World `mapper`, with the types of the connector's.
+pub mod mapper {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "mapper",
+        with: {
+            "cortexdb:connector/types": super::cortexdb::connector::types,
+            "cortexdb:connector/log": super::cortexdb::connector::log,
+        },
+        imports: { default: trappable },
+        exports: { default: async },
+    });
+}

@@ -32,8 +32,16 @@ pub enum LoadError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// It is a mapper.
-    #[error("this component is a mapper; `runtime run` wants a connector")]
+    #[error(
+        "this component is a mapper; `runtime run` wants a connector, and takes mappers after --mapper"
+    )]
     NotAConnector,
+    /// It is a connector.
+    #[error("{0}: this component is a connector; --mapper wants a mapper")]
+    NotAMapper(String),
+    /// The settings do not fit what the mapper wants.
+    #[error("{0}")]
+    Settings(String),
     /// It does not validate or link.
     #[error("the component cannot be loaded: {0}")]
     Invalid(String),
@@ -299,7 +307,7 @@ impl Connector {
 const MAX_FINDINGS: usize = 1000;
 
 /// A store with every limit in place. The component's `start` runs while it is instantiated and may call the host, so they hold before.
-fn new_store(engine: &Engine, access: Access) -> Store<HostState> {
+pub(super) fn new_store(engine: &Engine, access: Access) -> Store<HostState> {
     let limits = access.limits;
     let mut store = Store::new(engine, HostState::new(access));
     store.limiter(|state| &mut state.meter);
@@ -315,7 +323,7 @@ fn new_store(engine: &Engine, access: Access) -> Store<HostState> {
 
 /// Calls into a component, within the time that this kind of call may take. However it ends, what was used is counted, and a component that
 /// was stopped is reported. The store must not be used for another call after a failure: drop it.
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     store: &mut Store<HostState>,
     time: Limit,
     call: impl AsyncFnOnce(&mut Store<HostState>) -> wasmtime::Result<T>,
@@ -459,7 +467,7 @@ fn read_description(said: wit::Description) -> Result<Description, String> {
     })
 }
 
-fn is_connector_name(name: &str) -> bool {
+pub(super) fn is_connector_name(name: &str) -> bool {
     name.len() <= 32
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name

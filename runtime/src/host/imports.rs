@@ -15,7 +15,7 @@ use super::guest_text::{
     clean,
 };
 use crate::census::Census;
-use crate::cortexdb::envelope::{Modality, RawRecord, Thread};
+use crate::cortexdb::envelope::{Mapped, Modality, RawRecord, Thread};
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Level, Reporter, StreamState};
 use crate::sandbox::limits::{Limit, LimitReached, Limits};
@@ -457,7 +457,7 @@ fn size_of_request(request: &http::Request) -> usize {
     request.path.len() + pairs(&request.query) + pairs(&request.headers) + body
 }
 
-fn raw_record(experience: types::Experience) -> RawRecord {
+pub(super) fn raw_record(experience: types::Experience) -> RawRecord {
     RawRecord {
         source_id: experience.source_id,
         event_type: experience.event_type,
@@ -475,6 +475,31 @@ fn raw_record(experience: types::Experience) -> RawRecord {
         preceded_by: experience.preceded_by,
         thread: experience.thread.map(|thread| Thread {
             root: thread.root,
+            turn: thread.turn,
+        }),
+        mapped: Mapped::default(),
+    }
+}
+
+/// The way back: what a mapper is given.
+pub(super) fn experience(record: &RawRecord) -> types::Experience {
+    types::Experience {
+        source_id: record.source_id.clone(),
+        event_type: record.event_type.clone(),
+        modality: match record.modality {
+            Modality::Document => types::Modality::Document,
+            Modality::Conversation => types::Modality::Conversation,
+            Modality::Observation => types::Modality::Observation,
+        },
+        content: record.content.clone(),
+        observed_at: record.observed_at.clone(),
+        recorded_at: record.recorded_at.clone(),
+        author: record.author.clone(),
+        labels: record.labels.clone(),
+        attributes: record.attributes.clone(),
+        preceded_by: record.preceded_by.clone(),
+        thread: record.thread.as_ref().map(|thread| types::Thread {
+            root: thread.root.clone(),
             turn: thread.turn,
         }),
     }

@@ -4,8 +4,10 @@
 //! * [`imports`]: `http`, `state`, `writer`, `log`.
 //! * `guest_text`: text that comes from a component, bounded and printable before it goes anywhere.
 //! * [`connector`]: a loaded connector and its three functions.
+//! * [`mapper`]: a loaded mapper, and an instance that maps pages.
 
 pub mod bindings;
 pub mod connector;
 mod guest_text;
 pub mod imports;
+pub mod mapper;

@@ -102,6 +102,9 @@ pub enum Status {
     Dropped,
     /// Forgotten because the record is gone or became confidential.
     Retracted,
+    /// A mapper leaves it out, or writes only parts of it.
+    #[serde(rename = "left_out")]
+    LeftOut,
 }
 
 impl Status {
@@ -111,6 +114,7 @@ impl Status {
             "dead" => Self::Dead,
             "dropped" => Self::Dropped,
             "retracted" => Self::Retracted,
+            "left_out" => Self::LeftOut,
             _ => Self::Begun,
         }
     }
@@ -136,10 +140,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether some version may be in CortexDB: acknowledged and not retracted, or begun without a receipt.
+    /// Whether some version may be in CortexDB: acknowledged and not retracted, begun without a receipt, or in parts.
     #[must_use]
     pub fn may_be_stored(&self) -> bool {
-        self.status == Status::Begun
+        matches!(self.status, Status::Begun | Status::LeftOut)
             || (self.status != Status::Retracted && self.event_id.is_some())
     }
 }
@@ -149,6 +153,8 @@ impl Entry {
 pub struct Begun {
     /// Which record.
     pub source_id: String,
+    /// The same, or the record of the source that it is a part of.
+    pub record: String,
     /// Its kind.
     pub event_type: String,
     /// The stream that listed it.
@@ -236,6 +242,8 @@ pub struct RebuiltEvent {
 pub struct RebuiltEntry {
     /// Which record.
     pub source_id: String,
+    /// The same, or the record of the source that it is a part of.
+    pub record: String,
     /// Its kind.
     pub event_type: String,
     /// Source id of the record that opened its thread; empty where there is none.
@@ -284,6 +292,47 @@ pub struct HeldRecord {
     pub root: Option<String>,
     /// Some version of it was acknowledged.
     pub acknowledged: bool,
+}
+
+/// What the ledger has of a record of the source: itself, and the parts that a mapper made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The record's own source id, or that of a part.
+    pub source_id: String,
+    /// Where it stands.
+    pub status: Status,
+}
+
+/// What a mapper does not make any more.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LeftOut {
+    /// The record itself, or a part of it.
+    pub source_id: String,
+    /// The record.
+    pub record: String,
+    /// Its kind.
+    pub event_type: String,
+    /// The stream that listed it.
+    pub stream: String,
+    /// Source id of the record that opened its thread; empty where there is none.
+    pub root: String,
+    /// Source ids of what came directly before it: what follows it in its thread follows these now.
+    pub preceded_by: Vec<String>,
+}
+
+/// A record as the connector handed it over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Which record.
+    pub source_id: String,
+    /// The stream that listed it.
+    pub stream: String,
+    /// The id of its origin.
+    pub origin: String,
+    /// Of the body.
+    pub digest: String,
+    /// Compressed; see [`crate::recorded`].
+    pub body: Vec<u8>,
 }
 
 /// A stream's last reported state.
@@ -388,7 +437,44 @@ pub trait Store: Send + Sync {
     /// Makes everything known of these records, and of the turns of the threads they opened, obsolete. Returns how many records that
     /// were.
     async fn retract(&self, lease: Lease, source_ids: &[String]) -> Result<u64, StoreError>;
-    /// Records of a stream and kind that were sent and not retracted, by source id, the ones after `after`.
+    /// What is known of these records and of the parts that mappers made of them, by record.
+    async fn parts(
+        &self,
+        connection: i64,
+        records: &[&str],
+    ) -> Result<HashMap<String, Vec<Part>>, StoreError>;
+    /// Makes what mappers do not make any more obsolete: a part is retracted, a record is known as left out.
+    async fn leave_out(&self, lease: Lease, left: &[LeftOut]) -> Result<(), StoreError>;
+    /// The records of a stream that mappers leave out.
+    async fn left_out_in_stream(
+        &self,
+        connection: i64,
+        stream: &str,
+    ) -> Result<HashSet<String>, StoreError>;
+    /// Keeps records as they were before they were mapped, the latest version of each. Where they take more than `most_bytes`, the
+    /// oldest are dropped; returns how many.
+    async fn keep_recorded(
+        &self,
+        lease: Lease,
+        records: &[Recorded],
+        most_bytes: u64,
+    ) -> Result<u64, StoreError>;
+    /// The next of them behind this place, with their places.
+    async fn recorded(
+        &self,
+        connection: i64,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<(i64, Recorded)>, StoreError>;
+    /// How many records are known and not kept as they were.
+    async fn not_recorded(&self, connection: i64) -> Result<u64, StoreError>;
+    /// The chain of mappers that everything held was last mapped by; empty for none.
+    async fn mapped_by(&self, connection: i64) -> Result<String, StoreError>;
+    /// Everything held is mapped by this chain now.
+    async fn set_mapped_by(&self, lease: Lease, chain: &str) -> Result<(), StoreError>;
+
+    /// Records of a stream and kind that were sent and not retracted, by source id, the ones after `after`. What mappers made of a
+    /// record counts as the record.
     async fn held(
         &self,
         connection: i64,

@@ -10,6 +10,7 @@
 //! moves a cursor. What a power failure takes before that is read again from the cursor and comes out the same, under the same keys.
 
 mod letters;
+mod mapped;
 mod rebuilding;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,8 +25,8 @@ use sqlx::sqlite::{
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
-    Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, Obsolete, RebuiltEntry,
-    Settled, Status, Store, StoreError, StreamEnd, StreamRow,
+    Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, LeftOut, Obsolete,
+    Part, RebuiltEntry, Recorded, Settled, Status, Store, StoreError, StreamEnd, StreamRow,
 };
 
 /// Receipts kept for each connection.
@@ -60,8 +61,8 @@ const RETIRE_EVENTS: &str = "UPDATE events SET state = 'obsolete' WHERE id IN (
                       AND (version.value ->> 'generation') > 1 AND known.state IN ('begun', 'live'))";
 
 /// Fates of records.
-const SETTLE_ENTRIES: &str = "INSERT INTO entries (connection, source_id, event_type, stream, root, scope, digest, generation, status, event_id, preceded_by)
-             SELECT known.connection, known.source_id, known.event_type, known.stream, known.root, known.scope, known.digest,
+const SETTLE_ENTRIES: &str = "INSERT INTO entries (connection, source_id, record, event_type, stream, root, scope, digest, generation, status, event_id, preceded_by)
+             SELECT known.connection, known.source_id, known.record, known.event_type, known.stream, known.root, known.scope, known.digest,
                     known.generation, iif(version.value ->> '$.event_ids[0]' IS NULL, 'dead', 'live'),
                     coalesce(version.value ->> '$.event_ids[0]', known.event_id), known.preceded_by
              FROM jsonb_each(?2) AS version
@@ -384,8 +385,8 @@ impl Store for SqliteStore {
         let json = to_json(versions)?;
         let mut transaction = self.fenced(lease).await?;
         sqlx::query(
-            "INSERT INTO entries (connection, source_id, event_type, stream, root, scope, digest, generation, status, preceded_by)
-             SELECT ?1, value ->> 'source_id', value ->> 'event_type', value ->> 'stream', value ->> 'root', value ->> 'scope',
+            "INSERT INTO entries (connection, source_id, record, event_type, stream, root, scope, digest, generation, status, preceded_by)
+             SELECT ?1, value ->> 'source_id', value ->> 'record', value ->> 'event_type', value ->> 'stream', value ->> 'root', value ->> 'scope',
                     value ->> 'digest', value ->> 'generation', 'begun', value -> 'preceded_by'
              FROM jsonb_each(?2) WHERE true
              ON CONFLICT (connection, source_id) DO UPDATE SET
@@ -463,7 +464,17 @@ impl Store for SqliteStore {
     async fn retract(&self, lease: Lease, source_ids: &[String]) -> Result<u64, StoreError> {
         let json = to_json(source_ids)?;
         let mut transaction = self.fenced(lease).await?;
-        let affected = "connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2)) OR root IN (SELECT value FROM json_each(?2)))";
+        // The records, the turns of the threads that they opened, and what mappers made of them.
+        let affected = "connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2)) OR root IN (SELECT value FROM json_each(?2))
+             OR (record <> source_id AND record IN (SELECT value FROM json_each(?2))))";
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "DELETE FROM recorded WHERE connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2))
+             OR source_id IN (SELECT record FROM entries WHERE {affected}))"
+        )))
+        .bind(lease.connection)
+        .bind(&json)
+        .execute(&mut *transaction)
+        .await?;
         sqlx::query(sqlx::AssertSqlSafe(format!(
             "UPDATE events SET state = 'obsolete' WHERE connection = ?1 AND state IN ('begun', 'live')
              AND source_id IN (SELECT source_id FROM entries WHERE {affected})"
@@ -494,10 +505,10 @@ impl Store for SqliteStore {
     ) -> Result<Vec<HeldRecord>, StoreError> {
         // A version that was begun and has no receipt may have arrived: it has to be forgotten with the others.
         let rows = sqlx::query(
-            "SELECT source_id, root, event_id IS NOT NULL AS acknowledged FROM entries
-             WHERE connection = ? AND stream = ? AND event_type = ? AND source_id > ?
+            "SELECT record AS source_id, max(root) AS root, max(event_id IS NOT NULL) AS acknowledged FROM entries
+             WHERE connection = ? AND stream = ? AND event_type = ? AND record > ?
                AND status <> 'retracted' AND (event_id IS NOT NULL OR status = 'begun')
-             ORDER BY source_id LIMIT ?",
+             GROUP BY record ORDER BY record LIMIT ?",
         )
         .bind(connection)
         .bind(stream)
@@ -516,6 +527,56 @@ impl Store for SqliteStore {
                 })
             })
             .collect()
+    }
+
+    async fn parts(
+        &self,
+        connection: i64,
+        records: &[&str],
+    ) -> Result<HashMap<String, Vec<Part>>, StoreError> {
+        self.read_parts(connection, records).await
+    }
+
+    async fn leave_out(&self, lease: Lease, left: &[LeftOut]) -> Result<(), StoreError> {
+        self.let_mappers_leave_out(lease, left).await
+    }
+
+    async fn left_out_in_stream(
+        &self,
+        connection: i64,
+        stream: &str,
+    ) -> Result<HashSet<String>, StoreError> {
+        self.read_left_out(connection, stream).await
+    }
+
+    async fn keep_recorded(
+        &self,
+        lease: Lease,
+        records: &[Recorded],
+        most_bytes: u64,
+    ) -> Result<u64, StoreError> {
+        self.keep_as_recorded(lease, records, most_bytes).await
+    }
+
+    async fn recorded(
+        &self,
+        connection: i64,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<(i64, Recorded)>, StoreError> {
+        self.read_recorded(connection, after, most).await
+    }
+
+    async fn not_recorded(&self, connection: i64) -> Result<u64, StoreError> {
+        self.count_not_recorded(connection).await
+    }
+
+    async fn mapped_by(&self, connection: i64) -> Result<String, StoreError> {
+        self.read_mapped_by(connection).await
+    }
+
+    async fn set_mapped_by(&self, lease: Lease, chain: &str) -> Result<(), StoreError> {
+        self.write_mapped_by(lease, chain).await
     }
 
     async fn held_by_stream(&self, connection: i64) -> Result<Vec<(String, u64)>, StoreError> {
@@ -718,6 +779,7 @@ mod tests {
     fn version(source_id: &str, generation: u64, digest: &str, root: &str) -> Begun {
         Begun {
             source_id: source_id.into(),
+            record: source_id.into(),
             event_type: "note".into(),
             stream: "42/issues".into(),
             root: root.into(),

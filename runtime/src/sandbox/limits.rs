@@ -44,6 +44,7 @@ pub enum Limit {
     DescribeTime,
     CheckTime,
     RunTime,
+    MapTime,
     HostcallBytes,
     Handles,
     HostCalls,
@@ -64,7 +65,7 @@ pub enum Limit {
 }
 
 /// How many there are.
-pub const COUNT: usize = 27;
+pub const COUNT: usize = 28;
 
 /// What is to be known of one limit.
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +126,7 @@ pub const SPECS: [Spec; COUNT] = [
     spec(Limit::DescribeTime, "describe_time", Unit::Time, Some(MINUTE), (10, None), "time that `describe` may take", "the component is not used"),
     spec(Limit::CheckTime, "check_time", Unit::Time, Some(15 * MINUTE), (10, None), "time that `check` may take, waiting included", "the check fails"),
     spec(Limit::RunTime, "run_time", Unit::Time, None, (10, None), "time that one run of the component may take, waiting included", ENDS),
+    spec(Limit::MapTime, "map_time", Unit::Time, Some(MINUTE), (10, None), "time that a mapper may take for one page", "as the connection says: the run ends, or the record becomes a dead letter"),
     spec(Limit::HostcallBytes, "hostcall_bytes", Unit::Bytes, Some(64 * MIB), (KIB, Some(GIB)), "bytes that one call may copy out of the component", ENDS),
     spec(Limit::Handles, "handles", Unit::Count, Some(10_000), (1, Some(1_000_000)), "handles that the component holds", ENDS),
     spec(Limit::HostCalls, "host_calls", Unit::Count, Some(100_000_000), (1, None), "calls of the host", ENDS),
@@ -173,7 +175,8 @@ impl Unit {
         }
     }
 
-    fn parse(self, text: &str) -> Result<u64, String> {
+    /// What people write: `30s`, `256MiB`, `1_000`.
+    pub fn parse(self, text: &str) -> Result<u64, String> {
         match self {
             Self::Time => parse_duration(text).map(milliseconds),
             Self::Count => text

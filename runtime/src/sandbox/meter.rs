@@ -104,6 +104,12 @@ impl Meter {
         self.level(Limit::Cpu, milliseconds(computed))
     }
 
+    /// Milliseconds of computing, up to the last wait.
+    #[must_use]
+    pub fn computed_ms(&self) -> u64 {
+        milliseconds(self.computed)
+    }
+
     /// Used and allowed, of everything.
     #[must_use]
     pub fn uses(&self, time: Limit) -> Uses {
@@ -111,7 +117,12 @@ impl Meter {
         SPECS
             .iter()
             .filter(|spec| {
-                let times = [Limit::DescribeTime, Limit::CheckTime, Limit::RunTime];
+                let times = [
+                    Limit::DescribeTime,
+                    Limit::CheckTime,
+                    Limit::RunTime,
+                    Limit::MapTime,
+                ];
                 !times.contains(&spec.limit) || spec.limit == time
             })
             .map(|spec| {

@@ -25,8 +25,9 @@ use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
 use crate::cortexdb::client::CortexError;
 use crate::cortexdb::envelope::Record;
 use crate::cursors::Cursors;
-use crate::ledger::{DeadLetter, Entry, Obsolete, Status, StoreError};
+use crate::ledger::{DeadLetter, Entry, LeftOut, Obsolete, Recorded, Status, StoreError};
 use crate::lost_receipts::key_may_be_forgotten;
+use crate::mappers::Outcome;
 use crate::rebuild::{Memory, Ours, recall};
 use crate::report::{Event, Level};
 
@@ -39,6 +40,8 @@ const BATCHES: usize = 2;
 const WORTH_A_REQUEST: usize = MAX_ITEMS / 2;
 /// No more is taken in while this many records wait.
 const MOST_WAITING: usize = 2 * MAX_ITEMS;
+/// Comments in a row that mappers leave out before the thread is taken for broken.
+const MOST_LEFT_OUT_IN_A_ROW: usize = 20;
 /// Obsolete events read from the ledger at a time.
 const FORGET_BATCH: u32 = 1000;
 
@@ -67,7 +70,7 @@ impl Group {
                 self.closed = self.records >= MAX_ITEMS || self.bytes >= MAX_BYTES;
             }
             Work::Cursor { .. } => {}
-            Work::Retract { .. } | Work::Flush(_) => self.closed = true,
+            Work::Retract { .. } | Work::Flush(_) | Work::Fail(_) => self.closed = true,
         }
         self.work.push(work);
         self.until.get_or_insert_with(|| Instant::now() + LINGER);
@@ -99,6 +102,14 @@ enum Barrier {
         reason: String,
     },
     Flush(oneshot::Sender<()>),
+    Fail(WriterError),
+}
+
+/// What mappers made of the records of one page, until what they do not make any more is seen to.
+struct Made {
+    page: u64,
+    stream: String,
+    outcomes: Vec<Outcome>,
 }
 
 type Flight = Result<Vec<Landed>, WriterError>;
@@ -122,6 +133,11 @@ pub(super) struct Engine {
     steps: Steps,
     /// Later versions of records of which one is on its way: a version is settled before the next begins.
     later: VecDeque<Incoming>,
+    /// Pages after the mappers, of which records are on their way.
+    made: VecDeque<Made>,
+    /// What the group in hand leaves out, with what came before it.
+    left_now: HashMap<String, Vec<String>>,
+    said_that_records_are_dropped: bool,
     barrier: Option<Barrier>,
     flights: JoinSet<Flight>,
     /// Completes when the last batch that was begun has been answered.
@@ -150,6 +166,9 @@ impl Engine {
             schedule: Schedule::new(),
             steps: Steps::default(),
             later: VecDeque::new(),
+            made: VecDeque::new(),
+            left_now: HashMap::new(),
+            said_that_records_are_dropped: false,
             barrier: None,
             flights: JoinSet::new(),
             last_answer: None,
@@ -205,7 +224,7 @@ impl Engine {
                 self.take_in().await?;
             }
             self.launch();
-            if self.schedule.is_empty() && self.later.is_empty() {
+            if self.schedule.is_empty() && self.later.is_empty() && self.made.is_empty() {
                 if let Some(barrier) = self.barrier.take() {
                     self.pass(barrier).await?;
                     continue;
@@ -237,24 +256,46 @@ impl Engine {
         let group = std::mem::take(&mut self.group);
         let mut incoming = Vec::with_capacity(group.records);
         let mut dead = Vec::new();
+        let mut made = VecDeque::new();
         let mut last = None;
         for work in group.work {
             match work {
                 Work::Page(page) => {
                     let scope = self.scope_of(&page.origin).await?;
                     // Dead letters have their fate once they are kept, and count as one until then.
-                    let fates = page.records.len() + usize::from(!page.dead.is_empty());
+                    // The same holds for what mappers left out.
+                    let fates = page.records.len()
+                        + usize::from(!page.dead.is_empty())
+                        + usize::from(!page.outcomes.is_empty());
                     let number = self.steps.page(fates, page.room);
+                    self.keep_recorded(&page.recorded).await?;
+                    if !page.outcomes.is_empty() {
+                        made.push_back(Made {
+                            page: number,
+                            stream: page.stream.clone(),
+                            outcomes: page.outcomes,
+                        });
+                    }
                     if !page.dead.is_empty() {
                         dead.push((number, page.dead));
                     }
-                    incoming.extend(page.records.into_iter().map(|record| Incoming {
-                        page: number,
-                        stream: page.stream.clone(),
-                        scope: scope.clone(),
-                        digest: record.digest(),
-                        record,
-                    }));
+                    for record in page.records {
+                        let scope = match &record.mapped.scope_below {
+                            Some(below) => {
+                                let scope = format!("{scope}/{below}");
+                                self.recall(&scope).await?;
+                                scope
+                            }
+                            None => scope.clone(),
+                        };
+                        incoming.push(Incoming {
+                            page: number,
+                            stream: page.stream.clone(),
+                            scope,
+                            digest: record.digest(),
+                            record,
+                        });
+                    }
                 }
                 Work::Cursor { key, value, room } => self.steps.cursor((key, value), room),
                 Work::Retract {
@@ -270,9 +311,13 @@ impl Engine {
                     });
                 }
                 Work::Flush(done) => last = Some(Barrier::Flush(done)),
+                Work::Fail(error) => last = Some(Barrier::Fail(error)),
             }
         }
+        self.left_now = left_out_of(&made);
         self.decide_about(incoming).await?;
+        self.made.append(&mut made);
+        self.leave_out().await?;
         for (page, letters) in dead {
             self.bury(letters).await?;
             self.steps.settled(page);
@@ -282,7 +327,7 @@ impl Engine {
                 stream,
                 source_ids,
                 reason,
-            }) if !self.are_on_their_way(&source_ids) => {
+            }) if !self.are_on_their_way(&source_ids) && self.made.is_empty() => {
                 self.retract(&stream, &source_ids, &reason).await?;
             }
             last => self.barrier = last,
@@ -304,7 +349,8 @@ impl Engine {
             .collect();
         let wanted: Vec<&str> = wanted.into_iter().collect();
         let connection = self.settings.lease.connection;
-        let entries = self.settings.store.entries(connection, &wanted).await?;
+        let mut entries = self.settings.store.entries(connection, &wanted).await?;
+        self.look_behind_what_is_left_out(&mut entries).await?;
         let mut new: Vec<(Waiting, Draft)> = Vec::new();
         let mut digests: HashMap<String, String> = HashMap::new();
         for one in incoming {
@@ -337,11 +383,40 @@ impl Engine {
                 }
                 Some(draft) => {
                     digests.insert(draft.record.source_id.clone(), draft.digest.clone());
-                    new.push((waiting(&draft, &entries), draft));
+                    new.push((waiting(&draft, &entries, &self.left_now), draft));
                 }
             }
         }
         self.schedule.add(new);
+        Ok(())
+    }
+
+    /// Adds the entries of what came before what mappers left out: whoever follows that follows these.
+    async fn look_behind_what_is_left_out(
+        &self,
+        entries: &mut HashMap<String, Entry>,
+    ) -> Result<(), WriterError> {
+        for _ in 0..MOST_LEFT_OUT_IN_A_ROW {
+            let behind = entries
+                .values()
+                .filter(|entry| entry.status == Status::LeftOut)
+                .flat_map(|entry| &entry.preceded_by)
+                .chain(self.left_now.values().flatten());
+            let unknown: HashSet<String> = behind
+                .filter(|id| !entries.contains_key(*id) && !self.left_now.contains_key(*id))
+                .cloned()
+                .collect();
+            if unknown.is_empty() {
+                break;
+            }
+            let wanted: Vec<&str> = unknown.iter().map(String::as_str).collect();
+            let connection = self.settings.lease.connection;
+            let found = self.settings.store.entries(connection, &wanted).await?;
+            if found.is_empty() {
+                break;
+            }
+            entries.extend(found);
+        }
         Ok(())
     }
 
@@ -403,6 +478,7 @@ impl Engine {
         }
         let again: Vec<Incoming> = self.later.drain(..).collect();
         self.decide_about(again).await?;
+        self.leave_out().await?;
         self.save_cursors().await?;
         self.say_what_is_written();
         Ok(())
@@ -431,6 +507,103 @@ impl Engine {
                 self.forget_obsolete().await?;
                 self.save_cursors().await?;
                 let _ = done.send(());
+            }
+            Barrier::Fail(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Keeps records as they were before they were mapped.
+    async fn keep_recorded(&mut self, records: &[Recorded]) -> Result<(), WriterError> {
+        let Some(most) = self.settings.recorded_bytes else {
+            return Ok(());
+        };
+        if records.is_empty() || self.is_dry_run() {
+            return Ok(());
+        }
+        let store = &self.settings.store;
+        let dropped = store
+            .keep_recorded(self.settings.lease, records, most)
+            .await?;
+        if dropped > 0 && !std::mem::replace(&mut self.said_that_records_are_dropped, true) {
+            self.say(
+                Level::Warn,
+                format!("recorded records take more than {most} bytes; the oldest are dropped, and another mapper needs a reconcile pass for them. To keep more: `most` under `[recorded]` in the configuration file"),
+            );
+        }
+        Ok(())
+    }
+
+    /// What mappers do not make any more is forgotten, and what they leave out is known. In the order of the pages, and when no version
+    /// of the records concerned is on its way.
+    async fn leave_out(&mut self) -> Result<(), WriterError> {
+        while let Some(next) = self.made.front() {
+            let ids: Vec<&str> = next
+                .outcomes
+                .iter()
+                .map(|outcome| outcome.source_id.as_str())
+                .collect();
+            let connection = self.settings.lease.connection;
+            let parts = self.settings.store.parts(connection, &ids).await?;
+            let mut left = Vec::new();
+            let mut forgets = false;
+            let mut dropped = 0;
+            for outcome in &next.outcomes {
+                let is_made = |id: &str| outcome.made.iter().any(|made| made == id);
+                let known = parts.get(&outcome.source_id).map_or(&[][..], Vec::as_slice);
+                dropped += u64::from(outcome.made.is_empty());
+                let leaves = |source_id: &str| LeftOut {
+                    source_id: source_id.to_owned(),
+                    record: outcome.source_id.clone(),
+                    event_type: outcome.event_type.clone(),
+                    stream: next.stream.clone(),
+                    root: outcome.root.clone(),
+                    preceded_by: outcome.preceded_by.clone(),
+                };
+                for part in known {
+                    let gone = matches!(part.status, Status::Retracted | Status::LeftOut);
+                    if !gone && !is_made(&part.source_id) {
+                        forgets = true;
+                        left.push(leaves(&part.source_id));
+                    }
+                }
+                let itself = known
+                    .iter()
+                    .find(|part| part.source_id == outcome.source_id);
+                if !is_made(&outcome.source_id)
+                    && itself.is_none_or(|part| part.status == Status::Retracted)
+                {
+                    left.push(leaves(&outcome.source_id));
+                }
+            }
+            // A later page may make again what this one does not.
+            left.retain(|one: &LeftOut| {
+                let later = self.made.iter().skip(1).flat_map(|made| &made.outcomes);
+                !later
+                    .into_iter()
+                    .any(|outcome| outcome.made.contains(&one.source_id))
+            });
+            let leaving: Vec<String> = left.iter().map(|one| one.source_id.clone()).collect();
+            if self.are_on_their_way(&leaving) {
+                return Ok(());
+            }
+            if !left.is_empty() && !self.is_dry_run() {
+                let store = &self.settings.store;
+                store.leave_out(self.settings.lease, &left).await?;
+            }
+            let page = next.page;
+            self.made.pop_front();
+            self.steps.settled(page);
+            if dropped > 0 {
+                self.settings.counters.update(|totals| {
+                    *totals
+                        .skipped
+                        .entry("dropped-by-mapper".to_owned())
+                        .or_default() += dropped;
+                });
+            }
+            if forgets && !self.is_dry_run() {
+                self.forget_obsolete().await?;
             }
         }
         Ok(())
@@ -812,21 +985,49 @@ impl Engine {
     }
 }
 
-/// Who the record waits for, and what is known of them.
-fn waiting(draft: &Draft, entries: &HashMap<String, Entry>) -> Waiting {
+/// The records of which mappers made nothing under their own ids, with what came before them.
+fn left_out_of(made: &VecDeque<Made>) -> HashMap<String, Vec<String>> {
+    let outcomes = made.iter().flat_map(|page| &page.outcomes);
+    outcomes
+        .filter(|outcome| !outcome.made.contains(&outcome.source_id))
+        .map(|outcome| (outcome.source_id.clone(), outcome.preceded_by.clone()))
+        .collect()
+}
+
+/// Who the record waits for, and what is known of them. Who follows a record that mappers left out follows what came before it.
+fn waiting(
+    draft: &Draft,
+    entries: &HashMap<String, Entry>,
+    left_now: &HashMap<String, Vec<String>>,
+) -> Waiting {
     let thread = draft.record.thread.as_ref();
-    let predecessors = draft.record.preceded_by.iter().map(|id| Predecessor {
-        id: id.clone(),
-        event_id: entries
+    let mut predecessors: Vec<Predecessor> = Vec::new();
+    let mut ahead: VecDeque<(&String, usize)> =
+        draft.record.preceded_by.iter().map(|id| (id, 0)).collect();
+    while let Some((id, depth)) = ahead.pop_front() {
+        let entry = entries.get(id);
+        let in_ledger = entry.filter(|entry| entry.status == Status::LeftOut);
+        let behind = left_now
             .get(id)
-            .filter(|entry| entry.status != Status::Retracted)
-            .and_then(|entry| entry.event_id.clone()),
-    });
+            .or_else(|| in_ledger.map(|entry| &entry.preceded_by));
+        if let Some(behind) = behind {
+            if depth < MOST_LEFT_OUT_IN_A_ROW {
+                ahead.extend(behind.iter().map(|id| (id, depth + 1)));
+            }
+            continue;
+        }
+        predecessors.push(Predecessor {
+            id: id.clone(),
+            event_id: entry
+                .filter(|entry| entry.status != Status::Retracted)
+                .and_then(|entry| entry.event_id.clone()),
+        });
+    }
     Waiting {
         id: draft.record.source_id.clone(),
         root: thread.map(|thread| thread.root.clone()).unwrap_or_default(),
         digest: draft.digest.clone(),
-        predecessors: predecessors.collect(),
+        predecessors,
     }
 }
 

@@ -32,7 +32,9 @@ use crate::census::Census;
 use crate::cortexdb::client::{Client, CortexError};
 use crate::cortexdb::envelope::{RawRecord, Record};
 use crate::cursors::{CursorError, Cursors};
-use crate::ledger::{DeadLetter, Entry, HeldRecord, Lease, Status, Store, StoreError};
+use crate::ledger::{DeadLetter, Entry, HeldRecord, Lease, Recorded, Status, Store, StoreError};
+use crate::mappers::{MappedPage, MapperError, Outcome, Session};
+use crate::recorded;
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Reporter};
 use crate::scope::{ScopeError, ScopeTemplate};
@@ -61,6 +63,9 @@ pub enum WriterError {
     /// The scope template has no value for this origin.
     #[error(transparent)]
     Scope(#[from] ScopeError),
+    /// A mapper.
+    #[error(transparent)]
+    Mapper(#[from] MapperError),
     /// A defect of the writer, said rather than hidden.
     #[error(
         "the writer has work and nothing to wait for. This is a defect of the runtime; the cursors are held, run again"
@@ -128,6 +133,10 @@ pub struct WriterSettings {
     pub reporter: Arc<dyn Reporter>,
     /// Removes secrets from what is kept.
     pub redactor: Redactor,
+    /// The mappers; also where there is none any more and what earlier ones made has to go.
+    pub mapping: Option<Session>,
+    /// Bytes that records may take which are kept as they were before they were mapped; `None`: none is kept.
+    pub recorded_bytes: Option<u64>,
 }
 
 /// A page of one origin, checked.
@@ -136,6 +145,10 @@ pub(crate) struct Page {
     pub(crate) origin: Origin,
     pub(crate) records: Vec<Record>,
     pub(crate) dead: Vec<DeadLetter>,
+    /// The records before they were mapped, to be kept.
+    pub(crate) recorded: Vec<Recorded>,
+    /// What mappers made of each record.
+    pub(crate) outcomes: Vec<Outcome>,
     /// Given back when the page is settled.
     pub(crate) room: OwnedSemaphorePermit,
 }
@@ -165,6 +178,8 @@ pub(crate) enum Work {
         room: OwnedSemaphorePermit,
     },
     Flush(oneshot::Sender<()>),
+    /// Ends the run, after everything before it.
+    Fail(WriterError),
 }
 
 /// The face of the writer towards the host imports. Cheap to clone.
@@ -176,6 +191,8 @@ pub struct Writer {
     connection: i64,
     counters: Arc<Counters>,
     redactor: Redactor,
+    mapping: Option<Arc<tokio::sync::Mutex<Session>>>,
+    keeps_records: bool,
     /// What `state.get` sees: the durable cursors and those on their way.
     cursors: Arc<Mutex<OpenCursors>>,
     failure: Arc<OnceLock<String>>,
@@ -199,7 +216,7 @@ impl WriterTask {
 
 impl Writer {
     /// Starts the writer's task. It cancels `stopped` when it fails, so that the component is told.
-    pub fn start(settings: WriterSettings, stopped: CancellationToken) -> (Self, WriterTask) {
+    pub fn start(mut settings: WriterSettings, stopped: CancellationToken) -> (Self, WriterTask) {
         let (queue, work) = mpsc::unbounded_channel();
         let failure = Arc::new(OnceLock::new());
         let writer = Self {
@@ -209,6 +226,11 @@ impl Writer {
             connection: settings.lease.connection,
             counters: Arc::clone(&settings.counters),
             redactor: settings.redactor.clone(),
+            mapping: settings
+                .mapping
+                .take()
+                .map(|session| Arc::new(tokio::sync::Mutex::new(session))),
+            keeps_records: settings.recorded_bytes.is_some(),
             cursors: Arc::new(Mutex::new(OpenCursors::new(settings.cursors.all()))),
             failure: Arc::clone(&failure),
             stopped: stopped.clone(),
@@ -231,24 +253,61 @@ impl Writer {
         origin: Origin,
         batch: Vec<RawRecord>,
     ) -> Result<(), String> {
-        let bytes: usize = batch
+        let recorded = if self.keeps_records {
+            let kept = batch.iter();
+            kept.filter_map(|record| recorded::keep(record, &stream, &origin.id))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        self.hand_over(stream, origin, batch, recorded).await
+    }
+
+    /// The same for records that are kept already: they are mapped again.
+    pub async fn write_again(
+        &self,
+        stream: String,
+        origin: Origin,
+        batch: Vec<RawRecord>,
+    ) -> Result<(), String> {
+        self.hand_over(stream, origin, batch, Vec::new()).await
+    }
+
+    async fn hand_over(
+        &self,
+        stream: String,
+        origin: Origin,
+        batch: Vec<RawRecord>,
+        recorded: Vec<Recorded>,
+    ) -> Result<(), String> {
+        let mapped = self.map(batch).await?;
+        let kept: usize = recorded.iter().map(|one| one.body.len()).sum();
+        let bytes: usize = mapped
+            .records
             .iter()
+            .chain(mapped.dead.iter().map(|(record, _)| record))
             .map(|record| record.content.len() + RECORD_OVERHEAD_BYTES)
             .sum();
-        let room = self.room_for(bytes).await?;
-        let mut records = Vec::with_capacity(batch.len());
+        let room = self.room_for(bytes + kept).await?;
+        let mut records = Vec::with_capacity(mapped.records.len());
         let mut dead = Vec::new();
-        for raw in batch {
+        let mut refuse = |name: String, reason: &str, words: &str| {
+            dead.push(DeadLetter {
+                source_id: name,
+                stream: stream.clone(),
+                reason: self.redactor.apply(reason).into_owned(),
+                payload: self.redactor.apply(words).into_owned(),
+            });
+        };
+        for (record, reason) in mapped.dead {
+            refuse(printable(&record.source_id), &reason, &record.content);
+        }
+        for raw in mapped.records {
             let name = printable(&raw.source_id);
             let words = raw.content.clone();
             match Record::check(raw) {
                 Ok(record) => records.push(record),
-                Err(reason) => dead.push(DeadLetter {
-                    source_id: name,
-                    stream: stream.clone(),
-                    reason: self.redactor.apply(&reason).into_owned(),
-                    payload: self.redactor.apply(&words).into_owned(),
-                }),
+                Err(reason) => refuse(name, &reason, &words),
             }
         }
         self.send(Work::Page(Page {
@@ -256,8 +315,26 @@ impl Writer {
             origin,
             records,
             dead,
+            recorded,
+            outcomes: mapped.outcomes,
             room,
         }))
+    }
+
+    /// What the mappers make of a page. Where one of them ends the run, what was handed over before is finished first.
+    async fn map(&self, batch: Vec<RawRecord>) -> Result<MappedPage, String> {
+        let Some(session) = &self.mapping else {
+            return Ok(MappedPage {
+                records: batch,
+                ..MappedPage::default()
+            });
+        };
+        let mapped = session.lock().await.apply(batch).await;
+        mapped.map_err(|error| {
+            let words = error.to_string();
+            let _ = self.send(Work::Fail(error.into()));
+            words
+        })
     }
 
     /// Waits until the queue has room for this many bytes. Whatever waits in the queue holds its room: not only pages, because a
@@ -335,7 +412,8 @@ impl Writer {
     /// Which of these records are written and not retracted. What the ledger cannot tell counts as unknown.
     pub async fn known(&self, source_ids: &[String]) -> Vec<bool> {
         self.those(source_ids, |entry| {
-            entry.status != Status::Retracted && entry.event_id.is_some()
+            entry.status == Status::LeftOut
+                || (entry.status != Status::Retracted && entry.event_id.is_some())
         })
         .await
     }

@@ -131,6 +131,7 @@ fn begun(draft: &Draft, preceded_by: Vec<String>, items: &[Item]) -> Begun {
     let thread = draft.record.thread.as_ref();
     Begun {
         source_id: draft.record.source_id.clone(),
+        record: draft.record.record().to_owned(),
         event_type: draft.record.event_type.clone(),
         stream: draft.stream.clone(),
         root: thread.map(|thread| thread.root.clone()).unwrap_or_default(),

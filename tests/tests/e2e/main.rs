@@ -24,6 +24,7 @@ mod hostile;
 mod lost_ledger;
 mod lost_receipts;
 mod machine;
+mod mappers;
 mod moved_projects;
 mod reconcile;
 mod setup;

@@ -86,8 +86,8 @@ impl SqliteStore {
             .execute(&mut *transaction)
             .await?;
             sqlx::query(
-                "INSERT INTO entries (connection, source_id, event_type, stream, root, scope, digest, generation, status, event_id, preceded_by)
-                 SELECT ?1, value ->> 'source_id', value ->> 'event_type', value ->> 'stream', value ->> 'root', value ->> 'scope',
+                "INSERT INTO entries (connection, source_id, record, event_type, stream, root, scope, digest, generation, status, event_id, preceded_by)
+                 SELECT ?1, value ->> 'source_id', value ->> 'record', value ->> 'event_type', value ->> 'stream', value ->> 'root', value ->> 'scope',
                         value ->> 'digest', value ->> 'generation', value ->> 'status', value ->> 'event_id', '[]'
                  FROM json_each(?2) WHERE true
                  ON CONFLICT (connection, source_id) DO NOTHING",
@@ -122,6 +122,7 @@ mod tests {
         };
         RebuiltEntry {
             source_id: source_id.into(),
+            record: source_id.into(),
             event_type: "issue".into(),
             root: String::new(),
             scope: "org:acme".into(),
@@ -164,6 +165,7 @@ mod tests {
         assert_eq!(left[0].event_id.as_deref(), Some("evt_gl:issue:42/1_1"));
         let next = Begun {
             source_id: "gl:issue:42/1".into(),
+            record: "gl:issue:42/1".into(),
             event_type: "issue".into(),
             stream: "42/issues".into(),
             root: String::new(),

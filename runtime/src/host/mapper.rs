@@ -1,0 +1,320 @@
+//! A loaded mapper: code that rewrites experiences and reaches nothing but the log.
+//!
+//! A tenant writes it, in any language, and nobody trusts it. It is admitted, compiled and limited like a connector, in an instance and a
+//! memory of its own. It is pure by contract, and that is checked: a sample goes through two fresh instances, which must agree. What it may
+//! not change is not its business to keep but the host's to check; that is in [`crate::mappers`].
+
+use std::path::Path;
+use std::sync::Arc;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Engine, Store};
+
+use super::bindings::mapper::exports::cortexdb::connector::transform as wit;
+use super::bindings::mapper::{Mapper as World, MapperPre};
+use super::connector::{CallFailure, LoadError, bounded, is_connector_name, new_store};
+use super::guest_text::{MAX_NAME_BYTES, MAX_WORDS_BYTES, check_name, clean};
+use super::imports::{Access, HostState, experience, raw_record};
+use crate::cortexdb::envelope::RawRecord;
+use crate::redact::Redactor;
+use crate::sandbox::admission::{Admitted, Report, admit};
+use crate::sandbox::cache::CodeCache;
+use crate::sandbox::engine::{Ticker, tenant};
+use crate::sandbox::inspect::World as Kind;
+use crate::sandbox::limits::Limit;
+use crate::sandbox::rules::Finding;
+use crate::sandbox::trap::TrapReport;
+
+/// A settings schema is read by people and by a validator; nobody needs a longer one.
+const MAX_SCHEMA_BYTES: usize = 64 << 10;
+/// Pages that one instance maps before a fresh one takes its place: some language runtimes leak a little with every call.
+const PAGES_PER_INSTANCE: u32 = 1000;
+
+/// What a mapper says of itself, checked.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// One sentence.
+    pub summary: String,
+    /// JSON Schema of its settings.
+    pub settings_schema: serde_json::Value,
+}
+
+/// A mapper, compiled and described, with its settings.
+pub struct Mapper {
+    engine: Engine,
+    pre: MapperPre<HostState>,
+    _ticker: Ticker,
+    /// What it says of itself.
+    pub description: Description,
+    /// Its settings, checked against its schema.
+    pub settings: String,
+    /// SHA-256 of the file.
+    pub digest: String,
+}
+
+impl std::fmt::Debug for Mapper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mapper")
+            .field("name", &self.description.name)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One answer for each experience: what takes its place, or why it could not be mapped.
+pub type Answers = Vec<Result<Vec<RawRecord>, String>>;
+
+impl Mapper {
+    /// Admits, links and describes a mapper, and checks its settings. What was looked at on the way is in `report`, also where it is
+    /// refused.
+    pub async fn load(
+        path: &Path,
+        settings: &serde_json::Value,
+        access: Access,
+        report: &mut Report,
+    ) -> Result<Self, LoadError> {
+        let named = |words: String| LoadError::Invalid(format!("{}: {words}", path.display()));
+        let invalid = |error: wasmtime::Error| named(format!("{error:#}"));
+        let engine = tenant().map_err(invalid)?;
+        let cache = CodeCache::of_user();
+        let Admitted { world, component } =
+            admit(&engine, path, &access.limits, cache.as_ref(), report).await?;
+        if world != Kind::Mapper {
+            return Err(LoadError::NotAMapper(path.display().to_string()));
+        }
+        let digest = report
+            .inspection
+            .as_ref()
+            .map(|inspection| inspection.digest.clone())
+            .unwrap_or_default();
+        let mut linker = Linker::new(&engine);
+        World::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
+            .map_err(invalid)?;
+        let linked = linker.instantiate_pre(&component).and_then(MapperPre::new);
+        report.findings.push(Finding::judged(
+            "interfaces",
+            linked
+                .as_ref()
+                .map(|_| "of the versions and types that this host has".to_owned())
+                .map_err(|error| format!("{error:#}. Build it against the host's `wit/`")),
+        ));
+        let pre = linked.map_err(invalid)?;
+        let ticker = Ticker::start(&engine).map_err(|error| named(error.to_string()))?;
+        let mut store = new_store(&engine, access);
+        let question = async |store: &mut Store<HostState>| {
+            let instance = pre.instantiate_async(&mut *store).await?;
+            instance
+                .cortexdb_connector_transform()
+                .call_describe(store)
+                .await
+        };
+        let said = bounded(&mut store, Limit::DescribeTime, question)
+            .await
+            .map_err(|failure| LoadError::Describe(failure.to_string()))?;
+        let description = read_description(said).map_err(LoadError::Describe)?;
+        check_settings(&description, settings).map_err(LoadError::Settings)?;
+        Ok(Self {
+            engine,
+            pre,
+            _ticker: ticker,
+            description,
+            settings: settings.to_string(),
+            digest,
+        })
+    }
+
+    /// A fresh instance, which maps nothing yet. The component's `start` runs with the first page.
+    #[must_use]
+    pub fn instance(self: &Arc<Self>, access: Access) -> Instance {
+        Instance {
+            mapper: Arc::clone(self),
+            store: new_store(&self.engine, access),
+            world: None,
+            pages: 0,
+        }
+    }
+}
+
+/// A mapper at work. After a failure it must not be used again: drop it.
+pub struct Instance {
+    mapper: Arc<Mapper>,
+    store: Store<HostState>,
+    world: Option<World>,
+    pages: u32,
+}
+
+impl Instance {
+    /// Maps a page. An answer for each experience, or why the mapper was stopped.
+    pub async fn apply(&mut self, batch: &[RawRecord]) -> Result<Answers, Box<TrapReport>> {
+        self.pages += 1;
+        let mapper = Arc::clone(&self.mapper);
+        let world = &mut self.world;
+        let experiences: Vec<_> = batch.iter().map(experience).collect();
+        // Each page may take as long as one page may take.
+        self.store.data_mut().meter.resume(true);
+        let question = async |store: &mut Store<HostState>| {
+            let instance = match world {
+                Some(instance) => instance,
+                None => world.insert(mapper.pre.instantiate_async(&mut *store).await?),
+            };
+            instance
+                .cortexdb_connector_transform()
+                .call_apply(&mut *store, &mapper.settings, &experiences)
+                .await
+        };
+        let answered = bounded(&mut self.store, Limit::MapTime, question).await;
+        self.store.data_mut().meter.wait();
+        let answers = answered.map_err(|failure| match failure {
+            CallFailure::Trapped(report) => report,
+            other => Box::new(TrapReport {
+                kind: "contract".into(),
+                message: other.to_string(),
+                ..TrapReport::default()
+            }),
+        })?;
+        if answers.len() != batch.len() {
+            return Err(Box::new(TrapReport {
+                kind: "contract".into(),
+                message: format!(
+                    "it gave {} answers for {} experiences; `apply` must give one for each, in the same order",
+                    answers.len(),
+                    batch.len()
+                ),
+                ..TrapReport::default()
+            }));
+        }
+        let state = self.store.data();
+        Ok(answers
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(experiences) => Ok(experiences.into_iter().map(raw_record).collect()),
+                Err(words) => Err(state.clean(&words, MAX_WORDS_BYTES)),
+            })
+            .collect())
+    }
+
+    /// What it has used so far: milliseconds of computing, bytes of memory at most.
+    #[must_use]
+    pub fn used(&self) -> (u64, u64) {
+        let meter = &self.store.data().meter;
+        (meter.computed_ms(), meter.used(Limit::Memory))
+    }
+
+    /// Whether a fresh instance should take its place.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        self.pages >= PAGES_PER_INSTANCE
+    }
+}
+
+fn read_description(said: wit::MapperDescription) -> Result<Description, String> {
+    if !is_connector_name(&said.name) {
+        return Err(format!(
+            "the name `{}` is not of the form [a-z][a-z0-9-]*, up to 32 bytes",
+            said.name
+                .chars()
+                .take(64)
+                .collect::<String>()
+                .escape_debug()
+        ));
+    }
+    check_name("the version", &said.version)?;
+    if said.settings_schema.len() > MAX_SCHEMA_BYTES {
+        return Err(format!(
+            "the settings schema has {} bytes; at most {MAX_SCHEMA_BYTES}",
+            said.settings_schema.len()
+        ));
+    }
+    let settings_schema = serde_json::from_str(&said.settings_schema)
+        .map_err(|error| format!("the settings schema is not JSON: {error}"))?;
+    Ok(Description {
+        name: said.name,
+        version: said.version,
+        summary: clean(&said.summary, MAX_NAME_BYTES, &Redactor::default()),
+        settings_schema,
+    })
+}
+
+/// Holds settings to the schema. A schema is the mapper's, so it is hostile, too: references could make the validator go round in circles
+/// and are refused, and patterns are matched by an engine that cannot be made to backtrack.
+fn check_settings(description: &Description, settings: &serde_json::Value) -> Result<(), String> {
+    let name = &description.name;
+    if has_reference(&description.settings_schema) {
+        return Err(format!(
+            "the settings schema of the mapper {name} uses `$ref`; write out what it refers to"
+        ));
+    }
+    let validator = jsonschema::options()
+        .with_pattern_options(jsonschema::PatternOptions::regex())
+        .build(&description.settings_schema)
+        .map_err(|error| {
+            format!("the settings schema of the mapper {name} is no JSON Schema: {error}")
+        })?;
+    let problems: Vec<String> = validator
+        .iter_errors(settings)
+        .take(5)
+        .map(|error| {
+            let place = error.instance_path().to_string();
+            let place = if place.is_empty() { "/" } else { &place };
+            format!("{place}: {error}")
+        })
+        .collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "the settings of the mapper {name} do not fit its schema: {}. Correct the file of --mapper-config; `runtime mapper check` shows the schema",
+        clean(&problems.join("; "), MAX_WORDS_BYTES, &Redactor::default())
+    ))
+}
+
+fn has_reference(schema: &serde_json::Value) -> bool {
+    match schema {
+        serde_json::Value::Object(members) => members.iter().any(|(key, value)| {
+            matches!(key.as_str(), "$ref" | "$dynamicRef" | "$recursiveRef") || has_reference(value)
+        }),
+        serde_json::Value::Array(items) => items.iter().any(has_reference),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn described(schema: serde_json::Value) -> Description {
+        Description {
+            name: "mask".into(),
+            version: "1.0.0".into(),
+            summary: String::new(),
+            settings_schema: schema,
+        }
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_are_named_with_their_place() {
+        let schema = json!({"type": "object", "properties": {"bots": {"type": "array"}}, "additionalProperties": false});
+        let mapper = described(schema);
+        assert_eq!(check_settings(&mapper, &json!({"bots": []})), Ok(()));
+        let words = check_settings(&mapper, &json!({"bots": 1})).unwrap_err();
+        assert!(words.contains("/bots") && words.contains("mask"), "{words}");
+        assert!(check_settings(&mapper, &json!({"bot": []})).is_err());
+    }
+
+    #[test]
+    fn a_schema_cannot_send_the_validator_in_circles() {
+        let words = check_settings(&described(json!({"not": {"$ref": "#"}})), &json!({}));
+        assert!(words.unwrap_err().contains("$ref"));
+        let words = check_settings(&described(json!({"type": 7})), &json!({}));
+        assert!(words.unwrap_err().contains("no JSON Schema"));
+        let slow = json!({"type": "string", "pattern": "^(a+)+$"});
+        let text = json!(format!("{}b", "a".repeat(10_000)));
+        assert!(check_settings(&described(slow), &text).is_err());
+    }
+}
