@@ -26,6 +26,7 @@ mod lost_receipts;
 mod machine;
 mod moved_projects;
 mod reconcile;
+mod secrets;
 mod setup;
 mod soak;
 mod state;
