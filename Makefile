@@ -63,6 +63,9 @@ fuzz: ## Feed each parser with bytes led by coverage, for so long each: make fuz
 	RUSTC_WRAPPER="$(CURDIR)/fuzz/libfuzzer/rustc" $(CARGO) build --locked --release --manifest-path fuzz/libfuzzer/Cargo.toml --target-dir $(TARGET_DIR)/fuzz
 	@cd fuzz/libfuzzer && for target in $(FUZZ_TARGETS); do \
 	  mkdir -p corpus/$$target artifacts/$$target; \
+	  if [ $$target = mapping ] && [ -d ../../../shared/data/gitlab ]; then \
+	    cat ../../../shared/data/gitlab/*/*.jsonl | split -l 1 -a 4 - corpus/mapping/recorded-; \
+	  fi; \
 	  echo "== $$target, $(SECONDS) s"; \
 	  $(abspath $(TARGET_DIR))/fuzz/release/$$target -max_total_time=$(SECONDS) -timeout=10 -max_len=8192 -print_final_stats=1 \
 	    -artifact_prefix=artifacts/$$target/ corpus/$$target ../corpus/$$target || exit 1; \
