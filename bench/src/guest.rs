@@ -1,4 +1,4 @@
-//! The component in the engine that the product uses, with its epochs, on a host that answers from memory.
+//! The component in an engine of the product's, with its epochs, on a host that answers from memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use connector_runtime::host::bindings::cortexdb::connector::{http, log, state, t
 use connector_runtime::host::bindings::exports::cortexdb::connector::source;
 use connector_runtime::host::bindings::{Connector, ConnectorPre};
 use connector_runtime::sandbox::cache::CodeCache;
-use connector_runtime::sandbox::engine::{Ticker, first_party};
+use connector_runtime::sandbox::engine::Ticker;
 use connector_runtime::sandbox::limits::{Limit, Limits};
 use connector_runtime::sandbox::meter::Meter;
 use gitlab_component::host::RunContext;
@@ -145,8 +145,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(bytes: &[u8]) -> wasmtime::Result<Self> {
-        let engine = first_party()?;
+    pub(crate) fn new(engine: Engine, bytes: &[u8]) -> wasmtime::Result<Self> {
         let started = Instant::now();
         let component = Component::new(&engine, bytes)?;
         let compile = started.elapsed();

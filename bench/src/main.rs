@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use canned::{Answers, Canned, Source};
+use connector_runtime::sandbox::engine;
 use gitlab_component::host::{Mode, RunContext};
 use guest::Guest;
 use serde_json::{Value, json};
@@ -84,6 +85,34 @@ async fn compare(
     }))
 }
 
+/// The tenant's engine and the first party's, by turns.
+async fn compare_engines(
+    guests: [&Guest; 2],
+    answers: &Arc<Answers>,
+    context: &RunContext,
+    rounds: usize,
+) -> Outcome<Value> {
+    let mut times = [Vec::new(), Vec::new()];
+    let mut records = 0;
+    for round in 0..=rounds {
+        for (guest, times) in guests.iter().zip(&mut times) {
+            let (read, time) = guest.sync(answers, context, false).await?;
+            records = read;
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    let [tenant, first_party] = times.map(median);
+    Ok(json!({
+        "records": records,
+        "tenant_s": tenant,
+        "first_party_s": first_party,
+        "tenant_compile_s": guests[0].compile.as_secs_f64(),
+        "first_party_compile_s": guests[1].compile.as_secs_f64(),
+    }))
+}
+
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
@@ -112,10 +141,13 @@ async fn main() -> Outcome<()> {
     server.shutdown().await;
 
     let bytes = std::fs::read(&path)?;
-    let guest = Guest::new(&bytes)?;
+    // The engine of `runtime run`, and the one with less switched off: what hardening costs.
+    let first_party = Guest::new(engine::first_party()?, &bytes)?;
+    let guest = Guest::new(engine::tenant()?, &bytes)?;
     let result = json!({
         "compile_s": guest.compile.as_secs_f64(),
         "load_s": if guest.loads.is_empty() { Value::Null } else { json!(median(guest.loads.clone())) },
+        "engines": compare_engines([&guest, &first_party], &answers, &whole, rounds).await?,
         "whole": compare(&guest, &answers, &whole, rounds).await?,
         "parse_and_build": compare(&guest, &answers, &listing, rounds).await?,
     });

@@ -27,7 +27,8 @@ pub const TARGETS: [Target; 4] = [
     ("mapping", mapping),
 ];
 
-/// The scan of a component's file. It says what it thinks of the bytes and never breaks down.
+/// What is looked at in a component's file before it is compiled: its imports, and the rules. It says what it thinks of the bytes and never
+/// breaks down.
 pub fn inspect(bytes: &[u8]) {
     if let Ok(inspection) = connector_runtime::sandbox::inspect::inspect(bytes) {
         assert_eq!(inspection.bytes, bytes.len());
@@ -36,6 +37,10 @@ pub fn inspect(bytes: &[u8]) {
             "more imports are refused than there are"
         );
     }
+    let findings = connector_runtime::sandbox::rules::judge(bytes);
+    // Stops at the first broken rule, so that no later one is asked of such a file.
+    let broken = findings.iter().filter(|finding| !finding.ok).count();
+    assert!(broken <= 1 && (broken == 0 || !findings[findings.len() - 1].ok));
 }
 
 /// A record of a component: refused with words, or an envelope that CortexDB takes.

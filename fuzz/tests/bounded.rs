@@ -26,6 +26,35 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Records of real GitLab servers, where they lie beside the repository: each line of each `shared/data/gitlab/<kind>/*.jsonl`.
+fn recorded() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/gitlab");
+    let Ok(kinds) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut files: Vec<_> = kinds
+        .filter_map(|kind| std::fs::read_dir(kind.unwrap().path()).ok())
+        .flatten()
+        .map(|file| file.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "jsonl")
+        })
+        .collect();
+    files.sort();
+    let lines: Vec<Vec<u8>> = files
+        .iter()
+        .flat_map(|file| {
+            let text = std::fs::read_to_string(file).unwrap();
+            text.lines()
+                .map(|line| line.as_bytes().to_vec())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(!lines.is_empty(), "recorded traffic without a line");
+    lines
+}
+
 /// What is done to an input.
 #[derive(Debug, Clone)]
 enum Change {
@@ -76,9 +105,9 @@ fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-fn run(name: &str, cases: u32) {
+fn run(name: &str, more: Vec<Vec<u8>>, cases: u32) {
     let (_, target) = *TARGETS.iter().find(|(target, _)| *target == name).unwrap();
-    let seeds = corpus(name);
+    let seeds = [corpus(name), more].concat();
     assert!(!seeds.is_empty());
     seeds.iter().for_each(|seed| target(seed));
     let from_seeds = (
@@ -104,20 +133,20 @@ fn run(name: &str, cases: u32) {
 
 #[test]
 fn no_file_breaks_the_scan_of_components() {
-    run("inspect", 4000);
+    run("inspect", Vec::new(), 4000);
 }
 
 #[test]
 fn every_record_is_refused_or_written_within_the_limits() {
-    run("envelope", 2000);
+    run("envelope", Vec::new(), 2000);
 }
 
 #[test]
 fn no_state_file_is_lost_and_each_can_be_gone_on_with() {
-    run("state_file", 300);
+    run("state_file", Vec::new(), 300);
 }
 
 #[test]
 fn the_host_accepts_whatever_is_made_of_gitlabs_json() {
-    run("mapping", 3000);
+    run("mapping", recorded(), 3000);
 }

@@ -32,6 +32,22 @@ struct Lists {
     bytes: usize,
 }
 
+/// More was listed in one run than is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TooManyListed {
+    /// By number.
+    #[error(
+        "limit reached: `listed` allows {MOST_IDS} ids in one run. It cannot be raised; name fewer projects in one connection"
+    )]
+    Ids,
+    /// By their text.
+    #[error(
+        "limit reached: `listed` allows {} MiB of ids in one run. It cannot be raised; name fewer projects in one connection",
+        MOST_BYTES >> 20
+    )]
+    Bytes,
+}
+
 /// The list of one stream and event type.
 #[derive(Debug, Default)]
 struct Kind {
@@ -49,26 +65,22 @@ impl Kind {
 }
 
 impl Census {
-    /// Adds ids that the source lists. The error says which limit was reached.
+    /// Adds ids that the source lists.
     pub fn add(
         &self,
         stream: &str,
         event_type: &str,
         ids: Vec<String>,
         wanted: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), TooManyListed> {
         let mut lists = self.lock();
         if lists.ids + ids.len() > MOST_IDS {
-            return Err(format!(
-                "limit reached: more than {MOST_IDS} ids were listed in one run; name fewer projects in one connection"
-            ));
+            return Err(TooManyListed::Ids);
         }
         // Repetitions are counted, too: whoever lists everything again and again is not reconciling.
         lists.bytes += ids.iter().map(String::len).sum::<usize>();
         if lists.bytes > MOST_BYTES {
-            return Err(format!(
-                "limit reached: more than {MOST_BYTES} bytes of ids were listed in one run; name fewer projects in one connection"
-            ));
+            return Err(TooManyListed::Bytes);
         }
         let kind = lists
             .kinds

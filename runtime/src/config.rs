@@ -56,6 +56,9 @@ pub struct Surroundings {
     pub home: Option<PathBuf>,
 }
 
+/// In either case, as most programs read them.
+const PROXY_VARIABLES: [&str; 3] = ["https_proxy", "http_proxy", "all_proxy"];
+
 impl Surroundings {
     /// Those of this process.
     #[must_use]
@@ -77,6 +80,21 @@ impl Surroundings {
             .filter_map(|name| self.variables.get(*name))
             .map(|value| value.trim().to_owned())
             .find(|value| !value.is_empty())
+    }
+
+    /// Names of the variables that name a proxy.
+    fn proxies(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .variables
+            .iter()
+            .filter(|(name, value)| {
+                let name = name.to_ascii_lowercase();
+                PROXY_VARIABLES.contains(&name.as_str()) && !value.trim().is_empty()
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        names.sort();
+        names
     }
 
     /// `~/.cortexdb`.
@@ -282,6 +300,8 @@ pub struct SourcePlan {
     pub egress: Arc<Policy>,
     /// Time limits of one request.
     pub timeouts: Timeouts,
+    /// Variables that name a proxy which `egress` forbids to use.
+    pub unused_proxies: Vec<String>,
 }
 
 impl SourcePlan {
@@ -289,6 +309,23 @@ impl SourcePlan {
     #[must_use]
     pub fn canonical_url(&self) -> String {
         self.url.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// That a proxy is set up and not used, and what to do if it was meant.
+    #[must_use]
+    pub fn unused_proxy(&self) -> Option<(String, &'static str)> {
+        if self.unused_proxies.is_empty() {
+            return None;
+        }
+        let words = format!(
+            "{} is set and not used for {}: with `source.allowed_networks` it is dialled from here, because a proxy would look its name up where nothing checks the address",
+            self.unused_proxies.join(", "),
+            self.canonical_url()
+        );
+        Some((
+            words,
+            "if it can only be reached through the proxy, remove `source.allowed_networks`",
+        ))
     }
 }
 
@@ -654,8 +691,14 @@ fn source_plan(
         )));
     }
     let ca_variable = format!("{prefix}CA_FILE");
+    let egress = file.source.egress(&url)?;
     Ok(SourcePlan {
-        egress: Arc::new(file.source.egress(&url)?),
+        unused_proxies: if egress.allows_proxies() {
+            Vec::new()
+        } else {
+            surroundings.proxies()
+        },
+        egress: Arc::new(egress),
         url,
         token: token.map(Secret::new),
         ca_file: flags

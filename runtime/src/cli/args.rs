@@ -65,7 +65,12 @@ pub(super) enum Command {
     Mapper(MapperCommand),
     /// The child that compiles; see sandbox/compiler.rs
     #[command(name = crate::sandbox::compiler::SUBCOMMAND, hide = true)]
-    CompileComponent,
+    CompileComponent {
+        /// Address space in bytes
+        memory_bytes: u64,
+        /// Computing in seconds
+        cpu_seconds: u64,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -29,6 +29,9 @@ pub(super) async fn check(arguments: CheckArguments) -> u8 {
         taken_over: Arc::default(),
     };
     let mut findings = cortexdb_findings(&plan, &around).await;
+    if let Some((words, remedy)) = plan.source.unused_proxy() {
+        findings.push(finding(Severity::Notice, "proxy", words, Some(remedy)));
+    }
     findings.extend(source_findings(&connector, &plan, &around).await);
     for finding in &mut findings {
         finding.message = around.redactor.apply(&finding.message).into_owned();

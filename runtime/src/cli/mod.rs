@@ -31,8 +31,12 @@ pub fn main() -> ExitCode {
         }
     };
     // Before any thread is started: it limits its own address space.
-    if matches!(arguments.command, Command::CompileComponent) {
-        return crate::sandbox::compiler::child();
+    if let Command::CompileComponent {
+        memory_bytes,
+        cpu_seconds,
+    } = arguments.command
+    {
+        return crate::sandbox::compiler::child(memory_bytes, cpu_seconds);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -50,7 +54,7 @@ pub fn main() -> ExitCode {
             Command::DeadLetters(command) => dead_letters::dead_letters(command).await,
             Command::Inspect(inspect) => inspect::inspect(inspect).await,
             Command::Mapper(command) => mapper::mapper(command).await,
-            Command::CompileComponent => USAGE,
+            Command::CompileComponent { .. } => USAGE,
         }
     });
     // Requests that nobody waits for any more must not hold the process.

@@ -1,5 +1,6 @@
 //! What every command that uses a component does before it can begin: load it, and settle the configuration.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::host::imports::Access;
 use crate::host::mapper::Mapper;
 use crate::mappers::Chain;
 use crate::redact::Redactor;
-use crate::report::{Counters, Reporter};
+use crate::report::{Counters, Event, Level, Reporter};
 use crate::sandbox::admission::Report;
 use crate::sandbox::limits::Limits;
 
@@ -70,6 +71,13 @@ pub(super) async fn prepare(
         dry_run,
     )
     .map_err(|error| misused(&error))?;
+    if let Some((words, remedy)) = plan.source.unused_proxy() {
+        reporter.event(&Event::Log {
+            level: Level::Warn,
+            message: format!("{words}; {remedy}"),
+            fields: BTreeMap::new(),
+        });
+    }
     Ok((connector, plan))
 }
 

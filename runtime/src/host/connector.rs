@@ -21,7 +21,7 @@ use crate::sandbox::engine::{Ticker, tenant};
 use crate::sandbox::inspect::World as Kind;
 use crate::sandbox::limits::{Limit, LimitReached};
 use crate::sandbox::rules::Finding as RuleFinding;
-use crate::sandbox::trap::{self, TrapReport};
+use crate::sandbox::trap::{self, HostDefect, TrapReport};
 use crate::scope::{ScopeTemplate, is_host_variable};
 use crate::source::client::Authentication;
 
@@ -341,11 +341,7 @@ pub(super) async fn bounded<T>(
     let report = match answer {
         Some(Ok(Ok(answer))) => return Ok(answer),
         Some(Ok(Err(error))) => trap::read(&error, &limits),
-        Some(Err(_)) => TrapReport {
-            kind: "host_defect".into(),
-            message: "the host panicked while the component ran; please report this as a defect of the runtime".into(),
-            ..TrapReport::default()
-        },
+        Some(Err(_)) => HostDefect.report(),
         None => {
             let error = wasmtime::Error::from(LimitReached {
                 limit: time,
@@ -474,3 +470,6 @@ pub(super) fn is_connector_name(name: &str) -> bool {
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
+
+#[cfg(test)]
+mod tests;

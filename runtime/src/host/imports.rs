@@ -20,7 +20,7 @@ use crate::redact::Redactor;
 use crate::report::{Counters, Event, Level, Reporter, StreamState};
 use crate::sandbox::limits::{Limit, LimitReached, Limits};
 use crate::sandbox::meter::Meter;
-use crate::sandbox::trap::TrapReport;
+use crate::sandbox::trap::{HostDefect, TrapReport};
 use crate::source::client::{SourceClient, SourceError, SourceResponse};
 use crate::source::request::{Method, SourceRequest};
 use crate::writer::{Origin, Writer};
@@ -220,7 +220,8 @@ impl http::Host for HostState {
         let Some(finished) = finished else {
             return Ok(None);
         };
-        let (ticket, answer) = finished.map_err(wasmtime::Error::from)?;
+        // A request is never given up while the component runs, so it can only have panicked.
+        let (ticket, answer) = finished.map_err(|_| HostDefect)?;
         if let Ok(response) = &answer {
             let size = response.body.len();
             self.meter.level(Limit::ResponseBytes, size as u64)?;
@@ -400,9 +401,7 @@ impl wit_writer::Host for HostState {
         if let Err(reason) = names {
             return Ok(Err(wit_writer::WriteError::Invalid(reason)));
         }
-        self.census
-            .add(&stream, &event_type, source_ids, wanted)
-            .map_err(wasmtime::Error::msg)?;
+        self.census.add(&stream, &event_type, source_ids, wanted)?;
         Ok(Ok(()))
     }
 
@@ -601,5 +600,40 @@ impl log::Host for HostState {
         }
         self.stream_states.insert(stream, state);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::trap;
+
+    struct Unheard;
+
+    impl Reporter for Unheard {
+        fn event(&self, _: &Event) {}
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_in_the_host_is_the_hosts_defect_and_not_the_components() {
+        let mut state = HostState::new(Access {
+            source: None,
+            writer: None,
+            census: Arc::default(),
+            reporter: Arc::new(Unheard),
+            counters: Arc::default(),
+            redactor: Redactor::default(),
+            limits: Limits::default(),
+            stop: CancellationToken::new(),
+        });
+        state
+            .in_flight
+            .spawn(async { panic!("this panic is part of a test") });
+        let error = http::Host::next(&mut state).await.unwrap_err();
+        assert_eq!(
+            trap::read(&error, &Limits::default()).kind,
+            "host_defect",
+            "{error:?}"
+        );
     }
 }

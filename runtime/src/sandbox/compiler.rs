@@ -10,8 +10,9 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,12 +25,35 @@ use super::rules::{Finding, MAX_FILE_BYTES, judge};
 /// Name of the hidden subcommand.
 pub const SUBCOMMAND: &str = "compile-component";
 
-/// Address space. CPython and SpiderMonkey were measured to take 350 MiB.
-const MAX_MEMORY_BYTES: u64 = 2 << 30;
-/// Computing. SpiderMonkey took 12 s on a loaded machine.
-const MAX_CPU: Duration = Duration::from_secs(60);
-/// The watch of the parent: three times as long, for a machine that has other work.
-const MAX_WALL: Duration = Duration::from_secs(180);
+/// What the child may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// Address space.
+    pub memory_bytes: u64,
+    /// Computing, in seconds.
+    pub cpu_seconds: u64,
+    /// From its start to its end, watched by the parent.
+    pub wall: Duration,
+}
+
+impl Default for Allowance {
+    /// CPython and SpiderMonkey were measured to take 350 MiB, SpiderMonkey 12 s on a loaded machine. The watch is three times as long as
+    /// the computing, for a machine that has other work.
+    fn default() -> Self {
+        Self {
+            memory_bytes: 2 << 30,
+            cpu_seconds: 60,
+            wall: Duration::from_secs(180),
+        }
+    }
+}
+
+impl Allowance {
+    fn cpu_milliseconds(self) -> u64 {
+        self.cpu_seconds.saturating_mul(1000)
+    }
+}
+
 /// The compiled code. Real code is two to four times the component's size.
 const MAX_CODE_BYTES: u64 = 512 << 20;
 const MAX_REPORT_BYTES: u64 = 1 << 20;
@@ -49,11 +73,22 @@ pub struct Compiled {
     pub code: Option<Vec<u8>>,
 }
 
-/// Compiles in a child of this process.
+/// Compiles in a child that is this program.
 pub async fn compile(bytes: &[u8]) -> io::Result<Compiled> {
     // Not by its path: the file may have been replaced by a newer version while this process runs.
-    let mut child = Command::new("/proc/self/exe")
+    compile_with(Path::new("/proc/self/exe"), bytes, Allowance::default()).await
+}
+
+/// Compiles in a child that is `program`, which must be this one.
+pub async fn compile_with(
+    program: &Path,
+    bytes: &[u8],
+    allowance: Allowance,
+) -> io::Result<Compiled> {
+    let mut child = Command::new(program)
         .arg(SUBCOMMAND)
+        .arg(allowance.memory_bytes.to_string())
+        .arg(allowance.cpu_seconds.to_string())
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::piped())
@@ -95,13 +130,12 @@ pub async fn compile(bytes: &[u8]) -> io::Result<Compiled> {
         let ((), answer, words) = tokio::join!(give, take, hear);
         (answer, words, child.wait().await)
     };
-    let Ok((answer, words, status)) = tokio::time::timeout(MAX_WALL, work).await else {
-        return Ok(broken(Finding::measured(
-            "compile_time",
+    let Ok((answer, words, status)) = tokio::time::timeout(allowance.wall, work).await else {
+        return Ok(broken(Finding::stopped(
+            "compile_time_in_all",
             Unit::Time,
-            milliseconds(MAX_WALL) + 1,
-            milliseconds(MAX_WALL),
-            SIMPLER,
+            milliseconds(allowance.wall),
+            "Compiling was stopped; try again when this machine has less to do, or make its functions smaller and fewer",
         )));
     };
     let status = status?;
@@ -111,7 +145,7 @@ pub async fn compile(bytes: &[u8]) -> io::Result<Compiled> {
                 .then_some(code),
             findings: report.findings,
         }),
-        _ => Ok(broken(death(status, &words))),
+        _ => Ok(broken(death(status, &words, allowance))),
     }
 }
 
@@ -125,22 +159,24 @@ fn broken(finding: Finding) -> Compiled {
 }
 
 /// Why a child died without a report.
-fn death(status: std::process::ExitStatus, words: &str) -> Finding {
-    let spent = status
-        .signal()
-        .is_some_and(|signal| signal == libc::SIGXCPU || signal == libc::SIGKILL);
-    if spent {
-        let limit = milliseconds(MAX_CPU);
-        return Finding::measured("compile_time", Unit::Time, limit + 1, limit, SIMPLER);
-    }
-    if words.contains("memory allocation") || words.contains("Cannot allocate memory") {
-        return Finding::measured(
-            "compile_memory",
-            Unit::Bytes,
-            MAX_MEMORY_BYTES + 1,
-            MAX_MEMORY_BYTES,
-            SIMPLER,
-        );
+fn death(status: std::process::ExitStatus, words: &str, allowance: Allowance) -> Finding {
+    match status.signal() {
+        Some(libc::SIGXCPU) => {
+            return Finding::stopped(
+                "compile_time",
+                Unit::Time,
+                allowance.cpu_milliseconds(),
+                SIMPLER,
+            );
+        }
+        Some(libc::SIGKILL) => {
+            return Finding::judged(
+                "compiles",
+                Err("the system killed the compiler: this machine has too little memory free, or the program was started under limits of its own. Try again with more".into()),
+            );
+        }
+        _ if is_want_of_memory(words) => return too_much_memory(allowance.memory_bytes),
+        _ => {}
     }
     let line = words.lines().next().unwrap_or_default();
     Finding::judged(
@@ -152,14 +188,28 @@ fn death(status: std::process::ExitStatus, words: &str) -> Finding {
     )
 }
 
+/// What Rust says before it gives up, and what the system says to whoever asks it.
+fn is_want_of_memory(words: &str) -> bool {
+    words.contains("memory allocation") || words.contains("Cannot allocate memory")
+}
+
+fn too_much_memory(allowed: u64) -> Finding {
+    Finding::stopped("compile_memory", Unit::Bytes, allowed, SIMPLER)
+}
+
 /// The child: standard input to standard output. Runs before anything else of the program has begun: no threads, no runtime.
 #[must_use]
-pub fn child() -> ExitCode {
-    if let Err(error) = confine() {
+pub fn child(memory_bytes: u64, cpu_seconds: u64) -> ExitCode {
+    let allowance = Allowance {
+        memory_bytes,
+        cpu_seconds,
+        ..Allowance::default()
+    };
+    if let Err(error) = confine(allowance) {
         let _ = writeln!(io::stderr(), "cannot set the limits: {error}");
         return ExitCode::FAILURE;
     }
-    match answer() {
+    match answer(allowance) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");
@@ -168,7 +218,7 @@ pub fn child() -> ExitCode {
     }
 }
 
-fn answer() -> io::Result<()> {
+fn answer(allowance: Allowance) -> io::Result<()> {
     let mut bytes = Vec::new();
     io::stdin()
         .lock()
@@ -177,32 +227,20 @@ fn answer() -> io::Result<()> {
     let mut findings = judge(&bytes);
     let mut code = Vec::new();
     if findings.iter().all(|finding| finding.ok) {
-        let started = Instant::now();
         match tenant().and_then(|engine| engine.precompile_component(&bytes)) {
-            Ok(compiled) => code = compiled,
-            Err(error) => findings.push(Finding::judged("compiles", Err(format!("{error:#}")))),
+            Ok(compiled) => {
+                code = compiled;
+                findings.extend(measured(code.len() as u64, allowance)?);
+            }
+            Err(error) => {
+                let words = format!("{error:#}");
+                findings.push(if is_want_of_memory(&words) {
+                    too_much_memory(allowance.memory_bytes)
+                } else {
+                    Finding::judged("compiles", Err(words))
+                });
+            }
         }
-        findings.push(Finding::measured(
-            "compile_time",
-            Unit::Time,
-            milliseconds(started.elapsed()),
-            milliseconds(MAX_CPU),
-            SIMPLER,
-        ));
-        findings.push(Finding::measured(
-            "compile_memory",
-            Unit::Bytes,
-            peak_address_space(),
-            MAX_MEMORY_BYTES,
-            SIMPLER,
-        ));
-        findings.push(Finding::measured(
-            "code_size",
-            Unit::Bytes,
-            code.len() as u64,
-            MAX_CODE_BYTES,
-            SIMPLER,
-        ));
     }
     let report = serde_json::to_vec(&ChildReport { findings })?;
     let length = u32::try_from(report.len()).map_err(io::Error::other)?;
@@ -211,6 +249,47 @@ fn answer() -> io::Result<()> {
     stdout.write_all(&report)?;
     stdout.write_all(&code)?;
     stdout.flush()
+}
+
+/// What compiling took, once it is done.
+fn measured(code_bytes: u64, allowance: Allowance) -> io::Result<[Finding; 3]> {
+    let time = milliseconds(computed()?);
+    let rows = [
+        (
+            "compile_time",
+            Unit::Time,
+            time,
+            allowance.cpu_milliseconds(),
+        ),
+        (
+            "compile_memory",
+            Unit::Bytes,
+            peak_address_space(),
+            allowance.memory_bytes,
+        ),
+        ("code_size", Unit::Bytes, code_bytes, MAX_CODE_BYTES),
+    ];
+    Ok(rows
+        .map(|(rule, unit, amount, limit)| Finding::measured(rule, unit, amount, limit, SIMPLER)))
+}
+
+/// What the limit on computing is compared with. Not the time that went by: a busy machine is not the component's doing.
+fn computed() -> io::Result<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    #[allow(
+        unsafe_code,
+        reason = "the pointer is to a local of the type that the call fills"
+    )]
+    let got = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    if got != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or_default();
+    Ok(Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds))
 }
 
 /// What the limit on address space is compared with.
@@ -225,14 +304,18 @@ fn peak_address_space() -> u64 {
 }
 
 /// Limits for the rest of this process's life. It writes no file, dumps no core, and has few descriptors.
-fn confine() -> io::Result<()> {
+fn confine(allowance: Allowance) -> io::Result<()> {
     const SLACK: u64 = 5;
-    limit(libc::RLIMIT_AS, MAX_MEMORY_BYTES, MAX_MEMORY_BYTES)?;
+    limit(
+        libc::RLIMIT_AS,
+        allowance.memory_bytes,
+        allowance.memory_bytes,
+    )?;
     // At the first the kernel sends SIGXCPU, at the second SIGKILL.
     limit(
         libc::RLIMIT_CPU,
-        MAX_CPU.as_secs(),
-        MAX_CPU.as_secs() + SLACK,
+        allowance.cpu_seconds,
+        allowance.cpu_seconds + SLACK,
     )?;
     limit(libc::RLIMIT_CORE, 0, 0)?;
     limit(libc::RLIMIT_FSIZE, 0, 0)?;

@@ -4,8 +4,8 @@
 //! most of the engine's security advisories of the last year were in that code, in the garbage collector and in exceptions. Epochs are on: a
 //! component that does not give control back is interrupted within one tick.
 //!
-//! `runtime run` treats every component alike and uses [`tenant`], for the user's own components, too: its settings are those that
-//! `gitlab.wasm` was always compiled and measured with, so the hardening costs nothing that was there before.
+//! `runtime run` uses [`tenant`] for every component, `gitlab.wasm` included: nothing tells a file that came with the host from one that did
+//! not. `make bench` compares both engines. See `docs/decisions/015-one-engine-in-run.md`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

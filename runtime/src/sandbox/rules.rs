@@ -56,6 +56,16 @@ impl Finding {
         }
     }
 
+    /// A rule whose limit stopped the work: how much it would have taken nobody knows. The limit stands as what was measured.
+    #[must_use]
+    pub fn stopped(rule: &str, unit: Unit, limit: u64, remedy: &str) -> Self {
+        Self {
+            ok: false,
+            words: remedy.to_owned(),
+            ..Self::measured(rule, unit, limit, limit, remedy)
+        }
+    }
+
     /// A rule that is kept or broken, without a number.
     #[must_use]
     pub fn judged(rule: &str, outcome: Result<String, String>) -> Self {
@@ -84,9 +94,10 @@ impl Finding {
     #[must_use]
     pub fn refusal(&self) -> String {
         match (self.measured, self.limit) {
-            (Some(_), Some(_)) => format!(
-                "the component is refused by the rule `{}`: {} measured, {} allowed. {}",
+            (Some(measured), Some(limit)) => format!(
+                "the component is refused by the rule `{}`: {}{} measured, {} allowed. {}",
                 self.rule,
+                if measured > limit { "" } else { "more than " },
                 self.show(self.measured),
                 self.show(self.limit),
                 self.words

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use wasmtime::{Trap, WasmBacktrace};
 
 use super::limits::{Limit, LimitReached, Limits};
+use crate::census::TooManyListed;
 
 /// Frames that are kept, from the innermost.
 const MAX_FRAMES: usize = 16;
@@ -64,6 +65,23 @@ impl std::fmt::Display for TrapReport {
     }
 }
 
+/// The host panicked while it did something for a component.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the host panicked while the component ran; please report this as a defect of the runtime")]
+pub struct HostDefect;
+
+impl HostDefect {
+    /// What is told of it.
+    #[must_use]
+    pub fn report(self) -> TrapReport {
+        TrapReport {
+            kind: "host_defect".into(),
+            message: self.to_string(),
+            ..TrapReport::default()
+        }
+    }
+}
+
 /// Reads what wasmtime says. Where it was and what it said last is added by whoever knows it.
 #[must_use]
 pub fn read(error: &wasmtime::Error, limits: &Limits) -> TrapReport {
@@ -76,6 +94,18 @@ pub fn read(error: &wasmtime::Error, limits: &Limits) -> TrapReport {
         report.limit = Some(reached.limit.spec().name.into());
         report.message = reached.to_string();
         return report;
+    }
+    if let Some(reached) = error.downcast_ref::<TooManyListed>() {
+        report.kind = "limit".into();
+        report.limit = Some("listed".into());
+        report.message = reached.to_string();
+        return report;
+    }
+    if let Some(defect) = error.downcast_ref::<HostDefect>() {
+        return TrapReport {
+            backtrace: report.backtrace,
+            ..defect.report()
+        };
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use simulators::cortex::{self, validate_envelope};
 use simulators::gitlab::{
-    self, EXPIRED_TOKEN, NARROW_TOKEN, REVOKED_TOKEN, STRANGER_TOKEN, Size, TOKEN, World,
+    self, EXPIRED_TOKEN, NARROW_TOKEN, REVOKED_TOKEN, STRANGER_TOKEN, Size, World,
 };
 
 use crate::setup::{KEY, Setup, dist};
@@ -289,27 +289,12 @@ async fn inspect_shows_what_a_component_is_and_refuses_what_is_none() {
 async fn nothing_that_is_written_anywhere_holds_a_secret() {
     let setup = Setup::tiny(56).await;
     let out = setup.home.path().join("out.jsonl");
+    // `Setup` looks into all that this leaves behind, as it does in every test.
     setup
         .run(&["--out", out.to_str().unwrap(), "-v"])
         .await
         .expect(0);
-    for folder in [setup.home.path().to_owned(), setup.cortexdb_folder()] {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() && path.file_name().unwrap() != "state.json" {
-                let bytes = std::fs::read(&path).unwrap();
-                for secret in [TOKEN, KEY, "sim-runners-secret"] {
-                    let found = bytes
-                        .windows(secret.len())
-                        .any(|window| window == secret.as_bytes());
-                    assert!(!found, "{} holds {secret}", path.display());
-                }
-            }
-        }
-    }
-    for event in setup.cortex.cortex().events() {
-        assert!(!event.envelope_json().contains("sim-runners-secret"));
-    }
+    assert!(std::fs::metadata(out).unwrap().len() > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,13 +63,27 @@ async fn a_network_that_is_named_can_be_read() {
     let port = setup.gitlab.address().port();
     setup.set("GITLAB_URL", &format!("http://localhost:{port}"));
     setup.set("ALL_PROXY", "http://127.0.0.1:1");
-    run(&setup, r#""127.0.0.0/8""#).await.expect(0);
+    let ran = run(&setup, r#""127.0.0.0/8""#).await.expect(0);
     setup.assert_complete(&setup.membership());
+    let warning = |ran: &Ran| {
+        let events = ran.events();
+        let warned = events.iter().find(|event| event["level"] == "warn");
+        warned.map(|event| event["message"].as_str().unwrap().to_owned())
+    };
+    let words = warning(&ran).expect("no word of the proxy");
+    assert!(
+        words.contains("ALL_PROXY is set and not used")
+            && words.contains("`source.allowed_networks`"),
+        "{words}"
+    );
+    // On the user's own word a proxy counts, though not for this machine; nothing is to be told.
+    assert_eq!(warning(&setup.run(&[]).await.expect(0)), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_names_the_address_that_may_not_be_reached() {
-    let setup = Setup::tiny(503).await;
+async fn check_names_the_address_that_may_not_be_reached_and_the_proxy_that_is_not_used() {
+    let mut setup = Setup::tiny(503).await;
+    setup.set("https_proxy", "http://127.0.0.1:1");
     let file = configuration(&setup, "");
     let component = dist("gitlab.wasm");
     let arguments = [
@@ -79,11 +93,12 @@ async fn check_names_the_address_that_may_not_be_reached() {
         file.to_str().unwrap(),
     ];
     let checked = setup.runtime(&arguments).await.expect(1);
-    assert!(
-        checked.stdout.contains("127.0.0.1 is a loopback address"),
-        "{}",
-        checked.stdout
-    );
+    for words in [
+        "127.0.0.1 is a loopback address",
+        "https_proxy is set and not used",
+    ] {
+        assert!(checked.stdout.contains(words), "{}", checked.stdout);
+    }
     assert!(setup.gitlab.requests().is_empty());
 }
 

@@ -27,6 +27,7 @@ mod machine;
 mod mappers;
 mod moved_projects;
 mod reconcile;
+mod secrets;
 mod setup;
 mod soak;
 mod state;

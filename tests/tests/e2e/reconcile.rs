@@ -435,6 +435,7 @@ async fn watching_reconciles_when_it_is_due_and_a_restart_does_not_repeat_it() {
         let (mut receipts, mut done) = (0, 0);
         while receipts < 3 {
             let line = lines.next_line().await.unwrap().unwrap();
+            crate::secrets::assert_none_in(&line);
             let event: Value = serde_json::from_str(&line).unwrap();
             receipts += usize::from(event["event"] == "receipt");
             done += usize::from(event["reconciled"] == true);

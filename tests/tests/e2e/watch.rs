@@ -29,6 +29,7 @@ impl Watching {
         loop {
             let line = self.lines.next_line().await.unwrap();
             let line = line.expect("watching ended");
+            crate::secrets::assert_none_in(&line);
             let event: serde_json::Value = serde_json::from_str(&line).unwrap();
             if event["event"] == "receipt" {
                 return event["outcome"].as_str().unwrap().to_owned();

@@ -73,11 +73,50 @@ pub fn assemble(root: &Path, text: &str) -> Vec<u8> {
         resolve.select_world(&[package], Some("connector")).unwrap()
     };
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).unwrap();
-    ComponentEncoder::default()
+    let mut component = ComponentEncoder::default()
         .module(&module)
         .unwrap()
         .encode()
-        .unwrap_or_else(|error| panic!("{error:?}"))
+        .unwrap_or_else(|error| panic!("{error:?}"));
+    let more = text
+        .lines()
+        .find_map(|line| line.strip_prefix(";; core instances:"));
+    if let Some(count) = more {
+        add_core_instances(&mut component, count.trim().parse().unwrap());
+    }
+    component
+}
+
+/// Puts an empty core module behind the others, and makes so many instances of it. What stands before keeps its indices.
+fn add_core_instances(component: &mut Vec<u8>, count: u32) {
+    const MODULE: u8 = 1;
+    const INSTANCES: u8 = 2;
+    let before = wasmparser::Parser::new(0)
+        .parse_all(component)
+        .filter(|payload| matches!(payload, Ok(wasmparser::Payload::ModuleSection { .. })))
+        .count();
+    // Instantiate, which module, no arguments.
+    let instance = [&[0][..], &leb(u32::try_from(before).unwrap()), &[0]].concat();
+    let instances = [leb(count), instance.repeat(count as usize)].concat();
+    for (id, content) in [
+        (MODULE, b"\0asm\x01\0\0\0".to_vec()),
+        (INSTANCES, instances),
+    ] {
+        component.push(id);
+        component.extend(leb(u32::try_from(content.len()).unwrap()));
+        component.extend(content);
+    }
+}
+
+/// A number as WebAssembly writes it.
+fn leb(mut number: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
 }
 
 /// `{{6000:text}}` is the text, six thousand times: bombs are long.

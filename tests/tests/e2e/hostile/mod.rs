@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use simulators::gitlab::{Fault, Rule};
 use tokio::io::AsyncReadExt as _;
 
 use crate::setup::{Ran, Setup};
@@ -18,6 +19,7 @@ use crate::setup::{Ran, Setup};
 /// No guest makes the program larger than its memory limit and what the program itself needs.
 const MOST_PEAK_KIB: u64 = 700 << 10;
 const MOST_TIME: Duration = Duration::from_secs(60);
+const LARGE_ANSWER_BYTES: usize = 30 << 20;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -43,6 +45,17 @@ fn arguments(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The largest answer that a component may have, at an address that no other guest asks for.
+fn large_answer() -> Rule {
+    let fault = Fault::Status {
+        status: 200,
+        body: "x".repeat(LARGE_ANSWER_BYTES),
+        content_type: None,
+        retry_after: None,
+    };
+    Rule::new("/api/v4/large", fault)
+}
+
 struct Measured {
     ran: Ran,
     peak_kib: u64,
@@ -58,8 +71,7 @@ async fn measure(setup: &Setup, arguments: &[&str]) -> Measured {
     let read = tokio::spawn(async move {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let _ = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        (text(out), text(err))
+        (out, err)
     });
     let mut peak_kib = 0;
     let exit = loop {
@@ -75,11 +87,7 @@ async fn measure(setup: &Setup, arguments: &[&str]) -> Measured {
     };
     let (stdout, stderr) = read.await.unwrap();
     Measured {
-        ran: Ran {
-            code: exit.code().unwrap_or(-1),
-            stdout,
-            stderr,
-        },
+        ran: Ran::new(exit.code().unwrap_or(-1), &stdout, &stderr),
         peak_kib,
         time: started.elapsed(),
     }
@@ -183,6 +191,7 @@ async fn every_hostile_guest_ends_as_its_report_says() {
         }
         let text = std::fs::read_to_string(&guest).unwrap();
         let setup = Setup::tiny(900).await;
+        setup.gitlab.add_fault(large_answer());
         let wasm = setup.home.path().join(format!("{name}.wasm"));
         std::fs::write(&wasm, assemble::assemble(root(), &text)).unwrap();
         let arguments = arguments(&text);
@@ -190,8 +199,6 @@ async fn every_hostile_guest_ends_as_its_report_says() {
         all.extend(arguments.iter().map(String::as_str));
         let measured = measure(&setup, &all).await;
         let ran = measured.ran;
-        let code = ran.code;
-        let ran = ran.expect(code);
         assert_nothing_left_its_scope(&setup, name);
         assert!(
             measured.peak_kib < MOST_PEAK_KIB,
@@ -225,7 +232,11 @@ fn show(name: &str, report: &str, peak_kib: u64, time: Duration) {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     };
-    let rule = field("error").and_then(|words| words.split("the rule `").nth(1)?.split('`').next());
+    let quoted = |before: &str| {
+        let words = field("error")?.split(before).nth(1)?;
+        words.split('`').next()
+    };
+    let rule = quoted("the rule `").or_else(|| quoted("limit reached: `"));
     let limit = field("limit").or(rule).unwrap_or("-");
     let outcome = field("outcome").unwrap_or("refused");
     let kind = field("kind").filter(|kind| *kind != "limit");
@@ -257,6 +268,7 @@ async fn a_guest_that_panics_fails_its_cycle_and_the_next_one_runs() {
     while traps < 2 {
         let line = tokio::time::timeout(MOST_TIME, lines.next_line()).await;
         let line = line.unwrap().unwrap().expect("the program ended");
+        crate::secrets::assert_none_in(&line);
         let event: Value = serde_json::from_str(&line).unwrap();
         if event["event"] == "receipt" {
             assert_eq!(event["outcome"], "failed", "{line}");
@@ -266,6 +278,68 @@ async fn a_guest_that_panics_fails_its_cycle_and_the_next_one_runs() {
     }
     child.kill().await.unwrap();
     assert_eq!(setup.stored().len(), 1);
+}
+
+/// Ctrl-C is a request to a component, and one that does not listen is ended by the limit on computing without a wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_ignores_ctrl_c_is_ended_and_a_second_ctrl_c_ends_it_at_once() {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    for name in [
+        "loops-in-sync",
+        "loops-and-asks-now-and-then",
+        "sleeps-in-the-host",
+    ] {
+        for (limit, interruptions) in [("cpu_between_waits=2s", 1), ("cpu_between_waits=1h", 2)] {
+            let setup = Setup::tiny(904).await;
+            let wasm = assembled(&setup, name);
+            let mut child = setup.spawn(&[
+                "run", &wasm, "--json", "--limit", "cpu=2h", "--limit", limit,
+            ]);
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let begun = lines.next_line().await.unwrap().unwrap();
+            assert!(begun.contains("started"), "{begun}");
+            // It is compiled and begins to loop or to sleep.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let started = Instant::now();
+            for _ in 0..interruptions {
+                let process = child.id().unwrap().to_string();
+                let sent = std::process::Command::new("kill")
+                    .args(["-INT", &process])
+                    .status();
+                assert!(sent.unwrap().success());
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            let ended = tokio::time::timeout(Duration::from_secs(30), child.wait()).await;
+            let code = ended.expect(name).unwrap().code();
+            assert_eq!(code, Some(130), "{name} after {:?}", started.elapsed());
+            if interruptions == 2 {
+                assert!(started.elapsed() < Duration::from_secs(5), "{name}");
+            }
+        }
+    }
+}
+
+/// What the guest logs is all that it has: the memory into which the host puts every answer. That it holds the source's own words shows
+/// that it was looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_says_all_that_it_can_see_says_the_sources_words_and_no_secret() {
+    let setup = Setup::tiny(905).await;
+    let wasm = assembled(&setup, "says-all-that-it-can-see");
+    let ran = setup.runtime(&["run", &wasm, "--json"]).await.expect(0);
+    let said: Vec<String> = ran
+        .events()
+        .iter()
+        .filter(|event| event["event"] == "log")
+        .map(|event| event["message"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(
+        said.iter().any(|line| line.contains("\"username\":")),
+        "{said:?}"
+    );
+    let all: usize = said.iter().map(|line| line.chars().count()).sum();
+    assert!(all > 200_000, "only {all} bytes of its memory");
+    // What it logs is searched for secrets by the host: one that it had would have left this.
+    assert!(!ran.stdout.contains("[secret]"), "{}", ran.stdout);
 }
 
 #[tokio::test(flavor = "multi_thread")]
