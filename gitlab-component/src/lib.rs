@@ -18,7 +18,10 @@
 //! | `executor` | `async` Rust on the host's completion queue |
 //! | [`host`] | what is needed from the outside |
 //! | `face` | the generated bindings; wasm only |
+//! | `allocator` | memory; wasm only |
 
+#[cfg(target_arch = "wasm32")]
+mod allocator;
 mod check;
 mod client;
 mod executor;
