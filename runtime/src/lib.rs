@@ -51,6 +51,7 @@ pub mod host;
 pub mod http_client;
 pub mod ledger;
 pub mod lost_receipts;
+pub mod memory;
 pub mod patience;
 pub mod rebuild;
 pub mod redact;

@@ -33,6 +33,7 @@ pub fn main() -> ExitCode {
     if matches!(arguments.command, Command::CompileComponent) {
         return crate::sandbox::compiler::child();
     }
+    crate::memory::keep_little();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
