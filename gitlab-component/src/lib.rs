@@ -12,6 +12,7 @@
 //! | `walk` | reading lists that change while they are read |
 //! | `client` | requests, and what an answer means |
 //! | `gitlab` | GitLab's objects, read tolerantly |
+//! | `json` | reads what GitLab answers |
 //! | `mapping` | what a record means; pure |
 //! | `time` | points in time |
 //! | `check` | can it work? |
@@ -31,6 +32,7 @@ mod face;
 pub mod fuzzing;
 mod gitlab;
 pub mod host;
+mod json;
 #[cfg(test)]
 mod many_projects;
 mod mapping;
