@@ -44,6 +44,7 @@ struct Reader<'de> {
 
 impl<'de> Reader<'de> {
     #[cold]
+    #[inline(never)]
     fn wrong(&self, what: &str) -> Error {
         Error::custom(format_args!("{what} at byte {}", self.at))
     }
@@ -68,7 +69,11 @@ impl<'de> Reader<'de> {
             self.at += 1;
             return Ok(());
         }
-        Err(self.wrong(&format!("no `{}`", char::from(expected))))
+        Err(self.wrong(if expected == b':' {
+            "no colon"
+        } else {
+            "no name"
+        }))
     }
 
     /// Where the string at this place has its first quotation mark, backslash or control character.
@@ -274,6 +279,38 @@ impl<'de> Reader<'de> {
         Ok(())
     }
 
+    /// The next value, or the beginning of it.
+    ///
+    /// Not inlined, like [`Inside::goes_on`] and [`Inside::key`]: each type that is read would have a copy of its own, and the component is compiled at
+    /// its first start.
+    #[inline(never)]
+    fn start(&mut self) -> Result<Start<'de>, Error> {
+        Ok(match self.peek() {
+            Some(b'"') => {
+                self.at += 1;
+                Start::Text(self.string()?)
+            }
+            Some(b'0'..=b'9' | b'-') => Start::Number(self.number()?),
+            Some(b'n') => {
+                self.word("null")?;
+                Start::Null
+            }
+            Some(b't') => {
+                self.word("true")?;
+                Start::Flag(true)
+            }
+            Some(b'f') => {
+                self.word("false")?;
+                Start::Flag(false)
+            }
+            Some(bracket @ (b'{' | b'[')) => {
+                self.enter()?;
+                Start::Inside(bracket)
+            }
+            _ => return Err(self.wrong("no value")),
+        })
+    }
+
     /// Goes into an object or a list, whose bracket is passed.
     fn enter(&mut self) -> Result<(), Error> {
         self.at += 1;
@@ -283,6 +320,16 @@ impl<'de> Reader<'de> {
             .ok_or_else(|| self.wrong("too many values within each other"))?;
         Ok(())
     }
+}
+
+/// What a value begins with; of what is not an object or a list that is all.
+enum Start<'de> {
+    Text(Cow<'de, str>),
+    Number(Number),
+    Flag(bool),
+    Null,
+    /// Its bracket has been passed.
+    Inside(u8),
 }
 
 enum Number {
@@ -306,33 +353,15 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.peek() {
-            Some(b'"') => {
-                self.at += 1;
-                match self.string()? {
-                    Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
-                    Cow::Owned(text) => visitor.visit_string(text),
-                }
-            }
-            Some(b'0'..=b'9' | b'-') => match self.number()? {
-                Number::Unsigned(number) => visitor.visit_u64(number),
-                Number::Signed(number) => visitor.visit_i64(number),
-                Number::Float(number) => visitor.visit_f64(number),
-            },
-            Some(b'n') => {
-                self.word("null")?;
-                visitor.visit_unit()
-            }
-            Some(b't') => {
-                self.word("true")?;
-                visitor.visit_bool(true)
-            }
-            Some(b'f') => {
-                self.word("false")?;
-                visitor.visit_bool(false)
-            }
-            Some(bracket @ (b'{' | b'[')) => {
-                self.enter()?;
+        match self.start()? {
+            Start::Text(Cow::Borrowed(text)) => visitor.visit_borrowed_str(text),
+            Start::Text(Cow::Owned(text)) => visitor.visit_string(text),
+            Start::Number(Number::Unsigned(number)) => visitor.visit_u64(number),
+            Start::Number(Number::Signed(number)) => visitor.visit_i64(number),
+            Start::Number(Number::Float(number)) => visitor.visit_f64(number),
+            Start::Null => visitor.visit_unit(),
+            Start::Flag(flag) => visitor.visit_bool(flag),
+            Start::Inside(bracket) => {
                 let mut inside = Inside {
                     reader: self,
                     first: true,
@@ -350,7 +379,6 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
                 self.depth += 1;
                 Ok(value)
             }
-            _ => Err(self.wrong("no value")),
         }
     }
 
@@ -388,8 +416,9 @@ struct Inside<'r, 'de> {
     ended: bool,
 }
 
-impl Inside<'_, '_> {
+impl<'de> Inside<'_, 'de> {
     /// Whether something comes before the end, which is passed.
+    #[inline(never)]
     fn goes_on(&mut self, end: u8) -> Result<bool, Error> {
         match self.reader.peek() {
             Some(byte) if byte == end => {
@@ -408,6 +437,18 @@ impl Inside<'_, '_> {
             _ => Err(self.reader.wrong("neither a comma nor an end")),
         }
     }
+
+    /// The name of the next field, up to its value.
+    #[inline(never)]
+    fn key(&mut self) -> Result<Option<Cow<'de, str>>, Error> {
+        if !self.goes_on(b'}')? {
+            return Ok(None);
+        }
+        self.reader.pass(b'"')?;
+        let key = self.reader.string()?;
+        self.reader.pass(b':')?;
+        Ok(Some(key))
+    }
 }
 
 impl<'de> MapAccess<'de> for &mut Inside<'_, 'de> {
@@ -417,15 +458,10 @@ impl<'de> MapAccess<'de> for &mut Inside<'_, 'de> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Error> {
-        if !self.goes_on(b'}')? {
-            return Ok(None);
-        }
-        self.reader.pass(b'"')?;
-        let key = self.reader.string()?;
-        self.reader.pass(b':')?;
-        match key {
-            Cow::Borrowed(key) => seed.deserialize(BorrowedStrDeserializer::new(key)),
-            Cow::Owned(key) => seed.deserialize(StringDeserializer::new(key)),
+        match self.key()? {
+            None => return Ok(None),
+            Some(Cow::Borrowed(key)) => seed.deserialize(BorrowedStrDeserializer::new(key)),
+            Some(Cow::Owned(key)) => seed.deserialize(StringDeserializer::new(key)),
         }
         .map(Some)
     }
