@@ -64,21 +64,20 @@ fn computing_time() -> std::io::Result<Duration> {
     Ok(Duration::new(seconds, nanos))
 }
 
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort();
-    times
-        .get(times.len() / 2)
-        .map_or(f64::NAN, Duration::as_secs_f64)
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Native and guest by turns, so that a neighbour on the machine disturbs both alike.
+/// Native and guest by turns, and each compared with the one beside it, so that a neighbour on the machine (who shares its cores' caches and
+/// units, too) disturbs both alike.
 async fn compare(
     guest: &Guest,
     answers: &Arc<Answers>,
     context: &RunContext,
     rounds: usize,
 ) -> Outcome<Value> {
-    let (mut natives, mut guests) = (Vec::new(), Vec::new());
+    let (mut natives, mut guests, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut records, mut bytes) = (0, 0);
     for round in 0..=rounds {
         let (native_records, read, native_time) = native(answers, context)?;
@@ -90,17 +89,18 @@ async fn compare(
         (records, bytes) = (native_records, read);
         // The first round warms caches and is not counted.
         if round > 0 {
-            natives.push(native_time);
-            guests.push(guest_time);
+            let (native, guest) = (native_time.as_secs_f64(), guest_time.as_secs_f64());
+            natives.push(native);
+            guests.push(guest);
+            ratios.push(native / guest);
         }
     }
-    let (native, guest) = (median(natives), median(guests));
     Ok(json!({
         "records": records,
         "bytes": bytes,
-        "native_s": native,
-        "guest_s": guest,
-        "ratio": native / guest,
+        "native_s": median(natives),
+        "guest_s": median(guests),
+        "ratio": median(ratios),
     }))
 }
 
@@ -135,7 +135,7 @@ async fn main() -> Outcome<()> {
     let guest = Guest::new(&bytes)?;
     let result = json!({
         "compile_s": guest.compile.as_secs_f64(),
-        "load_s": if guest.loads.is_empty() { Value::Null } else { json!(median(guest.loads.clone())) },
+        "load_s": if guest.loads.is_empty() { Value::Null } else { json!(median(guest.loads.iter().map(Duration::as_secs_f64).collect())) },
         "whole": compare(&guest, &answers, &whole, rounds).await?,
         "parse_and_build": compare(&guest, &answers, &listing, rounds).await?,
     });

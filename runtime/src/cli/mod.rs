@@ -33,7 +33,7 @@ pub fn main() -> ExitCode {
     if matches!(arguments.command, Command::CompileComponent) {
         return crate::sandbox::compiler::child();
     }
-    crate::memory::keep_little();
+    crate::memory::share_one_heap();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
