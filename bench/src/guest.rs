@@ -16,6 +16,7 @@ use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::canned::{Answers, key};
+use crate::computing_time;
 
 struct Canned {
     meter: Meter,
@@ -207,12 +208,12 @@ impl Guest {
                 Vec::new()
             },
         };
-        let started = Instant::now();
+        let started = computing_time()?;
         let answer = instance
             .cortexdb_connector_source()
             .call_sync(&mut store, &context)
             .await?;
-        let elapsed = started.elapsed();
+        let elapsed = computing_time()?.saturating_sub(started);
         match answer {
             Ok(()) => Ok((store.data().records, elapsed)),
             Err(failure) => Err(wasmtime::Error::msg(format!("{failure:?}"))),

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::executor::{Permits, Queue};
 use crate::host::{Failure, Host, HttpError, Level, OnTimeout, Request, Response, WriteError};
+use crate::json;
 use crate::time::Moment;
 
 /// Requests of one run that may be under way at the same time. GitLab's limits are per minute, not per connection; this
@@ -417,12 +418,12 @@ fn date(response: &Response) -> Option<Moment> {
 }
 
 /// Reads a body.
-type Parse<'p> = dyn FnMut(&str) -> serde_json::Result<()> + 'p;
+type Parse<'p> = dyn FnMut(&str) -> Result<(), json::Error> + 'p;
 
 /// Reads a body as a `T` and keeps it in `slot`.
-fn into<T: DeserializeOwned>(slot: &mut Option<T>) -> impl FnMut(&str) -> serde_json::Result<()> {
+fn into<T: DeserializeOwned>(slot: &mut Option<T>) -> impl FnMut(&str) -> Result<(), json::Error> {
     |body| {
-        *slot = Some(serde_json::from_str(body)?);
+        *slot = Some(json::from_str(body)?);
         Ok(())
     }
 }

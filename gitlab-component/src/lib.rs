@@ -12,13 +12,17 @@
 //! | `walk` | reading lists that change while they are read |
 //! | `client` | requests, and what an answer means |
 //! | `gitlab` | GitLab's objects, read tolerantly |
+//! | `json` | reads what GitLab answers |
 //! | `mapping` | what a record means; pure |
 //! | `time` | points in time |
 //! | `check` | can it work? |
 //! | `executor` | `async` Rust on the host's completion queue |
 //! | [`host`] | what is needed from the outside |
 //! | `face` | the generated bindings; wasm only |
+//! | `allocator` | memory; wasm only |
 
+#[cfg(target_arch = "wasm32")]
+mod allocator;
 mod check;
 mod client;
 mod executor;
@@ -28,6 +32,7 @@ mod face;
 pub mod fuzzing;
 mod gitlab;
 pub mod host;
+mod json;
 #[cfg(test)]
 mod many_projects;
 mod mapping;

@@ -4,6 +4,8 @@
 //! changed stays out: comment counts, votes, merge checks, times, addresses. And every record must come out with a text and
 //! a valid time, however little of it is there, because what CortexDB refuses is a dead letter that somebody has to look at.
 
+use std::borrow::Cow;
+
 use crate::gitlab::{Commit, Issue, Label, MergeRequest, Milestone, Note, Pipeline, Release, User};
 use crate::host::{Experience, Modality, Origin, Thread};
 use crate::time::{Moment, rfc3339};
@@ -70,7 +72,7 @@ impl Project {
 
     /// `gl:<event type>:<project id>/<id>`.
     pub(crate) fn source_id(&self, event_type: &str, id: &str) -> String {
-        format!("gl:{event_type}:{}/{id}", self.id)
+        ["gl:", event_type, ":", &self.id.to_string(), "/", id].concat()
     }
 }
 
@@ -365,7 +367,7 @@ impl Mapper<'_> {
             fixed: vec![
                 "gitlab".to_owned(),
                 event_type.to_owned(),
-                format!("project:{}", self.project.id),
+                ["project:", &self.project.id.to_string()].concat(),
             ],
             open: Vec::new(),
             attributes: Vec::new(),
@@ -412,7 +414,7 @@ impl Mapper<'_> {
             recorded_at: times.recorded,
             author: author
                 .and_then(|user| user.id)
-                .map(|id| format!("user:{id}")),
+                .map(|id| ["user:", &id.to_string()].concat()),
             labels,
             attributes,
             preceded_by: Vec::new(),
@@ -435,12 +437,14 @@ struct Times {
 
 /// `title`, an empty line, `text`; the title alone where there is no text.
 fn titled(title: Option<&str>, text: Option<&str>, untitled: impl FnOnce() -> String) -> String {
-    let title = title
-        .filter(|title| !title.trim().is_empty())
-        .map_or_else(untitled, str::to_owned);
+    let untitled = match title.filter(|title| !title.trim().is_empty()) {
+        Some(_) => String::new(),
+        None => untitled(),
+    };
+    let title = title.filter(|_| untitled.is_empty()).unwrap_or(&untitled);
     match text.filter(|text| !text.trim().is_empty()) {
-        Some(text) => format!("{title}\n\n{text}"),
-        None => title,
+        Some(text) => [title, "\n\n", text].concat(),
+        None => title.to_owned(),
     }
 }
 
@@ -511,7 +515,7 @@ impl Marks {
         let value = value.map(printable).unwrap_or_default();
         if !value.is_empty() {
             self.attributes
-                .push((key, bounded(value, MARK_BYTES - key.len() - 1)));
+                .push((key, bounded(value.into_owned(), MARK_BYTES - key.len() - 1)));
         }
     }
 
@@ -547,12 +551,16 @@ impl Marks {
 /// `key:value`, or nothing when the value is blank.
 fn label(key: &str, value: &str) -> Option<String> {
     let value = printable(value);
-    (!value.is_empty()).then(|| bounded(format!("{key}:{value}"), MARK_BYTES))
+    (!value.is_empty()).then(|| bounded([key, ":", &value].concat(), MARK_BYTES))
 }
 
 /// Control characters have no place in a label, and white space none at its ends.
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, " ").trim().to_owned()
+fn printable(text: &str) -> Cow<'_, str> {
+    // Nearly every text, and no character has to be put together to see it.
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Cow::Borrowed(text.trim_ascii());
+    }
+    Cow::Owned(text.replace(char::is_control, " ").trim().to_owned())
 }
 
 /// At most `limit` bytes. A longer text ends in a digest of the whole, so that two long texts stay two.

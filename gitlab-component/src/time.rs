@@ -5,9 +5,12 @@
 //! no calendar beyond this, so a hundred lines stand in for a date library that would weigh more than all of the mapping.
 
 use std::fmt;
+use std::ops::Range;
 
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
+/// From the first moment of the year 0 to the last of 9999.
+const YEARS: Range<i64> = -719_528 * DAY..2_932_897 * DAY;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,7 +148,7 @@ impl Parts {
         }
         let offset = Offset::parse(rest.strip_prefix(' ').unwrap_or(rest))?;
         let moment = Moment((midnight + time + micros).checked_sub(offset.seconds * SECOND)?);
-        let in_range = (0..=9999).contains(&date_of(moment.0.div_euclid(DAY)).0);
+        let in_range = YEARS.contains(&moment.0);
         in_range.then_some(Self {
             moment,
             strict: separator == b'T'
@@ -213,9 +216,13 @@ fn parse_date(text: &str) -> Option<i64> {
 }
 
 fn digits(text: &str) -> Option<i64> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    // More than a time has; fewer than would overflow.
+    let few = (1..=18).contains(&text.len());
+    let value = text.bytes().try_fold(0, |value, byte| {
+        byte.is_ascii_digit()
+            .then(|| value * 10 + i64::from(byte - b'0'))
+    });
+    value.filter(|_| few)
 }
 
 /// Second 60 is a leap second and counts as the first of the next minute.

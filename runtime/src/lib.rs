@@ -52,6 +52,7 @@ pub mod http_client;
 pub mod ledger;
 pub mod lost_receipts;
 pub mod mappers;
+pub mod memory;
 pub mod patience;
 pub mod rebuild;
 pub mod recorded;

@@ -337,15 +337,14 @@ pub(super) struct MapperNewArguments {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "from", required = true, multiple = false, args = ["input", "recorded"])]
 pub(super) struct MapperTestArguments {
     /// The mapper, a .wasm file
     pub(super) mapper: PathBuf,
     /// Experiences, one JSON object a line
-    #[arg(long, value_name = "FILE.jsonl")]
+    #[arg(long, value_name = "FILE.jsonl", required_unless_present = "recorded")]
     pub(super) input: Option<PathBuf>,
     /// Experiences that were recorded by earlier runs
-    #[arg(long)]
+    #[arg(long, conflicts_with = "input")]
     pub(super) recorded: bool,
     /// Of recorded experiences, no more than this
     #[arg(long, value_name = "N", default_value_t = 1000)]

@@ -38,6 +38,7 @@ pub fn main() -> ExitCode {
     {
         return crate::sandbox::compiler::child(memory_bytes, cpu_seconds);
     }
+    crate::memory::share_one_heap();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

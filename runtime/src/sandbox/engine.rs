@@ -49,7 +49,11 @@ fn base() -> Config {
         .wasm_memory64(false)
         .wasm_threads(false)
         .max_wasm_stack(STACK_BYTES)
-        .async_stack_size(4 * STACK_BYTES);
+        .async_stack_size(4 * STACK_BYTES)
+        // Tables for debuggers, and for offsets within functions. Reports name functions, which needs neither, and a third of the compiled
+        // code would have to be authenticated and copied at each start.
+        .generate_address_map(false)
+        .native_unwind_info(false);
     config
 }
 

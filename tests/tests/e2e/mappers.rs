@@ -230,10 +230,11 @@ async fn a_mapper_that_panics_ends_the_run_at_a_named_record_or_loses_that_recor
         assert_eq!(receipt["dead_lettered"], 1, "{receipt}");
         let mut expected = ids(&setup);
         expected.insert(id);
+        let selection = setup.membership();
         let wanted: BTreeSet<String> = setup
             .gitlab
             .world()
-            .expected(&setup.membership())
+            .expected(&selection)
             .into_iter()
             .map(|record| record.source_id)
             .collect();
