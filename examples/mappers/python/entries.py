@@ -16,6 +16,10 @@ FENCE = re.compile(r"^\s*(```|~~~)")
 MARKUP = re.compile(r"\]\([^)]*\)|[`*_\[\]]")
 
 
+# The host takes no more parts of one experience.
+MOST = 999
+
+
 @dataclass
 class Entry:
     section: str
@@ -74,7 +78,7 @@ def split(experience, least):
     """The release with what is in no list, and one experience per entry; or the release alone."""
     title, _, notes = experience.content.partition("\n")
     entries, rest = parse(notes)
-    if len(entries) < least:
+    if not least <= len(entries) <= MOST:
         return [experience]
     head = copy.copy(experience)
     head.content = f"{title}\n\n{rest}" if rest else title
@@ -86,7 +90,6 @@ def part(experience, title, entry, name):
     piece.source_id = f"{experience.source_id}~{name}"
     # An entry is read by itself: it says which release, and which section.
     piece.content = f"{title}: {entry.section}\n\n{entry.text}" if entry.section else f"{title}\n\n{entry.text}"
-    piece.attributes = experience.attributes + [("entry_of", experience.source_id)]
     piece.preceded_by = [experience.source_id]
     return piece
 

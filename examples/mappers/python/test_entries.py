@@ -46,7 +46,7 @@ class Entries(unittest.TestCase):
                 ("gl:release:42/v1.0~crash-on-empty-input-again", "Big one (v1.0): Fixes\n\nCrash on empty input, again\nright behind it"),
             ],
         )
-        self.assertEqual(parts[0].attributes, [("tag", "v1.0"), ("entry_of", "gl:release:42/v1.0")])
+        self.assertEqual(parts[0].preceded_by, ["gl:release:42/v1.0"])
 
     def test_names_stay_when_entries_come_and_go_and_are_never_the_same(self):
         def names(*texts):
@@ -60,8 +60,8 @@ class Entries(unittest.TestCase):
         for name in alike + names("修正", "x" * 500):
             self.assertRegex(name, r"^[A-Za-z0-9._-]{1,64}$")
 
-    def test_notes_with_few_entries_stay_whole(self):
-        for notes in ["v1", "v1\n\ntext alone", "v1\n\n- one"]:
+    def test_notes_with_too_few_or_too_many_entries_stay_whole(self):
+        for notes in ["v1", "v1\n\ntext alone", "v1\n\n- one", "v1\n\n" + "- one\n" * 1000]:
             experience = release(notes)
             self.assertEqual(entries.split(experience, 2), [experience])
 
