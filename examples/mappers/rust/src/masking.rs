@@ -42,13 +42,18 @@ impl Settings {
     #[must_use]
     pub fn mask(&self, text: &str) -> Option<String> {
         let mut found = Vec::new();
-        tokens(text, &mut found);
-        named_keys(text, &mut found);
-        private_keys(text, &mut found);
-        bearers(text, &mut found);
-        user_infos(text, &mut found);
-        if self.mask_emails {
-            emails(text, &mut found);
+        // Most texts are labels, too short for anything but an address.
+        if text.len() >= SHORTEST_SECRET {
+            tokens(text, &mut found);
+            named_keys(text, &mut found);
+            private_keys(text, &mut found);
+            bearers(text, &mut found);
+        }
+        if text.contains('@') {
+            user_infos(text, &mut found);
+            if self.mask_emails {
+                emails(text, &mut found);
+            }
         }
         if found.is_empty() {
             return None;
@@ -68,6 +73,9 @@ impl Settings {
         Some(masked)
     }
 }
+
+/// No token, key or block of those below is shorter.
+const SHORTEST_SECRET: usize = 15;
 
 /// A token that its issuer made recognisable.
 struct Token {
@@ -155,22 +163,42 @@ fn end_of(text: &str, start: usize, alphabet: fn(u8) -> bool) -> usize {
             .unwrap_or(rest.len())
 }
 
-fn begins_a_word(text: &str, at: usize) -> bool {
-    !text[..at].bytes().next_back().is_some_and(word)
-}
-
 fn tokens(text: &str, found: &mut Vec<Range<usize>>) {
-    for token in &TOKENS {
-        for (start, prefix) in text.match_indices(token.prefix) {
-            let body = start + prefix.len();
-            let end = end_of(text, body, token.alphabet);
-            if end - body >= token.least && begins_a_word(text, start) {
-                // The full stop of a sentence is not the token's.
-                found.push(start..start + text[start..end].trim_end_matches('.').len());
-            }
+    let bytes = text.as_bytes();
+    let mut behind_a_word = false;
+    let mut at = 0;
+    while at < bytes.len() {
+        let begins = !behind_a_word && FIRST_BYTES[usize::from(bytes[at])];
+        if let Some(end) = begins.then(|| token_at(text, at)).flatten() {
+            found.push(at..end);
+            at = end;
         }
+        behind_a_word = bytes.get(at).copied().is_some_and(word);
+        at += 1;
     }
 }
+
+/// Where the token ends that begins here.
+fn token_at(text: &str, start: usize) -> Option<usize> {
+    let rest = text.get(start..)?;
+    let token = TOKENS.iter().find(|token| rest.starts_with(token.prefix))?;
+    let body = start + token.prefix.len();
+    let end = end_of(text, body, token.alphabet);
+    // The full stop of a sentence is not the token's.
+    let end = start + text[start..end].trim_end_matches('.').len();
+    (end >= body + token.least).then_some(end)
+}
+
+/// Which bytes a token may begin with.
+const FIRST_BYTES: [bool; 256] = {
+    let mut first = [false; 256];
+    let mut index = 0;
+    while index < TOKENS.len() {
+        first[TOKENS[index].prefix.as_bytes()[0] as usize] = true;
+        index += 1;
+    }
+    first
+};
 
 /// AWS secret keys have no shape of their own: 40 characters behind their name.
 fn named_keys(text: &str, found: &mut Vec<Range<usize>>) {
@@ -216,18 +244,14 @@ fn private_keys(text: &str, found: &mut Vec<Range<usize>>) {
 }
 
 fn bearers(text: &str, found: &mut Vec<Range<usize>>) {
-    for scheme in ["Bearer ", "bearer ", "BEARER "] {
-        for (at, _) in text.match_indices(scheme) {
-            let start = at + scheme.len();
-            let end = end_of(text, start, base64);
-            let token = text[start..end].trim_end_matches('.');
-            // "a bearer certificate" is English: a token has a digit and no sentence around it.
-            if token.len() >= 16
-                && token.bytes().any(|byte| byte.is_ascii_digit())
-                && begins_a_word(text, at)
-            {
-                found.push(start..start + token.len());
-            }
+    for (at, scheme) in text.match_indices("earer ") {
+        let start = at + scheme.len();
+        let end = end_of(text, start, base64);
+        let token = text[start..end].trim_end_matches('.');
+        // "a bearer certificate" is English: a token has a digit and no sentence around it.
+        let is_scheme = matches!(text.as_bytes()[..at], [.., b'B' | b'b']);
+        if is_scheme && token.len() >= 16 && token.bytes().any(|byte| byte.is_ascii_digit()) {
+            found.push(start..start + token.len());
         }
     }
 }
