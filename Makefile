@@ -8,6 +8,8 @@ CARGO        ?= cargo
 TARGET       := wasm32-unknown-unknown
 TARGET_DIR   := $(or $(CARGO_TARGET_DIR),target)
 DIST         := dist
+NPM          ?= npm
+PYTHON       ?= python3
 CORPUS       ?=
 SEEDS        ?= 200
 SECONDS      ?= 60
@@ -17,7 +19,7 @@ FULL         ?=
 CARGO_DENY   ?= $(TARGET_DIR)/cargo-deny/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check deny corpus soak hostile fuzz bench wasm-target runtime component puppet simulators clean
+.PHONY: help build demo test check deny corpus soak hostile fuzz bench mappers connectors wasm-target runtime component puppet simulators clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,10 +77,62 @@ bench: build simulators ## Measure, beside the vendor's connector and a plain sc
 	$(CARGO) build --locked --release --workspace --bin connector-bench
 	@QUICK="$(QUICK)" FULL="$(FULL)" CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" python3 bench/bench.py
 
-wasm-target:
-	@libdir="$$(rustc --print target-libdir --target $(TARGET))"; test -d "$$libdir" || rustup target add $(TARGET) || { \
-	  echo "The Rust target $(TARGET) is missing and rustup could not add it." >&2; \
-	  echo "With rustup and a network: rustup target add $(TARGET)" >&2; \
+mappers: $(addprefix $(DIST)/mappers/,rust.wasm javascript.wasm python.wasm wasi.wasm) ## Build the example mappers into dist/mappers/
+
+connectors: $(DIST)/feed.wasm ## Build the example connectors into dist/
+
+# What the examples need is installed by their own recipes, in the versions that their lock files name. Nothing is built or installed
+# again while its sources are the same.
+WIT          := $(wildcard wit/*.wit)
+MAPPERS      := examples/mappers
+FEED         := examples/connectors/feed
+EXAMPLES_DIR := $(abspath $(TARGET_DIR))/examples
+
+$(DIST)/mappers/rust.wasm: $(wildcard $(MAPPERS)/rust/src/*.rs) $(wildcard $(MAPPERS)/rust/Cargo.*) $(WIT) | target-$(TARGET)
+	$(CARGO) build --locked --release --manifest-path $(MAPPERS)/rust/Cargo.toml --target $(TARGET) --target-dir $(EXAMPLES_DIR)/rust
+	@install -D -m 644 $(EXAMPLES_DIR)/rust/$(TARGET)/release/mask.wasm $@
+
+$(DIST)/mappers/wasi.wasm: $(wildcard $(MAPPERS)/wasi/src/*.rs) $(wildcard $(MAPPERS)/wasi/Cargo.*) $(WIT) | target-wasm32-wasip2
+	$(CARGO) build --locked --release --manifest-path $(MAPPERS)/wasi/Cargo.toml --target wasm32-wasip2 --target-dir $(EXAMPLES_DIR)/wasi
+	@install -D -m 644 $(EXAMPLES_DIR)/wasi/wasm32-wasip2/release/tidy.wasm $@
+
+$(DIST)/mappers/javascript.wasm: $(wildcard $(MAPPERS)/javascript/*.js) $(MAPPERS)/javascript/node_modules/.package-lock.json $(WIT)
+	$(NPM) --prefix $(MAPPERS)/javascript run build
+	@install -D -m 644 $(MAPPERS)/javascript/quiet.wasm $@
+
+$(DIST)/feed.wasm: $(wildcard $(FEED)/*.js) $(FEED)/node_modules/.package-lock.json $(WIT)
+	$(NPM) --prefix $(FEED) run build
+	@install -D -m 644 $(FEED)/feed.wasm $@
+
+$(DIST)/mappers/python.wasm: $(wildcard $(MAPPERS)/python/*.py) $(MAPPERS)/python/requirements.txt $(MAPPERS)/python/build.sh $(WIT) | tool-python
+	PYTHON=$(PYTHON) sh $(MAPPERS)/python/build.sh
+	@install -D -m 644 $(MAPPERS)/python/entries.wasm $@
+
+# Not `npm ci`: it fails where the registry has no build for some other platform. This installs what the lock says, too, and leaves it be.
+%/node_modules/.package-lock.json: %/package.json %/package-lock.json | tool-node
+	$(NPM) --prefix $* install --no-save --no-audit --no-fund
+	@touch $@
+
+.PHONY: tool-node tool-python
+tool-node:
+	@node --eval 'process.exit(Number.parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && command -v $(NPM) >/dev/null || { \
+	  echo "Components in JavaScript are built with Node 20 or later and npm, and one of them is missing here ($$(node --version 2>/dev/null || echo no node))." >&2; \
+	  echo "Debian: apt-get install nodejs npm; or https://nodejs.org. Then run this again." >&2; \
+	  exit 1; }
+
+tool-python:
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "Components in Python are built with Python 3.10 or later and its module venv, and one of them is missing here ($$($(PYTHON) --version 2>&1))." >&2; \
+	  echo "Debian: apt-get install python3 python3-venv; another interpreter: make mappers PYTHON=/path/to/python3." >&2; \
+	  exit 1; }
+
+wasm-target: target-$(TARGET)
+
+.PHONY: target-$(TARGET) target-wasm32-wasip2
+target-$(TARGET) target-wasm32-wasip2: target-%:
+	@libdir="$$(rustc --print target-libdir --target $*)"; test -d "$$libdir" || rustup target add $* || { \
+	  echo "The Rust target $* is missing and rustup could not add it." >&2; \
+	  echo "With rustup and a network: rustup target add $*" >&2; \
 	  echo "Without: install the standard library of that target from your distribution (Debian: libstd-rust-dev-wasm32)." >&2; \
 	  exit 1; }
 

@@ -1,1 +1,32 @@
-const TEMPLATES: (&[File], &[File], &[File]) = (&[], &[], &[]);
+const TEMPLATES: (&[File], &[File], &[File]) = (
+    template!(
+        "rust",
+        ".cargo/config.toml",
+        ".gitignore",
+        "Cargo.toml",
+        "Makefile",
+        "README.md",
+        "src/lib.rs"
+    ),
+    template!(
+        "javascript",
+        ".gitignore",
+        "Makefile",
+        "README.md",
+        "mapper.js",
+        "mapping.js",
+        "mapping.test.js",
+        "package-lock.json",
+        "package.json"
+    ),
+    template!(
+        "python",
+        ".gitignore",
+        "Makefile",
+        "README.md",
+        "app.py",
+        "mapping.py",
+        "requirements.txt",
+        "test_mapping.py"
+    ),
+);
