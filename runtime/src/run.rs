@@ -483,6 +483,19 @@ async fn drive(
         .as_ref()
         .and_then(|client| client.actor().map(str::to_owned))
         .or_else(|| plan.cortex.actor.clone());
+    let mapping = (!chain.is_empty() || !mapped_by.is_empty()).then(|| {
+        let surroundings = Surroundings {
+            limits: plan.limits,
+            reporter: Arc::clone(&around.reporter),
+            redactor: around.redactor.clone(),
+            stop: guest_stop.clone(),
+        };
+        Session::new(
+            Arc::clone(chain),
+            surroundings,
+            Arc::clone(&around.counters),
+        )
+    });
     let settings = WriterSettings {
         target: match client {
             Some(client) if !options.dry_run => Target::CortexDb {
@@ -509,19 +522,6 @@ async fn drive(
         counters: Arc::clone(&around.counters),
         reporter: Arc::clone(&around.reporter),
         redactor: around.redactor.clone(),
-        mapping: (!chain.is_empty() || !mapped_by.is_empty()).then(|| {
-            let surroundings = Surroundings {
-                limits: plan.limits,
-                reporter: Arc::clone(&around.reporter),
-                redactor: around.redactor.clone(),
-                stop: guest_stop.clone(),
-            };
-            Session::new(
-                Arc::clone(chain),
-                surroundings,
-                Arc::clone(&around.counters),
-            )
-        }),
         recorded_bytes: plan.recorded.most(!chain.is_empty()),
     };
     // Everything that is held was made by this chain, or will have been when this run is complete.
@@ -536,7 +536,7 @@ async fn drive(
         });
     }
     let source = Arc::new(source_client(connector, plan, around, guest_stop.clone())?);
-    let (writer, task) = Writer::start(settings, guest_stop.clone());
+    let (writer, task) = Writer::start(settings, mapping, guest_stop.clone());
     let census = Arc::new(Census::default());
     let access = Access {
         census: Arc::clone(&census),

@@ -36,6 +36,8 @@ const MAX_POLICIES: usize = 100;
 /// What a component can reach in one run. Absent parts answer as if they were empty: `describe` has neither source nor writer.
 pub struct HostState {
     pub(super) meter: Meter,
+    /// Made when it is first asked for: only some mappers do.
+    pub(super) wasi: Option<Box<super::wasi::EmptyContext>>,
     source: Option<Arc<SourceClient>>,
     in_flight: JoinSet<(u64, Result<SourceResponse, SourceError>)>,
     next_ticket: u64,
@@ -78,6 +80,7 @@ impl HostState {
     pub(super) fn new(access: Access) -> Self {
         Self {
             meter: Meter::new(access.limits),
+            wasi: None,
             source: access.source,
             in_flight: JoinSet::new(),
             next_ticket: 0,

@@ -94,6 +94,15 @@ impl Mapper {
         let mut linker = Linker::new(&engine);
         World::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
             .map_err(invalid)?;
+        let imports_wasi = report.inspection.as_ref().is_some_and(|inspection| {
+            inspection
+                .imports
+                .iter()
+                .any(|name| name.starts_with("wasi:"))
+        });
+        if imports_wasi {
+            super::wasi::add_to_linker(&mut linker).map_err(invalid)?;
+        }
         let linked = linker.instantiate_pre(&component).and_then(MapperPre::new);
         report.findings.push(Finding::judged(
             "interfaces",

@@ -3,6 +3,7 @@
 //! A component may import this package's interfaces and nothing else. The check comes first because it is cheap (milliseconds, no
 //! compiler involved) and because what cannot be linked must not be compiled: compiling is the expensive and the dangerous part.
 
+use crate::host::wasi::PACKAGES as WASI_PACKAGES;
 use wasmparser::{ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload};
 
 /// The only package whose interfaces a component may import.
@@ -38,6 +39,15 @@ impl World {
             Self::Connector => "connector",
             Self::Mapper => "mapper",
         }
+    }
+
+    /// A mapper may import what the empty WASI context answers: its toolchain may leave it no choice, and there is nothing behind it.
+    fn allows(self, interface: &str) -> bool {
+        self.allowed_imports().contains(&interface)
+            || (self == Self::Mapper
+                && WASI_PACKAGES
+                    .iter()
+                    .any(|package| interface.starts_with(package)))
     }
 
     fn allowed_imports(self) -> &'static [&'static str] {
@@ -149,10 +159,9 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     } else {
         None
     };
-    let allowed = world.map_or(&[][..], World::allowed_imports);
     let refused_imports = imports
         .iter()
-        .filter(|name| !allowed.contains(&without_version(name)))
+        .filter(|name| !world.is_some_and(|world| world.allows(without_version(name))))
         .chain(&bare_imports)
         .cloned()
         .collect();

@@ -133,8 +133,6 @@ pub struct WriterSettings {
     pub reporter: Arc<dyn Reporter>,
     /// Removes secrets from what is kept.
     pub redactor: Redactor,
-    /// The mappers; also where there is none any more and what earlier ones made has to go.
-    pub mapping: Option<Session>,
     /// Bytes that records may take which are kept as they were before they were mapped; `None`: none is kept.
     pub recorded_bytes: Option<u64>,
 }
@@ -215,8 +213,13 @@ impl WriterTask {
 }
 
 impl Writer {
-    /// Starts the writer's task. It cancels `stopped` when it fails, so that the component is told.
-    pub fn start(mut settings: WriterSettings, stopped: CancellationToken) -> (Self, WriterTask) {
+    /// Starts the writer's task. It cancels `stopped` when it fails, so that the component is told. `mapping` are the mappers; also
+    /// where there is none any more and what earlier ones made has to go.
+    pub fn start(
+        settings: WriterSettings,
+        mapping: Option<Session>,
+        stopped: CancellationToken,
+    ) -> (Self, WriterTask) {
         let (queue, work) = mpsc::unbounded_channel();
         let failure = Arc::new(OnceLock::new());
         let writer = Self {
@@ -226,10 +229,7 @@ impl Writer {
             connection: settings.lease.connection,
             counters: Arc::clone(&settings.counters),
             redactor: settings.redactor.clone(),
-            mapping: settings
-                .mapping
-                .take()
-                .map(|session| Arc::new(tokio::sync::Mutex::new(session))),
+            mapping: mapping.map(|session| Arc::new(tokio::sync::Mutex::new(session))),
             keeps_records: settings.recorded_bytes.is_some(),
             cursors: Arc::new(Mutex::new(OpenCursors::new(settings.cursors.all()))),
             failure: Arc::clone(&failure),

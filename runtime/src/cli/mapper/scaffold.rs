@@ -14,7 +14,7 @@ type File = (&'static str, &'static str);
 
 macro_rules! template {
     ($language:literal, $($path:literal),+) => {
-        &[$(($path, include_str!(concat!("../../../templates/mapper/", $language, "/", $path)))),+]
+        &[$(($path, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/templates/mapper/", $language, "/", $path)))),+]
     };
 }
 
