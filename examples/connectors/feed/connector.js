@@ -80,9 +80,10 @@ function readOne(path, response, context, verify) {
     if (record.content === "") writer.skip(path, "blank-entry", 1);
     else if (!context.since || cursor.site || !entry.time || Date.parse(entry.time) >= Date.parse(context.since)) records.push(record);
   }
-  if (verify) return compare(path, records);
+  const origin = { id: digest(site + path), variables: [["site", site], ["path", path]] };
+  if (verify) return compare(path, origin, records);
   records.sort((a, b) => Date.parse(a.observedAt) - Date.parse(b.observedAt));
-  writer.write(path, { id: `${site}${path}`.slice(0, 256), variables: [["site", site], ["path", path]] }, records);
+  writer.write(path, origin, records);
   log.progress(path, records.length, null);
   const header = (name) => response.headers.find(([key]) => key === name)?.[1];
   state.set(path, JSON.stringify({ site, etag: header("etag"), last_modified: header("last-modified") }));
@@ -106,7 +107,9 @@ function toExperience(entry, site, now) {
 }
 
 // A feed shows its newest entries only: one that is no longer in it is neither gone nor missing.
-function compare(path, records) {
+function compare(path, origin, records) {
+  // Nothing to write, but the host has to know which origin this is about.
+  writer.write(path, origin, []);
   writer.listed(path, "entry", records.map((record) => record.sourceId), true);
   for (let after = null, held; (held = writer.unlisted(path, "entry", after)).length > 0; after = held.at(-1).sourceId) {
     writer.listed(path, "entry", held.map((record) => record.sourceId), false);
