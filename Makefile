@@ -29,7 +29,7 @@ build: runtime component ## Build dist/runtime and dist/gitlab.wasm
 demo: build simulators ## Show it: two simulated servers, a first run, changes, a second run
 	@sh examples/demo.sh
 
-test: build simulators puppet ## Run every test
+test: build simulators puppet mappers connectors ## Run every test
 	$(CARGO) test --locked --release --workspace
 
 check: ## Formatting and lints, warnings as errors

@@ -19,6 +19,7 @@ mod crashes;
 mod dead_letters;
 mod economy;
 mod egress;
+mod examples;
 mod faults;
 mod hostile;
 mod lost_ledger;
