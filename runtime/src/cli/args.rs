@@ -321,7 +321,7 @@ pub(super) enum MapperCommand {
 pub(super) enum Language {
     /// cargo, wasm32-unknown-unknown
     Rust,
-    /// `QuickJS`, through jco
+    /// `QuickJS`, through componentize-qjs
     Javascript,
     /// `CPython`, through componentize-py
     Python,
