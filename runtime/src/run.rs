@@ -492,7 +492,7 @@ async fn drive(
         };
         Session::new(
             Arc::clone(chain),
-            surroundings,
+            &surroundings,
             Arc::clone(&around.counters),
         )
     });

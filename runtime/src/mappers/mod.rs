@@ -184,11 +184,11 @@ pub struct Session {
 impl Session {
     /// Begins a run.
     #[must_use]
-    pub fn new(chain: Arc<Chain>, surroundings: Surroundings, counters: Arc<Counters>) -> Self {
+    pub fn new(chain: Arc<Chain>, surroundings: &Surroundings, counters: Arc<Counters>) -> Self {
         let workers = chain
             .mappers
             .iter()
-            .map(|mapper| Worker::new(mapper, &surroundings))
+            .map(|mapper| Worker::new(mapper, surroundings))
             .collect();
         for mapper in &chain.mappers {
             counters.update(|totals| {

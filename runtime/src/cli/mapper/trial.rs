@@ -63,8 +63,7 @@ async fn try_out(arguments: &MapperTestArguments) -> Result<u8, (u8, String)> {
         stop: tokio_util::sync::CancellationToken::new(),
     };
     let chain = Arc::new(Chain::new(vec![mapper], OnTrap::Skip));
-    let mut session = Session::new(chain, surroundings, Arc::clone(&counters));
-    let started = Instant::now();
+    let mut session = Session::new(chain, &surroundings, Arc::clone(&counters));
     let mut seconds = 0.0;
     let mut shown = Shown::new(arguments.json);
     for page in before.chunks(PAGE) {
@@ -76,7 +75,6 @@ async fn try_out(arguments: &MapperTestArguments) -> Result<u8, (u8, String)> {
         seconds += begun.elapsed().as_secs_f64();
         shown.page(page, &mapped);
     }
-    let _ = started;
     let usage = counters.update(|totals| totals.mappers.first().cloned().unwrap_or_default());
     shown.end(&usage, seconds, &limits);
     Ok(if usage.refused > 0 { 3 } else { 0 })
