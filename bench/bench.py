@@ -202,6 +202,21 @@ def inside():
     notes.append(f"The start: {1000 * times[0]:.0f} to {1000 * times[-1]:.0f} ms in {len(times)} runs, the component in the cache.")
 
 
+def mappers():
+    rows, notes = section("Through each example mapper, beside no mapper")
+    size, times = (1_000, 1) if QUICK else (10_000, 3)
+    with Bench(size) as bench:
+        plain = median_run(bench, ours(), times, bench.items)
+        rate = bench.items / plain.wall
+        row(rows, "no mapper", "", f"{rate:,.0f}/s", f"{plain.spread}")
+        for name in ("rust", "javascript", "python", "wasi"):
+            mapper = os.path.join(machinery.ROOT, "dist", "mappers", name + ".wasm")
+            machinery.run([machinery.RUNTIME, "mapper", "check", mapper], {"XDG_CACHE_HOME": machinery.CACHE})
+            mapped = median_run(bench, ours() + ["--mapper", mapper], times)
+            row(rows, name, "", f"{bench.items / mapped.wall:,.0f}/s", mapped.spread, f"{plain.wall / mapped.wall:.2f}")
+    notes.append("Records of the source a second, a first reading of the whole world, written to CortexDB; with a mapper they are recorded, too. The ratio is that of the rates: 1 is as fast as without.")
+
+
 def output_of(*command):
     try:
         return subprocess.run(command, cwd=machinery.ROOT, capture_output=True, text=True).stdout.strip()
@@ -261,6 +276,7 @@ def main():
         rate_limit()
     memory()
     inside()
+    mappers()
     text = report(no_vendor, load_before, measured)
     # A quick run says little about time: it does not replace what a real one found.
     path = os.path.join(machinery.FOLDER, "RESULTS-quick.md") if QUICK else os.path.join(machinery.ROOT, "bench", "RESULTS.md")

@@ -340,8 +340,8 @@ pub(super) struct MapperNewArguments {
 pub(super) struct MapperTestArguments {
     /// The mapper, a .wasm file
     pub(super) mapper: PathBuf,
-    /// Experiences, one JSON object a line
-    #[arg(long, value_name = "FILE.jsonl", required_unless_present = "recorded")]
+    /// Experiences, one JSON object a line [default: what was recorded, or else a few of our own]
+    #[arg(long, value_name = "FILE.jsonl")]
     pub(super) input: Option<PathBuf>,
     /// Experiences that were recorded by earlier runs
     #[arg(long, conflicts_with = "input")]

@@ -407,3 +407,38 @@ async fn a_trial_shows_what_a_mapper_makes_of_what_was_recorded() {
         .await
         .expect(1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_without_anything_recorded_uses_experiences_of_its_own() {
+    let setup = Setup::tiny(913).await;
+    let mapper = dist("puppet-mapper.wasm");
+    let mapper = mapper.to_str().unwrap();
+    let config = setup.home.path().join("rules.json");
+    let rules = json!({"rules": [{"has": "Why not", "do": {"refuse": "because"}}, {"has": "Pipeline", "do": "drop"}]});
+    std::fs::write(&config, rules.to_string()).unwrap();
+    let config = config.to_str().unwrap();
+    let shown = setup
+        .runtime(&["mapper", "test", mapper, "--config", config])
+        .await
+        .expect(3);
+    assert!(
+        shown
+            .stdout
+            .contains("refused: the mapper puppet refuses it: because"),
+        "{}",
+        shown.stdout
+    );
+    assert!(
+        shown.stdout.contains("gl:pipeline:42/900 dropped"),
+        "{}",
+        shown.stdout
+    );
+    let input = setup.home.path().join("bad.jsonl");
+    std::fs::write(&input, "{\"source_id\": 1}").unwrap();
+    let input = input.to_str().unwrap();
+    let refused = setup
+        .runtime(&["mapper", "test", mapper, "--input", input])
+        .await
+        .expect(2);
+    assert!(refused.stderr.contains("line 1"), "{}", refused.stderr);
+}

@@ -1,7 +1,7 @@
 //! `runtime mapper test`: what a mapper makes of experiences, before anybody runs it.
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,10 +45,7 @@ async fn try_out(arguments: &MapperTestArguments) -> Result<u8, (u8, String)> {
             .set(name, value)
             .map_err(|words| (USAGE, format!("--limit: {words}")))?;
     }
-    let before = match &arguments.input {
-        Some(path) => read_lines(path).map_err(|words| (USAGE, words))?,
-        None => read_recorded(arguments).await.map_err(|words| (1, words))?,
-    };
+    let before = experiences(arguments).await?;
     if before.is_empty() {
         return Err((USAGE, "there is nothing to map".to_owned()));
     }
@@ -80,24 +77,48 @@ async fn try_out(arguments: &MapperTestArguments) -> Result<u8, (u8, String)> {
     Ok(if usage.refused > 0 { 3 } else { 0 })
 }
 
-fn read_lines(path: &Path) -> Result<Vec<RawRecord>, String> {
-    let unreadable = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut records = Vec::new();
-    for (number, line) in std::io::BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(unreadable)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        records.push(serde_json::from_str(&line).map_err(|error| {
-            format!(
-                "{}, line {}: {error}. Each line is one experience: {{\"source_id\": \"gl:note:42/1\", \"event_type\": \"note\", \"modality\": \"conversation\", \"content\": \"…\", \"observed_at\": \"2026-11-22T10:00:00Z\", …}}",
-                path.display(),
-                number + 1
-            )
-        })?);
+/// Experiences of every kind that `gitlab.wasm` writes.
+const SAMPLE: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/templates/mapper/sample.jsonl"
+));
+
+async fn experiences(arguments: &MapperTestArguments) -> Result<Vec<RawRecord>, (u8, String)> {
+    if let Some(path) = &arguments.input {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| (USAGE, format!("cannot read {}: {error}", path.display())))?;
+        return read_lines(&text, path).map_err(|words| (USAGE, words));
     }
-    Ok(records)
+    match read_recorded(arguments).await {
+        Ok(records) => Ok(records),
+        Err(words) if arguments.recorded => Err((1, words)),
+        Err(_) => {
+            if !arguments.json {
+                say(
+                    "nothing was recorded; these are seven experiences of our own (--input takes yours)",
+                );
+            }
+            read_lines(SAMPLE, Path::new("sample.jsonl")).map_err(|words| (1, words))
+        }
+    }
+}
+
+fn read_lines(text: &str, path: &Path) -> Result<Vec<RawRecord>, String> {
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(number, line)| {
+            serde_json::from_str(line).map_err(|error| {
+                format!(
+                    "{}, line {}: {error}. Each line is one experience: {{\"source_id\": \"gl:note:42/1\", \"event_type\": \"note\", \"modality\": \"conversation\", \"content\": \"…\", \"observed_at\": \"2026-11-22T10:00:00Z\", …}}",
+                    path.display(),
+                    number + 1
+                )
+            })
+        })
+        .collect()
 }
 
 /// What was recorded last, up to the wanted number, of every connection of the state.
