@@ -524,11 +524,13 @@ async fn drive(
         redactor: around.redactor.clone(),
         recorded_bytes: plan.recorded.most(!chain.is_empty()),
     };
-    // Everything that is held was made by this chain, or will have been when this run is complete.
-    let all_is_mapped = mode == Mode::Reconcile
-        || options.remap
-        || store.held_by_stream(lease.connection).await?.is_empty();
-    if !all_is_mapped && fingerprint != mapped_by {
+    let chain_changed = fingerprint != mapped_by;
+    // Everything that is held will have been made by this chain when this run is complete.
+    let maps_everything = chain_changed
+        && (mode == Mode::Reconcile
+            || options.remap
+            || store.held_by_stream(lease.connection).await?.is_empty());
+    if chain_changed && !maps_everything {
         around.reporter.event(&Event::Log {
             level: Level::Warn,
             message: "the mappers or their settings changed: new and changed records go through them now, everything else with the next reconcile pass, or at once with --remap".into(),
@@ -576,7 +578,7 @@ async fn drive(
     if !options.dry_run {
         keep_stream_states(store.as_ref(), lease, &streams).await?;
     }
-    if all_is_mapped && result.is_ok() && !options.dry_run && fingerprint != mapped_by {
+    if maps_everything && result.is_ok() && !options.dry_run {
         store.set_mapped_by(lease, &fingerprint).await?;
     }
     if mode == Mode::Reconcile && result.is_ok() {

@@ -451,14 +451,12 @@ pub trait Store: Send + Sync {
         connection: i64,
         stream: &str,
     ) -> Result<HashSet<String>, StoreError>;
-    /// Keeps records as they were before they were mapped, the latest version of each. Where they take more than `most_bytes`, the
-    /// oldest are dropped; returns how many.
-    async fn keep_recorded(
-        &self,
-        lease: Lease,
-        records: &[Recorded],
-        most_bytes: u64,
-    ) -> Result<u64, StoreError>;
+    /// Keeps records as they were before they were mapped, the latest version of each.
+    async fn keep_recorded(&self, lease: Lease, records: &[Recorded]) -> Result<(), StoreError>;
+    /// The bytes that they take. Looks at each: not to be asked with every page.
+    async fn recorded_bytes(&self, connection: i64) -> Result<u64, StoreError>;
+    /// Drops the oldest, until the rest takes no more than so many bytes; returns how many.
+    async fn trim_recorded(&self, lease: Lease, most_bytes: u64) -> Result<u64, StoreError>;
     /// The next of them behind this place, with their places.
     async fn recorded(
         &self,

@@ -154,6 +154,20 @@ impl SqliteStore {
                 path: path.display().to_string(),
                 reason: explain(&error),
             })?;
+        let applied: i64 =
+            sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
+                .fetch_one(&readers)
+                .await?;
+        let wanted = sqlx::migrate!("migrations/sqlite")
+            .iter()
+            .map(|one| one.version)
+            .max();
+        if wanted.is_some_and(|wanted| applied < wanted) {
+            return Err(StoreError::Unusable {
+                path: path.display().to_string(),
+                reason: "an earlier version of this program wrote it. The next `runtime run` brings it up to date".into(),
+            });
+        }
         Ok(Some(Self {
             writer: readers.clone(),
             readers,
@@ -552,13 +566,16 @@ impl Store for SqliteStore {
         self.read_left_out(connection, stream).await
     }
 
-    async fn keep_recorded(
-        &self,
-        lease: Lease,
-        records: &[Recorded],
-        most_bytes: u64,
-    ) -> Result<u64, StoreError> {
-        self.keep_as_recorded(lease, records, most_bytes).await
+    async fn keep_recorded(&self, lease: Lease, records: &[Recorded]) -> Result<(), StoreError> {
+        self.keep_as_recorded(lease, records).await
+    }
+
+    async fn recorded_bytes(&self, connection: i64) -> Result<u64, StoreError> {
+        self.sum_recorded(connection).await
+    }
+
+    async fn trim_recorded(&self, lease: Lease, most_bytes: u64) -> Result<u64, StoreError> {
+        self.drop_oldest_recorded(lease, most_bytes).await
     }
 
     async fn recorded(

@@ -137,6 +137,8 @@ pub(super) struct Engine {
     made: VecDeque<Made>,
     /// What the group in hand leaves out, with what came before it.
     left_now: HashMap<String, Vec<String>>,
+    /// What recorded records take.
+    recorded_bytes: Option<u64>,
     said_that_records_are_dropped: bool,
     barrier: Option<Barrier>,
     flights: JoinSet<Flight>,
@@ -168,6 +170,7 @@ impl Engine {
             later: VecDeque::new(),
             made: VecDeque::new(),
             left_now: HashMap::new(),
+            recorded_bytes: None,
             said_that_records_are_dropped: false,
             barrier: None,
             flights: JoinSet::new(),
@@ -521,10 +524,22 @@ impl Engine {
         if records.is_empty() || self.is_dry_run() {
             return Ok(());
         }
-        let store = &self.settings.store;
-        let dropped = store
-            .keep_recorded(self.settings.lease, records, most)
-            .await?;
+        let (store, lease) = (Arc::clone(&self.settings.store), self.settings.lease);
+        // A guess that is never too low: what takes another's place is counted beside it.
+        let before = match self.recorded_bytes {
+            Some(bytes) => bytes,
+            None => store.recorded_bytes(lease.connection).await?,
+        };
+        store.keep_recorded(lease, records).await?;
+        let added: usize = records.iter().map(|record| record.body.len()).sum();
+        let mut after = before + added as u64;
+        let mut dropped = 0;
+        if after > most {
+            // A tenth of room, so that this is not done again with the next page.
+            dropped = store.trim_recorded(lease, most - most / 10).await?;
+            after = store.recorded_bytes(lease.connection).await?;
+        }
+        self.recorded_bytes = Some(after);
         if dropped > 0 && !std::mem::replace(&mut self.said_that_records_are_dropped, true) {
             self.say(
                 Level::Warn,

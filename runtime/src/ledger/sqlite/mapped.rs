@@ -79,8 +79,7 @@ impl SqliteStore {
         &self,
         lease: Lease,
         records: &[Recorded],
-        most_bytes: u64,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
         for record in records {
             sqlx::query(
@@ -98,27 +97,35 @@ impl SqliteStore {
             .execute(&mut *transaction)
             .await?;
         }
+        Ok(transaction.commit().await?)
+    }
+
+    pub(super) async fn sum_recorded(&self, connection: i64) -> Result<u64, StoreError> {
         let total: i64 = sqlx::query_scalar(
             "SELECT coalesce(sum(length(body)), 0) FROM recorded WHERE connection = ?",
         )
-        .bind(lease.connection)
-        .fetch_one(&mut *transaction)
+        .bind(connection)
+        .fetch_one(&self.readers)
         .await?;
-        let mut dropped = 0;
-        if total.cast_unsigned() > most_bytes {
-            // A tenth of room, so that this is not done again with the next page.
-            let keep = most_bytes - most_bytes / 10;
-            dropped = sqlx::query(
-                "DELETE FROM recorded WHERE connection = ?1 AND seq <= (
-                     SELECT max(seq) FROM (SELECT seq, sum(length(body)) OVER (ORDER BY seq DESC) AS newer
-                                           FROM recorded WHERE connection = ?1) WHERE newer > ?2)",
-            )
-            .bind(lease.connection)
-            .bind(keep.cast_signed())
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-        }
+        Ok(total.cast_unsigned())
+    }
+
+    pub(super) async fn drop_oldest_recorded(
+        &self,
+        lease: Lease,
+        most_bytes: u64,
+    ) -> Result<u64, StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        let dropped = sqlx::query(
+            "DELETE FROM recorded WHERE connection = ?1 AND seq <= (
+                 SELECT max(seq) FROM (SELECT seq, sum(length(body)) OVER (ORDER BY seq DESC) AS newer
+                                       FROM recorded WHERE connection = ?1) WHERE newer > ?2)",
+        )
+        .bind(lease.connection)
+        .bind(most_bytes.cast_signed())
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
         transaction.commit().await?;
         Ok(dropped)
     }
@@ -204,5 +211,66 @@ impl SqliteStore {
             .execute(&mut *transaction)
             .await?;
         Ok(transaction.commit().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ledger::Store as _;
+
+    fn recorded(number: u32, size: usize) -> Recorded {
+        Recorded {
+            source_id: format!("gl:issue:42/{number}"),
+            stream: "42/issues".into(),
+            origin: "project/42".into(),
+            digest: format!("{number} {size}"),
+            body: vec![0; size],
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_version_of_each_record_is_kept_and_the_oldest_records_go_first() {
+        let store = SqliteStore::in_memory().await.unwrap();
+        let ttl = Duration::from_secs(30);
+        let lease = store.claim("gitlab", "test", ttl).await.unwrap();
+        let first = [recorded(1, 100), recorded(2, 100), recorded(3, 100)];
+        store.keep_recorded(lease, &first).await.unwrap();
+        store
+            .keep_recorded(lease, &[recorded(1, 50)])
+            .await
+            .unwrap();
+        assert_eq!(store.recorded_bytes(lease.connection).await.unwrap(), 250);
+        assert_eq!(store.trim_recorded(lease, 250).await.unwrap(), 0);
+        assert_eq!(store.trim_recorded(lease, 120).await.unwrap(), 2);
+        let left = store.recorded(lease.connection, 0, 10).await.unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].1, recorded(3, 100));
+    }
+
+    #[tokio::test]
+    async fn what_is_retracted_is_not_kept_either_with_the_turns_of_its_thread() {
+        let store = SqliteStore::in_memory().await.unwrap();
+        let ttl = Duration::from_secs(30);
+        let lease = store.claim("gitlab", "test", ttl).await.unwrap();
+        let records = [recorded(1, 10), recorded(2, 10)];
+        store.keep_recorded(lease, &records).await.unwrap();
+        let turn = LeftOut {
+            source_id: "gl:issue:42/2".into(),
+            record: "gl:issue:42/2".into(),
+            event_type: "issue".into(),
+            stream: "42/issues".into(),
+            root: "gl:issue:42/1".into(),
+            preceded_by: vec![],
+        };
+        store.leave_out(lease, &[turn]).await.unwrap();
+        store
+            .retract(lease, &["gl:issue:42/1".into()])
+            .await
+            .unwrap();
+        let left = store.recorded(lease.connection, 0, 10).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
     }
 }
