@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use super::args::OutputArguments;
 use super::reporters::reporter;
 use super::{USAGE, complain};
@@ -14,8 +12,7 @@ use crate::host::connector::{Connector, LoadError};
 use crate::host::imports::Access;
 use crate::host::mapper::Mapper;
 use crate::mappers::Chain;
-use crate::redact::Redactor;
-use crate::report::{Counters, Event, Level, Reporter};
+use crate::report::{Event, Level, Reporter};
 use crate::sandbox::admission::Report;
 use crate::sandbox::limits::Limits;
 
@@ -35,22 +32,8 @@ pub(super) async fn load(
     reporter: &Arc<dyn Reporter>,
     report: &mut Report,
 ) -> Result<Connector, LoadError> {
-    let access = nothing_but_the_log(limits, reporter);
+    let access = Access::nothing_but_the_log(limits, Arc::clone(reporter));
     Connector::load(component, access, report).await
-}
-
-/// What a component may use while it only describes itself, and a mapper always.
-pub(super) fn nothing_but_the_log(limits: Limits, reporter: &Arc<dyn Reporter>) -> Access {
-    Access {
-        source: None,
-        writer: None,
-        census: Arc::default(),
-        reporter: Arc::clone(reporter),
-        counters: Arc::new(Counters::default()),
-        redactor: Redactor::default(),
-        limits,
-        stop: CancellationToken::new(),
-    }
 }
 
 /// The connector and its configuration; or the exit code, once the reason was said. `dry_run` needs no key of CortexDB.
@@ -85,7 +68,7 @@ pub(super) async fn prepare(
 pub(super) async fn load_mappers(plan: &Plan, reporter: &Arc<dyn Reporter>) -> Result<Chain, u8> {
     let mut mappers = Vec::with_capacity(plan.mappers.len());
     for (file, settings) in &plan.mappers {
-        let access = nothing_but_the_log(plan.limits, reporter);
+        let access = Access::nothing_but_the_log(plan.limits, Arc::clone(reporter));
         let mapper = Mapper::load(file, settings, access, &mut Report::default()).await;
         mappers.push(mapper.map_err(|error| misused(&error))?);
     }

@@ -226,13 +226,7 @@ impl Connector {
         let linked = linker
             .instantiate_pre(&component)
             .and_then(ConnectorPre::new);
-        report.findings.push(RuleFinding::judged(
-            "interfaces",
-            linked
-                .as_ref()
-                .map(|_| "of the versions and types that this host has".to_owned())
-                .map_err(|error| format!("{error:#}. Build it against the host's `wit/`")),
-        ));
+        report.findings.push(interfaces(&linked));
         let pre = linked.map_err(invalid)?;
         let ticker =
             Ticker::start(&engine).map_err(|error| LoadError::Invalid(error.to_string()))?;
@@ -381,16 +375,7 @@ const MAX_LISTED: usize = 256;
 
 /// Holds a description to its contract. It ends on terminals, and its scope template decides where records go.
 fn read_description(said: wit::Description) -> Result<Description, String> {
-    if !is_connector_name(&said.name) {
-        return Err(format!(
-            "the name `{}` is not of the form [a-z][a-z0-9-]*, up to 32 bytes",
-            said.name
-                .chars()
-                .take(64)
-                .collect::<String>()
-                .escape_debug()
-        ));
-    }
+    check_component_name(&said.name)?;
     check_name("the version", &said.version)?;
     let lists = [
         ("event types", said.event_types.len()),
@@ -463,7 +448,30 @@ fn read_description(said: wit::Description) -> Result<Description, String> {
     })
 }
 
-pub(super) fn is_connector_name(name: &str) -> bool {
+/// What linking found: the same rule for both worlds.
+pub(super) fn interfaces<T>(linked: &wasmtime::Result<T>) -> RuleFinding {
+    RuleFinding::judged(
+        "interfaces",
+        linked
+            .as_ref()
+            .map(|_| "of the versions and types that this host has".to_owned())
+            .map_err(|error| format!("{error:#}. Build it against the host's `wit/`")),
+    )
+}
+
+/// Holds the name that a component gives itself to the form of the WIT.
+pub(super) fn check_component_name(name: &str) -> Result<(), String> {
+    if is_component_name(name) {
+        return Ok(());
+    }
+    Err(format!(
+        "the name `{}` is not of the form [a-z][a-z0-9-]*, up to 32 bytes",
+        name.chars().take(64).collect::<String>().escape_debug()
+    ))
+}
+
+/// `[a-z][a-z0-9-]*`, up to 32 bytes.
+pub(crate) fn is_component_name(name: &str) -> bool {
     name.len() <= 32
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name

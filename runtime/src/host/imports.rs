@@ -76,6 +76,23 @@ pub struct Access {
     pub stop: CancellationToken,
 }
 
+impl Access {
+    /// For a component that only describes itself, and for a mapper always.
+    #[must_use]
+    pub fn nothing_but_the_log(limits: Limits, reporter: Arc<dyn Reporter>) -> Self {
+        Self {
+            source: None,
+            writer: None,
+            census: Arc::default(),
+            reporter,
+            counters: Arc::default(),
+            redactor: Redactor::default(),
+            limits,
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
 impl HostState {
     pub(super) fn new(access: Access) -> Self {
         Self {

@@ -12,7 +12,9 @@ use wasmtime::{Engine, Store};
 
 use super::bindings::mapper::exports::cortexdb::connector::transform as wit;
 use super::bindings::mapper::{Mapper as World, MapperPre};
-use super::connector::{CallFailure, LoadError, bounded, is_connector_name, new_store};
+use super::connector::{
+    CallFailure, LoadError, bounded, check_component_name, interfaces, new_store,
+};
 use super::guest_text::{MAX_NAME_BYTES, MAX_WORDS_BYTES, check_name, clean};
 use super::imports::{Access, HostState, experience, raw_record};
 use crate::cortexdb::envelope::RawRecord;
@@ -22,7 +24,6 @@ use crate::sandbox::cache::CodeCache;
 use crate::sandbox::engine::{Ticker, tenant};
 use crate::sandbox::inspect::World as Kind;
 use crate::sandbox::limits::Limit;
-use crate::sandbox::rules::Finding;
 use crate::sandbox::trap::TrapReport;
 
 /// A settings schema is read by people and by a validator; nobody needs a longer one.
@@ -104,13 +105,7 @@ impl Mapper {
             super::wasi::add_to_linker(&mut linker).map_err(invalid)?;
         }
         let linked = linker.instantiate_pre(&component).and_then(MapperPre::new);
-        report.findings.push(Finding::judged(
-            "interfaces",
-            linked
-                .as_ref()
-                .map(|_| "of the versions and types that this host has".to_owned())
-                .map_err(|error| format!("{error:#}. Build it against the host's `wit/`")),
-        ));
+        report.findings.push(interfaces(&linked));
         let pre = linked.map_err(invalid)?;
         let ticker = Ticker::start(&engine).map_err(|error| named(error.to_string()))?;
         let mut store = new_store(&engine, access);
@@ -221,16 +216,7 @@ impl Instance {
 }
 
 fn read_description(said: wit::MapperDescription) -> Result<Description, String> {
-    if !is_connector_name(&said.name) {
-        return Err(format!(
-            "the name `{}` is not of the form [a-z][a-z0-9-]*, up to 32 bytes",
-            said.name
-                .chars()
-                .take(64)
-                .collect::<String>()
-                .escape_debug()
-        ));
-    }
+    check_component_name(&said.name)?;
     check_name("the version", &said.version)?;
     if said.settings_schema.len() > MAX_SCHEMA_BYTES {
         return Err(format!(

@@ -97,16 +97,11 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    fn access(&self, counters: Arc<Counters>) -> Access {
+    fn access(&self) -> Access {
         Access {
-            source: None,
-            writer: None,
-            census: Arc::default(),
-            reporter: Arc::clone(&self.reporter),
-            counters,
             redactor: self.redactor.clone(),
-            limits: self.limits,
             stop: self.stop.clone(),
+            ..Access::nothing_but_the_log(self.limits, Arc::clone(&self.reporter))
         }
     }
 }
@@ -336,8 +331,7 @@ impl Worker {
     }
 
     fn fresh(&self) -> Instance {
-        self.mapper
-            .instance(self.surroundings.access(Arc::default()))
+        self.mapper.instance(self.surroundings.access())
     }
 
     fn retire(&mut self) {

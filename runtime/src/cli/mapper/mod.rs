@@ -9,10 +9,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::args::MapperCommand;
-use super::prepare::{nothing_but_the_log, quiet_reporter};
+use super::prepare::quiet_reporter;
 use super::{USAGE, complain};
 use crate::config::mapper_settings;
 use crate::host::connector::LoadError;
+use crate::host::imports::Access;
 use crate::host::mapper::Mapper;
 use crate::sandbox::admission::Report;
 use crate::sandbox::limits::Limits;
@@ -39,6 +40,6 @@ async fn load(
     limits: Limits,
     report: &mut Report,
 ) -> Result<Mapper, LoadError> {
-    let access = nothing_but_the_log(limits, &quiet_reporter());
+    let access = Access::nothing_but_the_log(limits, quiet_reporter());
     Mapper::load(file, settings, access, report).await
 }

@@ -6,6 +6,8 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::host::connector::is_component_name;
+
 use super::super::args::{Language, MapperNewArguments};
 use super::super::{USAGE, complain, say};
 
@@ -53,12 +55,7 @@ include!(concat!(
 
 pub(super) fn new(arguments: &MapperNewArguments) -> u8 {
     let name = &arguments.name;
-    let is_name = name.len() <= 32
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-        && !name.ends_with('-');
+    let is_name = is_component_name(name) && !name.ends_with('-');
     if !is_name {
         complain(&format!(
             "`{}` is no name for a mapper; write [a-z][a-z0-9-]*, up to 32 bytes, such as drop-bots",
