@@ -49,7 +49,6 @@ pub mod digest;
 pub mod egress;
 pub mod host;
 pub mod http_client;
-pub mod ledger;
 pub mod lost_receipts;
 pub mod mappers;
 pub mod memory;
@@ -63,3 +62,6 @@ pub mod sandbox;
 pub mod scope;
 pub mod source;
 pub mod writer;
+
+/// See [`connector_store`].
+pub use connector_store::ledger;

@@ -25,7 +25,7 @@ use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
 use crate::cortexdb::client::CortexError;
 use crate::cortexdb::envelope::Record;
 use crate::cursors::Cursors;
-use crate::ledger::{DeadLetter, Entry, LeftOut, Obsolete, Recorded, Status, StoreError};
+use crate::ledger::{DeadLetter, Entry, LeftOut, Obsolete, Recorded, Status};
 use crate::lost_receipts::key_may_be_forgotten;
 use crate::mappers::Outcome;
 use crate::rebuild::{Memory, Ours, recall};
@@ -1053,14 +1053,13 @@ fn landed(flight: Result<Flight, JoinError>) -> Flight {
     }
 }
 
-/// Whether something else failed first: a batch stops when the one before it did, and a connection to the ledger whose transaction
-/// broke off begins no other.
+/// Whether something else failed first: a batch stops when the one before it did.
 fn is_a_consequence(error: &WriterError) -> bool {
-    matches!(
-        error,
-        WriterError::Cortex(CortexError::Stopped)
-            | WriterError::Store(StoreError::Database(sqlx::Error::InvalidSavePointStatement))
-    )
+    match error {
+        WriterError::Cortex(CortexError::Stopped) => true,
+        WriterError::Store(error) => error.follows_another(),
+        _ => false,
+    }
 }
 
 /// Without a time it never ends.

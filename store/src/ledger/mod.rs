@@ -58,6 +58,14 @@ pub enum StoreError {
     Content(#[from] serde_json::Error),
 }
 
+impl StoreError {
+    /// Whether it only follows an earlier failure: a connection whose transaction broke off begins no other.
+    #[must_use]
+    pub fn follows_another(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::InvalidSavePointStatement))
+    }
+}
+
 fn explain_migration(error: &sqlx::migrate::MigrateError) -> String {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
     cause.map_or_else(|| error.to_string(), explain)
@@ -331,7 +339,7 @@ pub struct Recorded {
     pub origin: String,
     /// Of the body.
     pub digest: String,
-    /// Compressed; see [`crate::recorded`].
+    /// Compressed, by the host.
     pub body: Vec<u8>,
 }
 
