@@ -7,24 +7,26 @@ use sqlx::Row as _;
 use super::super::{Lease, LeftOut, Part, Recorded, Status, StoreError};
 use super::{SqliteStore, to_json};
 
+/// Records and their parts. Left to itself the planner walks all entries for each wanted record.
+pub(super) const SELECT_PARTS: &str =
+    "SELECT entries.record, entries.source_id, entries.status FROM json_each(?2) AS wanted
+             CROSS JOIN entries ON entries.connection = ?1 AND entries.source_id = wanted.value
+             UNION ALL
+             SELECT entries.record, entries.source_id, entries.status FROM json_each(?2) AS wanted
+             CROSS JOIN entries INDEXED BY entries_parts ON entries.connection = ?1 AND entries.record = wanted.value
+                  AND entries.record <> entries.source_id";
+
 impl SqliteStore {
     pub(super) async fn read_parts(
         &self,
         connection: i64,
         records: &[&str],
     ) -> Result<HashMap<String, Vec<Part>>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT entries.record, entries.source_id, entries.status FROM json_each(?2) AS wanted
-             CROSS JOIN entries ON entries.connection = ?1 AND entries.source_id = wanted.value
-             UNION ALL
-             SELECT entries.record, entries.source_id, entries.status FROM json_each(?2) AS wanted
-             CROSS JOIN entries ON entries.connection = ?1 AND entries.record = wanted.value
-                  AND entries.record <> entries.source_id",
-        )
-        .bind(connection)
-        .bind(to_json(records)?)
-        .fetch_all(&self.readers)
-        .await?;
+        let rows = sqlx::query(SELECT_PARTS)
+            .bind(connection)
+            .bind(to_json(records)?)
+            .fetch_all(&self.readers)
+            .await?;
         let mut parts: HashMap<String, Vec<Part>> = HashMap::new();
         for row in rows {
             let status: String = row.try_get("status")?;
@@ -178,7 +180,7 @@ impl SqliteStore {
         stream: &str,
     ) -> Result<std::collections::HashSet<String>, StoreError> {
         let rows = sqlx::query(
-            "SELECT source_id FROM entries WHERE connection = ? AND stream = ? AND status = 'left_out'",
+            "SELECT source_id FROM entries INDEXED BY entries_by_stream WHERE connection = ? AND stream = ? AND status = 'left_out'",
         )
         .bind(connection)
         .bind(stream)
