@@ -54,6 +54,12 @@ impl Allowance {
     }
 }
 
+/// Functions that are compiled at the same time. Each thread takes some of the child's address space, however many cores there are.
+fn threads() -> usize {
+    const MOST: usize = 4;
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST))
+}
+
 /// The compiled code. Real code is two to four times the component's size.
 const MAX_CODE_BYTES: u64 = 512 << 20;
 const MAX_REPORT_BYTES: u64 = 1 << 20;
@@ -90,6 +96,7 @@ pub async fn compile_with(
         .arg(allowance.memory_bytes.to_string())
         .arg(allowance.cpu_seconds.to_string())
         .env_clear()
+        .env("RAYON_NUM_THREADS", threads().to_string())
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
