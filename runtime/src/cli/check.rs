@@ -9,9 +9,10 @@ use super::args::CheckArguments;
 use super::prepare::{prepare, quiet_reporter};
 use super::say;
 use crate::config::Plan;
-use crate::host::connector::{CallFailure, Connector, Finding, Mode, RunContext, Severity};
+use crate::host::connector::{
+    CallFailure, Connector, Finding, Mode, RunContext, RunKind, Severity,
+};
 use crate::host::imports::Access;
-use crate::report::Counters;
 use crate::run::{Circumstances, connect, redactor_for, source_client};
 
 pub(super) async fn check(arguments: CheckArguments) -> u8 {
@@ -21,13 +22,7 @@ pub(super) async fn check(arguments: CheckArguments) -> u8 {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let around = Circumstances {
-        counters: Arc::new(Counters::default()),
-        reporter,
-        redactor: redactor_for(&plan),
-        stop: CancellationToken::new(),
-        taken_over: Arc::default(),
-    };
+    let around = Circumstances::new(reporter, redactor_for(&plan), &CancellationToken::new());
     let mut findings = cortexdb_findings(&plan, &around).await;
     if let Some((words, remedy)) = plan.source.unused_proxy() {
         findings.push(finding(Severity::Notice, "proxy", words, Some(remedy)));
@@ -142,7 +137,7 @@ async fn source_findings(
         stop: around.stop.clone(),
     };
     let context = RunContext {
-        backfill: false,
+        kind: RunKind::Poll,
         settings: plan.settings.to_string(),
         since: None,
         mode: Mode::Poll,
