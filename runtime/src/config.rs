@@ -74,7 +74,7 @@ impl Surroundings {
     }
 
     /// The first of these variables that is set and not empty.
-    fn first(&self, names: &[&str]) -> Option<String> {
+    pub(crate) fn first(&self, names: &[&str]) -> Option<String> {
         names
             .iter()
             .filter_map(|name| self.variables.get(*name))
@@ -342,6 +342,8 @@ pub struct CortexPlan {
     pub tenant_id: Option<String>,
     /// A private CA; the same as the source's.
     pub ca_file: Option<PathBuf>,
+    /// What may be dialled: whoever runs this names CortexDB, whatever was decided about the source; a tenant of the platform does not.
+    pub egress: Arc<Policy>,
 }
 
 /// One connection, complete and checked.
@@ -417,6 +419,38 @@ pub fn plan(
 ) -> Result<Plan, ConfigError> {
     let file = read_config_file(flags.config.as_deref())?;
     let stored = read_stored_identity(surroundings)?;
+    settle(description, flags, surroundings, file, stored, dry_run)
+}
+
+/// The same for a connection of the platform, from what its owner stored in the form of the configuration file, secrets put in. Nothing
+/// of this machine gets into it: neither environment nor home directory. `cortex_egress` says where its CortexDB may be.
+pub(crate) fn plan_of_owner(
+    description: &Description,
+    stored: Value,
+    cortex_egress: Policy,
+) -> Result<Plan, ConfigError> {
+    let file: ConfigFile =
+        serde_json::from_value(stored).map_err(|error| invalid(error.to_string()))?;
+    let nothing = Surroundings::default();
+    let flags = Flags {
+        // Cursors are in the database; no file has this name.
+        state_file: Some(PathBuf::new()),
+        ..Flags::default()
+    };
+    let identity = StoredIdentity::default();
+    let mut plan = settle(description, &flags, &nothing, file, identity, false)?;
+    plan.cortex.egress = Arc::new(cortex_egress);
+    Ok(plan)
+}
+
+fn settle(
+    description: &Description,
+    flags: &Flags,
+    surroundings: &Surroundings,
+    file: ConfigFile,
+    stored: StoredIdentity,
+    dry_run: bool,
+) -> Result<Plan, ConfigError> {
     let (state_file, patience) = state_and_patience(flags, surroundings, &file)?;
     let interval = duration_setting(
         "run.interval",
@@ -711,7 +745,7 @@ fn source_plan(
 }
 
 /// Parses a base URL; the error says what a base URL looks like. Never repeats what may hold a password.
-fn base_url(text: &str, name: &str) -> Result<url::Url, ConfigError> {
+pub(crate) fn base_url(text: &str, name: &str) -> Result<url::Url, ConfigError> {
     let url = url::Url::parse(text.trim()).map_err(|error| {
         invalid(format!(
             "{name} is not a URL ({error}); write for example https://gitlab.com"
@@ -748,10 +782,9 @@ fn cortex_plan(
         .or_else(|| surroundings.first(&["CORTEXDB_URL", "CORTEX_URL"]))
         .or_else(|| file.cortexdb.url.clone())
         .unwrap_or_else(|| DEFAULT_URL.to_owned());
-    let url = base_url(&url, "CORTEXDB_URL")?
-        .as_str()
-        .trim_end_matches('/')
-        .to_owned();
+    let base = base_url(&url, "CORTEXDB_URL")?;
+    let egress = Arc::new(Policy::users_word(&base));
+    let url = base.as_str().trim_end_matches('/').to_owned();
     let key = match &flags.api_key_file {
         Some(path) => Some(read_secret_file(path)?),
         None => match surroundings.first(&["CORTEXDB_API_KEY", "CORTEX_API_KEY"]) {
@@ -795,6 +828,7 @@ fn cortex_plan(
             .or_else(|| file.cortexdb.tenant_id.clone())
             .or_else(|| stored.tenant_id.clone()),
         ca_file: None,
+        egress,
     })
 }
 

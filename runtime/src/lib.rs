@@ -53,6 +53,7 @@ pub mod lost_receipts;
 pub mod mappers;
 pub mod memory;
 pub mod patience;
+pub mod platform;
 pub mod rebuild;
 pub mod recorded;
 pub mod redact;

@@ -20,8 +20,8 @@ use crate::config::{CortexPlan, Plan, host_variables, ledger_file};
 use crate::cortexdb::client::{Client, CortexError, Endpoint, connect_timeout};
 use crate::cortexdb::identity::{Identity, identify};
 use crate::cursors::{CursorError, CursorHome, Cursors};
+use crate::egress::Refusal;
 use crate::egress::resolver::look_ahead;
-use crate::egress::{Policy, Refusal};
 use crate::host::connector::{CallFailure, Connector, Mode, RunContext, RunKind, SyncEnd};
 use crate::host::hooks::{Delivery, HookPlan, Polled, Target as HookTarget, Verdict};
 use crate::host::imports::Access;
@@ -338,11 +338,16 @@ pub async fn connect_to(
     };
     let base =
         url::Url::parse(&cortex.url).map_err(|error| RunError::HttpClient(error.to_string()))?;
-    // Whoever runs this names CortexDB, whatever was decided about the source.
-    let egress = Arc::new(Policy::users_word(&base));
+    (cortex.egress.check_url(&base))
+        .map_err(|refusal| RunError::HttpClient(format!("CortexDB: {refusal}")))?;
     let client = Client::new(
-        http_client::build(&base, cortex.ca_file.as_deref(), connect_timeout(), &egress)
-            .map_err(RunError::HttpClient)?,
+        http_client::build(
+            &base,
+            cortex.ca_file.as_deref(),
+            connect_timeout(),
+            &cortex.egress,
+        )
+        .map_err(RunError::HttpClient)?,
         Endpoint {
             url: cortex.url.clone(),
             key,

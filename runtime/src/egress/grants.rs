@@ -48,6 +48,16 @@ impl Grant {
         self.0.contains(&address)
     }
 
+    /// Whether all of it lies in the other.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        match (self.0, other.0) {
+            (IpNet::V4(own), IpNet::V4(other)) => other.contains(&own),
+            (IpNet::V6(own), IpNet::V6(other)) => other.contains(&own),
+            _ => false,
+        }
+    }
+
     /// Whether it is this address and no other.
     #[must_use]
     pub fn names(&self, address: IpAddr) -> bool {

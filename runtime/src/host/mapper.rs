@@ -90,6 +90,28 @@ impl Mapper {
         access: Access,
         report: &mut Report,
     ) -> Result<Self, LoadError> {
+        let mut mapper = Self::without_settings(engine, file, access, report).await?;
+        check_settings(
+            &format!("mapper {}", mapper.description.name),
+            &mapper.description.settings_schema,
+            settings,
+        )
+        .map_err(|words| {
+            LoadError::Settings(format!(
+                "{words}. Correct the file of --mapper-config; `runtime mapper check` shows the schema"
+            ))
+        })?;
+        mapper.settings = settings.to_string();
+        Ok(mapper)
+    }
+
+    /// The same before anybody has said how it is to be set: for the admission of a file that will be used later.
+    pub async fn without_settings(
+        engine: &Arc<LiveEngine>,
+        file: ComponentFile<'_>,
+        access: Access,
+        report: &mut Report,
+    ) -> Result<Self, LoadError> {
         let live = Arc::clone(engine);
         let engine = live.engine();
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{file}: {error:#}"));
@@ -131,12 +153,11 @@ impl Mapper {
             .await
             .map_err(|failure| LoadError::Describe(failure.to_string()))?;
         let description = read_description(said).map_err(LoadError::Describe)?;
-        check_settings(&description, settings).map_err(LoadError::Settings)?;
         Ok(Self {
             engine: live,
             pre,
             description,
-            settings: settings.to_string(),
+            settings: "{}".to_owned(),
             digest,
         })
     }
@@ -244,21 +265,22 @@ fn read_description(said: wit::MapperDescription) -> Result<Description, String>
     })
 }
 
-/// Holds settings to the schema. A schema is the mapper's, so it is hostile, too: references could make the validator go round in circles
-/// and are refused, and patterns are matched by an engine that cannot be made to backtrack.
-fn check_settings(description: &Description, settings: &serde_json::Value) -> Result<(), String> {
-    let name = &description.name;
-    if has_reference(&description.settings_schema) {
+/// Holds settings to the schema. A schema is the component's, so it is hostile, too: references could make the validator go round in circles
+/// and are refused, and patterns are matched by an engine that cannot be made to backtrack. `who` is `mapper x` or `connector x`.
+pub(crate) fn check_settings(
+    who: &str,
+    schema: &serde_json::Value,
+    settings: &serde_json::Value,
+) -> Result<(), String> {
+    if has_reference(schema) {
         return Err(format!(
-            "the settings schema of the mapper {name} uses `$ref`; write out what it refers to"
+            "the settings schema of the {who} uses `$ref`; write out what it refers to"
         ));
     }
     let validator = jsonschema::options()
         .with_pattern_options(jsonschema::PatternOptions::regex())
-        .build(&description.settings_schema)
-        .map_err(|error| {
-            format!("the settings schema of the mapper {name} is no JSON Schema: {error}")
-        })?;
+        .build(schema)
+        .map_err(|error| format!("the settings schema of the {who} is no JSON Schema: {error}"))?;
     let problems: Vec<String> = validator
         .iter_errors(settings)
         .take(5)
@@ -272,7 +294,7 @@ fn check_settings(description: &Description, settings: &serde_json::Value) -> Re
         return Ok(());
     }
     Err(format!(
-        "the settings of the mapper {name} do not fit its schema: {}. Correct the file of --mapper-config; `runtime mapper check` shows the schema",
+        "the settings of the {who} do not fit its schema: {}",
         clean(&problems.join("; "), MAX_WORDS_BYTES, &Redactor::default())
     ))
 }
@@ -302,24 +324,28 @@ mod tests {
         }
     }
 
+    fn fits(mapper: &Description, settings: &serde_json::Value) -> Result<(), String> {
+        check_settings("mapper drop-bots", &mapper.settings_schema, settings)
+    }
+
     #[test]
     fn settings_that_do_not_fit_are_named_with_their_place() {
         let schema = json!({"type": "object", "properties": {"bots": {"type": "array"}}, "additionalProperties": false});
         let mapper = described(schema);
-        assert_eq!(check_settings(&mapper, &json!({"bots": []})), Ok(()));
-        let words = check_settings(&mapper, &json!({"bots": 1})).unwrap_err();
+        assert_eq!(fits(&mapper, &json!({"bots": []})), Ok(()));
+        let words = fits(&mapper, &json!({"bots": 1})).unwrap_err();
         assert!(words.contains("/bots") && words.contains("mask"), "{words}");
-        assert!(check_settings(&mapper, &json!({"bot": []})).is_err());
+        assert!(fits(&mapper, &json!({"bot": []})).is_err());
     }
 
     #[test]
     fn a_schema_cannot_send_the_validator_in_circles() {
-        let words = check_settings(&described(json!({"not": {"$ref": "#"}})), &json!({}));
+        let words = fits(&described(json!({"not": {"$ref": "#"}})), &json!({}));
         assert!(words.unwrap_err().contains("$ref"));
-        let words = check_settings(&described(json!({"type": 7})), &json!({}));
+        let words = fits(&described(json!({"type": 7})), &json!({}));
         assert!(words.unwrap_err().contains("no JSON Schema"));
         let slow = json!({"type": "string", "pattern": "^(a+)+$"});
         let text = json!(format!("{}b", "a".repeat(10_000)));
-        assert!(check_settings(&described(slow), &text).is_err());
+        assert!(fits(&described(slow), &text).is_err());
     }
 }

@@ -1,0 +1,49 @@
+//! `runtime serve`: connections of many tenants, configured over HTTP and kept running.
+//!
+//! The same engine as `runtime run` does the work; here is what stands around it when the connections belong to others. A tenant must reach
+//! neither another tenant's data nor this machine, so everything that a tenant says is checked where it comes in and once more where it
+//! is used, and there is one way for each: [`connection::plan_of`] makes a run of a stored connection, [`secrets`] opens credentials in their
+//! place and nowhere else, [`components`] admits files. The [`api`] is the only way to change anything; the [`dashboard`] calls it.
+//!
+//! The store (`connector_store::platform`) is a trait with two databases behind it; nothing here knows which.
+
+//pub mod api;
+pub mod components;
+pub mod connection;
+//pub mod dashboard;
+pub mod keys;
+//pub mod letters;
+pub mod log;
+//pub mod metrics;
+pub mod private_file;
+pub mod secrets;
+//pub mod server;
+pub mod settings;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::Store;
+use connector_store::platform::Platform;
+
+/// What every part of the platform stands on. Cheap to clone.
+#[derive(Clone)]
+pub struct Ground {
+    /// Tenants, connections, deliveries, runs.
+    pub platform: Arc<dyn Platform>,
+    /// What CortexDB holds of each connection.
+    pub ledger: Arc<dyn Store>,
+    /// Seals and opens credentials.
+    pub secrets: Arc<secrets::Secrets>,
+    /// Admits and hands out component files.
+    pub components: Arc<components::Components>,
+    /// What the operator decided.
+    pub config: Arc<settings::ServeConfig>,
+    /// What is counted.
+    //    pub metrics: Arc<metrics::Metrics>,
+    /// Where lines go.
+    pub log: log::Log,
+    /// The process is to end.
+    pub stop: CancellationToken,
+}
