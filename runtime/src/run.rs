@@ -216,7 +216,7 @@ impl Circumstances {
         })
     }
 
-    fn ended_by(&self, error: &RunError) -> Ended {
+    pub(crate) fn ended_by(&self, error: &RunError) -> Ended {
         let (outcome, reason) = self.broken_off(error);
         Ended {
             outcome,
@@ -600,7 +600,8 @@ async fn execute(
     end
 }
 
-async fn mode_of(
+/// Whether it is time to compare everything.
+pub(crate) async fn mode_of(
     reconcile: Reconcile,
     store: &dyn Store,
     lease: Lease,

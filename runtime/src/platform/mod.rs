@@ -19,6 +19,7 @@ pub mod private_file;
 pub mod secrets;
 //pub mod server;
 pub mod settings;
+pub mod worker;
 
 use std::sync::Arc;
 
@@ -44,6 +45,8 @@ pub struct Ground {
     //    pub metrics: Arc<metrics::Metrics>,
     /// Where lines go.
     pub log: log::Log,
+    /// Wakes a worker of this process: something is due.
+    pub wake: Arc<tokio::sync::Notify>,
     /// The process is to end.
     pub stop: CancellationToken,
 }

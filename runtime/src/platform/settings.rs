@@ -5,15 +5,20 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::config::{ConfigError, Surroundings};
 use crate::egress::grants::Grant;
+use crate::patience::parse_duration;
 use crate::sandbox::limits::{Limits, SPECS};
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+const LEASES: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(300);
 const DEFAULT_WORKERS: u32 = 4;
 /// Tenants that have lines of their own among the metrics.
 const DEFAULT_METRIC_TENANTS: u32 = 20;
@@ -70,6 +75,8 @@ pub struct ServeConfig {
     pub roles: Vec<Role>,
     /// Runs at the same time in this process.
     pub workers: u32,
+    /// How long a worker that died keeps its connections: they are claimed by others this long after its last sign of life.
+    pub lease: Duration,
     /// KEKs from the environment.
     pub kek: Option<crate::redact::Secret>,
     /// What tenants may do.
@@ -98,6 +105,7 @@ struct ServeFile {
     public_url: Option<String>,
     roles: Option<Vec<String>>,
     workers: Option<u32>,
+    lease: Option<String>,
     metric_tenants: Option<u32>,
     tenants: TenantSection,
 }
@@ -173,6 +181,17 @@ impl ServeConfig {
                 "--workers is 0, so nothing would run; leave `worker` out of --role instead",
             ));
         }
+        let lease = match variable("RUNTIME_LEASE").or(file.lease) {
+            None => DEFAULT_LEASE,
+            Some(text) => parse_duration(&text)
+                .ok()
+                .filter(|lease| LEASES.contains(lease))
+                .ok_or_else(|| {
+                    invalid(format!(
+                        "RUNTIME_LEASE `{text}` is not a time between 1s and 5m"
+                    ))
+                })?,
+        };
         Ok(Self {
             data,
             database,
@@ -180,6 +199,7 @@ impl ServeConfig {
             public_url,
             roles,
             workers,
+            lease,
             kek: variable("RUNTIME_KEK").map(crate::redact::Secret::new),
             rules: file.tenants.rules()?,
             metric_tenants: file.metric_tenants.unwrap_or(DEFAULT_METRIC_TENANTS),

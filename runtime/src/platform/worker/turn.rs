@@ -1,0 +1,663 @@
+//! What is done for a connection between claim and release: its hooks are looked after, its deliveries followed, and what is new is read.
+//!
+//! Deliveries come first, because somebody waits for them, and a sync that takes long is paused for them at its next safe point. Whatever
+//! goes wrong, the connection is given back with a reason and a time; what takes the process down is counted by the store.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::inbox::{fates, given};
+use super::lease::{Keeper, keep};
+use super::loaded::Loaded;
+use super::schedule::{after_failure, after_success};
+use crate::config::{DEFAULT_INTERVAL, Plan};
+use crate::cursors::{CursorHome, DatabaseCursors};
+use crate::digest::fingerprint;
+use crate::host::connector::Connector;
+use crate::host::hooks::{BATCH_BYTES, BATCH_DELIVERIES, HookPlan, HookState, Target};
+use crate::platform::Ground;
+use crate::platform::components::description_of;
+use crate::platform::connection::{ConnectionConfig, OpenedSecrets, SecretField, plan_of};
+use crate::redact::Redactor;
+use crate::report::{Level, Outcome, Receipt};
+use crate::run::{
+    Answer, Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
+};
+use connector_store::platform::{Claim, ConnectionState, PlatformError, Release, Usage};
+
+/// Batches of deliveries that one turn follows before others have theirs.
+const MOST_BATCHES: usize = 20;
+/// A sync that has worked for so long is paused for deliveries; the next one works as long before it is.
+const UNDISTURBED: Duration = Duration::from_secs(10);
+/// How often a sync looks for deliveries.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often hooks are looked after.
+const HOOKS_EVERY_SECONDS: i64 = 10 * 60;
+/// Runs in a row that could not begin, after which a connection is parked: somebody has to change it.
+const PARK_AFTER_MISCONFIGURED: u32 = 5;
+/// Attempts to remove the hooks of a connection that is being deleted.
+const MOST_ATTEMPTS_TO_LEAVE: u32 = 5;
+/// Ways to servers that are kept open.
+const MOST_REACHES: usize = 256;
+const REACH_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// How the part of a turn ended that decides what comes next.
+struct Done {
+    outcome: Outcome,
+    reason: Option<String>,
+    receipt: Value,
+    synced: bool,
+}
+
+impl Done {
+    fn misconfigured(reason: String) -> Self {
+        Self {
+            outcome: Outcome::Misconfigured,
+            reason: Some(reason),
+            receipt: json!({}),
+            synced: false,
+        }
+    }
+}
+
+/// One claim, on its way from claim to release.
+pub(super) struct Turn {
+    ground: Ground,
+    loaded: Arc<Loaded>,
+    claim: Claim,
+    keeper: Keeper,
+    stop: tokio_util::sync::CancellationToken,
+    usage: Usage,
+    /// Of the connection, once it is known.
+    interval: Duration,
+    realtime: bool,
+}
+
+/// What a connection needs to run, put together.
+struct Ready {
+    connector: Arc<Connector>,
+    plan: Plan,
+    options: RunOptions,
+    redactor: Redactor,
+    config: ConnectionConfig,
+    secrets: OpenedSecrets,
+}
+
+impl Turn {
+    /// Begins to hold the lease.
+    pub(super) fn new(
+        ground: Ground,
+        loaded: Arc<Loaded>,
+        claim: Claim,
+        claimed_at: Instant,
+    ) -> Self {
+        let stop = ground.stop.child_token();
+        let keeper = keep(
+            Arc::clone(&ground.ledger),
+            claim.lease,
+            ground.config.lease,
+            claimed_at,
+            stop.clone(),
+        );
+        Self {
+            ground,
+            loaded,
+            claim,
+            keeper,
+            stop,
+            usage: Usage {
+                runs: 1,
+                ..Usage::default()
+            },
+            interval: DEFAULT_INTERVAL,
+            realtime: false,
+        }
+    }
+
+    /// Works, and gives the connection back.
+    pub(super) async fn take(mut self) {
+        if self.claim.connection.state == ConnectionState::Leaving {
+            return self.leave().await;
+        }
+        let done = match self.ready().await {
+            Ok(ready) => self.perform(&ready).await,
+            Err(reason) => Done::misconfigured(reason),
+        };
+        self.release(done).await;
+    }
+
+    fn lost(&self) -> bool {
+        self.keeper.lost.load(Ordering::SeqCst)
+    }
+
+    fn line(&self, level: Level, message: &str, reason: &str) {
+        let connection = &self.claim.connection;
+        self.ground.log.line(
+            level,
+            message,
+            json!({ "tenant": connection.tenant, "connection": connection.id, "run": self.claim.run, "reason": reason }),
+        );
+    }
+
+    /// Everything that a run needs; or why there can be none.
+    async fn ready(&self) -> Result<Ready, String> {
+        let words = |error: &dyn std::fmt::Display| error.to_string();
+        let (ground, connection) = (&self.ground, &self.claim.connection);
+        let config: ConnectionConfig = serde_json::from_value(connection.config.clone())
+            .map_err(|error| format!("the stored configuration cannot be read: {error}"))?;
+        let secrets =
+            OpenedSecrets::of(connection, &ground.secrets).map_err(|error| words(&error))?;
+        let component = ground
+            .platform
+            .component(Some(&connection.tenant), &connection.chain.connector)
+            .await
+            .map_err(|error| words(&error))?;
+        let description = description_of(&component).map_err(|error| words(&error))?;
+        let plan = plan_of(&config, &secrets, &description, &ground.config.rules)
+            .map_err(|error| words(&error))?;
+        let connector = self
+            .loaded
+            .connector(ground, &connection.chain, plan.limits)
+            .await
+            .map_err(|error| words(&error))?;
+        let mappers = self
+            .loaded
+            .mappers(ground, &connection.chain, plan.limits, plan.on_trap)
+            .await
+            .map_err(|error| words(&error))?;
+        Ok(Ready {
+            connector,
+            redactor: Redactor::new(secrets.all()),
+            options: RunOptions {
+                mappers: Arc::new(mappers),
+                ..RunOptions::default()
+            },
+            plan,
+            config,
+            secrets,
+        })
+    }
+
+    async fn perform(&mut self, ready: &Ready) -> Done {
+        (self.interval, self.realtime) = (ready.plan.interval, ready.config.realtime);
+        let mut sync = self.claim.due;
+        if self.hooks_are_due(ready) {
+            sync |= self.look_after_hooks(ready).await;
+        }
+        let mut done = None;
+        for _ in 0..MOST_BATCHES {
+            match self.follow_deliveries(ready).await {
+                Ok(None) => break,
+                Ok(Some((followed, poll))) => {
+                    sync |= poll;
+                    let failed = !is_complete(followed.outcome);
+                    done = Some(followed);
+                    if failed {
+                        break;
+                    }
+                }
+                Err(error) => return self.database_failed(&error),
+            }
+        }
+        if !sync || self.stop.is_cancelled() {
+            return done.unwrap_or(Done {
+                outcome: Outcome::Complete,
+                reason: None,
+                receipt: json!({}),
+                synced: false,
+            });
+        }
+        let every = Reconcile::Every(ready.plan.reconcile_every);
+        let reconcile = if ready.plan.reconcile_every.is_zero() {
+            Reconcile::Never
+        } else {
+            every
+        };
+        match mode_of(reconcile, self.ground.ledger.as_ref(), self.claim.lease).await {
+            Ok(mode) => self.run(ready, Task::Sync(mode)).await.0,
+            Err(error) => self.database_failed(&error.into()),
+        }
+    }
+
+    fn database_failed(&self, error: &PlatformError) -> Done {
+        self.line(
+            Level::Error,
+            "the database failed in a turn",
+            &error.to_string(),
+        );
+        Done {
+            outcome: Outcome::Failed,
+            reason: Some("the platform's database failed; the run goes on later".into()),
+            receipt: json!({}),
+            synced: false,
+        }
+    }
+
+    /// One task, with a receipt of its own.
+    async fn run(&mut self, ready: &Ready, task: Task) -> (Done, Answer) {
+        let synced = matches!(task, Task::Sync(_));
+        let fields = json!({
+            "tenant": self.claim.connection.tenant,
+            "connection": self.claim.connection.id,
+            "run": self.claim.run,
+        });
+        let reporter = self.ground.log.reporter(fields, ready.redactor.clone());
+        let around = Circumstances::new(reporter, ready.redactor.clone(), &self.stop);
+        let watching = synced.then(|| self.watch_inbox(&around));
+        let ended = match self.held(ready, &around).await {
+            Ok(held) => {
+                run_held(
+                    &ready.connector,
+                    &ready.plan,
+                    &ready.options,
+                    task,
+                    held,
+                    &around,
+                )
+                .await
+            }
+            Err(ended) => ended,
+        };
+        if let Some(watching) = watching {
+            watching.abort();
+        }
+        if matches!(ended.outcome, Outcome::Failed | Outcome::Misconfigured) {
+            forget_reach(&self.claim.connection.id);
+        }
+        let receipt = around
+            .counters
+            .receipt(ended.outcome, ended.reason.clone(), false);
+        let receipt = self.keep_receipt(ready, &receipt, synced).await;
+        add(&mut self.usage, &around.counters.usage());
+        let done = Done {
+            outcome: ended.outcome,
+            reason: ended.reason,
+            receipt,
+            synced,
+        };
+        (done, ended.answer)
+    }
+
+    async fn held(&self, ready: &Ready, around: &Circumstances) -> Result<Held, Ended> {
+        let lease = self.claim.lease;
+        let reach = self
+            .reach(ready, around)
+            .await
+            .map_err(|error| around.ended_by(&error))?;
+        let counted = Some((self.claim.run.clone(), Arc::clone(&around.counters)));
+        let cursors = DatabaseCursors::open(Arc::clone(&self.ground.platform), lease, counted)
+            .await
+            .map_err(|error| around.ended_by(&error.into()))?;
+        Ok(Held {
+            store: Arc::clone(&self.ground.ledger),
+            lease,
+            cursors: CursorHome::Database(cursors),
+            reach,
+        })
+    }
+
+    /// The ways to both servers, from the turn before where nothing was changed since.
+    async fn reach(
+        &self,
+        ready: &Ready,
+        around: &Circumstances,
+    ) -> Result<Reach, crate::run::RunError> {
+        let connection = &self.claim.connection;
+        // What was sealed may be another token by now.
+        let mark = fingerprint(format!("{} {:?}", connection.config, connection.sealed).as_bytes());
+        let kept = reaches().get(&connection.id).and_then(|kept| {
+            (kept.mark == mark && kept.since.elapsed() < REACH_FOR).then(|| kept.reach.clone())
+        });
+        if let Some(kept) = kept {
+            return Ok(kept.for_run(&ready.plan, around));
+        }
+        let reach = Reach::establish(&ready.plan, around).await?;
+        let mut reaches = reaches();
+        if reaches.len() >= MOST_REACHES {
+            reaches.clear();
+        }
+        reaches.insert(
+            connection.id.clone(),
+            KeptReach {
+                mark,
+                since: Instant::now(),
+                reach: reach.clone(),
+            },
+        );
+        Ok(reach)
+    }
+
+    /// The receipt as it is stored, without secrets.
+    async fn keep_receipt(&self, ready: &Ready, receipt: &Receipt, synced: bool) -> Value {
+        let json = serde_json::to_string(receipt).unwrap_or_default();
+        let json = ready.redactor.apply(&json);
+        if synced && let Err(error) = self.ground.ledger.finish_run(self.claim.lease, &json).await {
+            self.line(
+                Level::Warn,
+                "the receipt could not be kept",
+                &error.to_string(),
+            );
+        }
+        serde_json::from_str(&json).unwrap_or_default()
+    }
+
+    /// Pauses a sync that has worked for a while when deliveries come.
+    fn watch_inbox(&self, around: &Circumstances) -> tokio::task::JoinHandle<()> {
+        let platform = Arc::clone(&self.ground.platform);
+        let (connection, pause) = (self.claim.lease.connection, around.pause.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(UNDISTURBED).await;
+            loop {
+                if let Ok(waiting) = platform.waiting(connection, 1, 1).await
+                    && !waiting.is_empty()
+                {
+                    return pause.cancel();
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+    }
+
+    /// A batch of deliveries; `None`: none waits. Whether a sync is to follow.
+    async fn follow_deliveries(
+        &mut self,
+        ready: &Ready,
+    ) -> Result<Option<(Done, bool)>, PlatformError> {
+        let lease = self.claim.lease;
+        if self.stop.is_cancelled() || ready.connector.hooks().is_none() {
+            return Ok(None);
+        }
+        let batch = self
+            .ground
+            .platform
+            .waiting(lease.connection, BATCH_DELIVERIES, BATCH_BYTES)
+            .await?;
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let task = Task::Deliveries(
+            batch
+                .iter()
+                .map(|(delivery, body)| given(delivery, body))
+                .collect(),
+        );
+        let batch: Vec<_> = batch.into_iter().map(|(delivery, _)| delivery).collect();
+        let (done, answer) = self.run(ready, task).await;
+        if done.outcome == Outcome::Interrupted {
+            return Ok(Some((done, false)));
+        }
+        let fates = fates(&batch, &answer, done.reason.as_deref());
+        self.ground
+            .platform
+            .settle_deliveries(lease, &fates.verdicts, fates.retry_in)
+            .await?;
+        for (delivery, verdict) in batch.iter().zip(&fates.verdicts) {
+            self.ground.log.line(
+                Level::Debug,
+                "delivery followed",
+                json!({ "trace": delivery.trace, "delivery": delivery.id, "run": self.claim.run, "state": verdict.state }),
+            );
+        }
+        Ok(Some((done, fates.poll)))
+    }
+
+    fn target(&self, ready: &Ready, public_url: &str) -> Option<Target> {
+        let id = &self.claim.connection.id;
+        Some(Target {
+            url: format!("{public_url}/hooks/{id}"),
+            name: format!("cortexdb {id}"),
+            secret: ready.secrets.get(SecretField::WebhookSecret)?.clone(),
+            signing_token: ready.secrets.get(SecretField::WebhookSigningToken)?.clone(),
+            rotated: self.hook_mark() != Some(self.sealed_mark()),
+        })
+    }
+
+    /// What tells whether the secrets of the hooks are those that the source was told.
+    fn sealed_mark(&self) -> String {
+        let sealed = &self.claim.connection.sealed;
+        let parts = [SecretField::WebhookSecret, SecretField::WebhookSigningToken]
+            .map(|field| sealed.get(field.as_str()).cloned().unwrap_or_default());
+        fingerprint(parts.concat().as_bytes())
+    }
+
+    fn hook_mark(&self) -> Option<String> {
+        let plan = self.claim.connection.hook_plan.as_ref()?;
+        plan.get("secrets")?.as_str().map(str::to_owned)
+    }
+
+    fn hooks_are_due(&self, ready: &Ready) -> bool {
+        if !ready.config.realtime
+            || self.ground.config.public_url.is_none()
+            || ready.connector.hooks().is_none()
+        {
+            return false;
+        }
+        let at = self
+            .claim
+            .connection
+            .hook_plan
+            .as_ref()
+            .and_then(|plan| plan.get("at")?.as_i64());
+        let age = at.map(|at| chrono::Utc::now().timestamp() - at);
+        age.is_none_or(|age| !(0..HOOKS_EVERY_SECONDS).contains(&age))
+            || self.hook_mark() != Some(self.sealed_mark())
+    }
+
+    /// Registers and mends. Whether a sync is to follow.
+    async fn look_after_hooks(&mut self, ready: &Ready) -> bool {
+        let Some(target) = self
+            .ground
+            .config
+            .public_url
+            .as_deref()
+            .and_then(|url| self.target(ready, url))
+        else {
+            return false;
+        };
+        let (done, answer) = self.run(ready, Task::Connect(target)).await;
+        let (plan, missed) = match answer {
+            Answer::Plan(plan) => {
+                let missed = plan.missed;
+                (plan, missed)
+            }
+            _ if done.outcome == Outcome::Interrupted => return false,
+            // Everything is polled until the next time.
+            _ => (HookPlan::default(), false),
+        };
+        let kept = json!({
+            "at": chrono::Utc::now().timestamp(),
+            "secrets": self.sealed_mark(),
+            "failed": (!is_complete(done.outcome)).then_some(&done.reason),
+            "hooks": plan.hooks,
+            "polled": plan.polled,
+        });
+        self.claim.connection.hook_plan = Some(kept.clone());
+        let stored = self
+            .ground
+            .platform
+            .set_hook_plan(self.claim.lease, &kept)
+            .await;
+        if let Err(error) = stored {
+            self.line(
+                Level::Warn,
+                "the hook plan could not be kept",
+                &error.to_string(),
+            );
+        }
+        missed
+    }
+
+    /// Whether hooks tell of everything, so that polling may be seldom.
+    fn hooks_cover_all(&self) -> bool {
+        let read = |name: &str| self.claim.connection.hook_plan.as_ref()?.get(name).cloned();
+        let hooks: Vec<crate::host::hooks::Hook> = read("hooks")
+            .and_then(|hooks| serde_json::from_value(hooks).ok())
+            .unwrap_or_default();
+        let polled = read("polled").and_then(|polled| polled.as_array().map(Vec::len));
+        self.realtime
+            && !hooks.is_empty()
+            && hooks.iter().all(|hook| hook.state == HookState::Active)
+            && polled == Some(0)
+    }
+
+    /// Removes the hooks of a connection that was deleted, and then all that is known of it.
+    async fn leave(mut self) {
+        let connection = self.claim.connection.clone();
+        let mut left = None;
+        if connection.hook_plan.is_some()
+            && let Some(url) = self.ground.config.public_url.clone()
+        {
+            match self.ready().await {
+                Ok(ready) => {
+                    if let Some(target) = self.target(&ready, &url) {
+                        let (done, answer) = self.run(&ready, Task::Disconnect(target)).await;
+                        left = match answer {
+                            Answer::Left(hooks) if hooks.is_empty() => None,
+                            Answer::Left(hooks) => Some(json!(hooks).to_string()),
+                            _ => Some(done.reason.unwrap_or_else(|| "interrupted".into())),
+                        };
+                    }
+                }
+                Err(reason) => left = Some(reason),
+            }
+        }
+        let attempt = connection.failures + 1;
+        if let Some(reason) = &left {
+            self.line(
+                Level::Warn,
+                "hooks of a deleted connection could not be removed",
+                reason,
+            );
+            if attempt < MOST_ATTEMPTS_TO_LEAVE {
+                let done = Done {
+                    outcome: Outcome::Failed,
+                    reason: left,
+                    receipt: json!({}),
+                    synced: true,
+                };
+                return self.release(done).await;
+            }
+        }
+        let deleted = self
+            .ground
+            .platform
+            .delete_connection(Some(&connection.tenant), &connection.id)
+            .await;
+        let detail = json!({ "hooks_left": left });
+        if deleted.is_ok() {
+            let by = "worker";
+            let _ = self
+                .ground
+                .platform
+                .audit(
+                    Some(&connection.tenant),
+                    by,
+                    "connection.deleted",
+                    &connection.id,
+                    &detail,
+                )
+                .await;
+        }
+    }
+
+    async fn release(self, done: Done) {
+        let connection = &self.claim.connection;
+        if self.lost() {
+            return self.line(
+                Level::Warn,
+                "the lease was lost; another worker goes on",
+                "",
+            );
+        }
+        let interval = self.interval;
+        let stopping = self.ground.stop.is_cancelled();
+        let failures = match done.outcome {
+            Outcome::Failed | Outcome::Misconfigured => connection.failures + 1,
+            Outcome::Interrupted => connection.failures,
+            _ => 0,
+        };
+        let due_in = match done.outcome {
+            // Paused for deliveries, or the process ends: it goes on at once.
+            Outcome::Interrupted => Some(Duration::ZERO),
+            Outcome::Failed | Outcome::Misconfigured => {
+                Some(after_failure(&connection.id, interval, failures))
+            }
+            _ if done.synced => Some(after_success(
+                &connection.id,
+                interval,
+                self.hooks_cover_all(),
+            )),
+            _ => None,
+        };
+        let park = (done.outcome == Outcome::Misconfigured && failures >= PARK_AFTER_MISCONFIGURED)
+            .then(|| done.reason.clone().unwrap_or_default());
+        let outcome = json!(done.outcome);
+        let release = Release {
+            outcome: outcome.as_str().unwrap_or("failed").to_owned(),
+            receipt: if done
+                .receipt
+                .as_object()
+                .is_some_and(serde_json::Map::is_empty)
+            {
+                json!({ "outcome": outcome, "reason": done.reason })
+            } else {
+                done.receipt
+            },
+            due_in,
+            failures,
+            park,
+        };
+        let (lease, run) = (self.claim.lease, self.claim.run.as_str());
+        let platform = &self.ground.platform;
+        let released = async {
+            platform.count_run(lease, run, &self.usage).await?;
+            platform.release_run(lease, run, &release).await
+        };
+        if let Err(error) = released.await {
+            self.line(
+                Level::Warn,
+                "a connection could not be given back; its lease ends by itself",
+                &error.to_string(),
+            );
+        }
+        if !stopping {
+            self.ground.wake.notify_one();
+        }
+    }
+}
+
+struct KeptReach {
+    mark: String,
+    since: Instant,
+    reach: Reach,
+}
+
+fn reaches() -> std::sync::MutexGuard<'static, HashMap<String, KeptReach>> {
+    static REACHES: LazyLock<Mutex<HashMap<String, KeptReach>>> = LazyLock::new(Mutex::default);
+    REACHES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget_reach(connection: &str) {
+    reaches().remove(connection);
+}
+
+fn is_complete(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Complete | Outcome::CompleteWithDeadLetters
+    )
+}
+
+fn add(sum: &mut Usage, part: &Usage) {
+    sum.cpu_ms += part.cpu_ms;
+    sum.peak_memory_bytes = sum.peak_memory_bytes.max(part.peak_memory_bytes);
+    sum.requests += part.requests;
+    sum.received_bytes += part.received_bytes;
+    sum.written_bytes += part.written_bytes;
+    sum.records += part.records;
+    sum.deliveries += part.deliveries;
+}
