@@ -17,6 +17,9 @@ use serde_json::Value;
 
 use crate::ledger::{Lease, StoreError};
 
+mod sqlite;
+mod values;
+
 /// Why the platform's store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PlatformError {
@@ -38,6 +41,19 @@ pub enum PlatformError {
     /// Something still uses it.
     #[error("{0}")]
     InUse(String),
+    /// The tenant has as many as it may have.
+    #[error(
+        "the tenant has {most} {what} already, as many as it may have: delete one, or ask the operator to raise its cap"
+    )]
+    OverCap {
+        /// `connections`.
+        what: &'static str,
+        /// The cap.
+        most: u32,
+    },
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 impl From<sqlx::Error> for PlatformError {
