@@ -11,6 +11,7 @@
 //! the epoch first: a process that was frozen and woke up after somebody else took over is refused by the storage itself, which is
 //! the only place where such a check holds.
 
+mod postgres;
 mod sqlite;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 /// Why the store did not do what was asked.

@@ -77,8 +77,8 @@ const SETTLE_ENTRIES: &str = "INSERT INTO entries (connection, source_id, record
 /// See the [module](self).
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    pub(crate) writer: SqlitePool,
+    pub(crate) readers: SqlitePool,
     /// The write-ahead log; `None` where nothing is written to a disk.
     log: Option<PathBuf>,
 }
@@ -181,7 +181,11 @@ impl SqliteStore {
         self.writer.close().await;
     }
 
-    async fn fenced(&self, lease: Lease) -> Result<Transaction<'static, Sqlite>, StoreError> {
+    /// A transaction that writes, if the epoch is the current one.
+    pub(crate) async fn fenced(
+        &self,
+        lease: Lease,
+    ) -> Result<Transaction<'static, Sqlite>, StoreError> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let held = sqlx::query("UPDATE connections SET epoch = epoch WHERE id = ? AND epoch = ?")
             .bind(lease.connection)
