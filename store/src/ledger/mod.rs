@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use postgres::PostgresStore;
+pub(crate) use postgres::Waits;
 pub use sqlite::SqliteStore;
 
 /// Why the store did not do what was asked.

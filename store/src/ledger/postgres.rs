@@ -13,13 +13,16 @@ mod nul;
 mod transaction;
 
 use std::str::FromStr as _;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgPool, Postgres, Transaction};
+use tokio::sync::watch;
 
 use super::{Lease, StoreError, explain};
-use transaction::{PATIENCE, Waits, begin_fenced};
+pub(crate) use transaction::Waits;
+use transaction::{PATIENCE, begin_fenced};
 
 /// How long the database lets a transaction be idle. None of ours waits for anything but the database.
 const MOST_IDLE: &str = "10s";
@@ -28,6 +31,8 @@ const MOST_IDLE: &str = "10s";
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     pub(crate) pool: PgPool,
+    /// Whoever waits for work of the platform; there from the first that waits.
+    pub(crate) wake: Arc<OnceLock<Arc<watch::Sender<u64>>>>,
 }
 
 impl PostgresStore {
@@ -83,7 +88,10 @@ impl PostgresStore {
             })
             .connect_lazy_with(named);
         sqlx::migrate!("migrations/postgres").run(&pool).await?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            wake: Arc::default(),
+        })
     }
 
     /// Closes all connections.

@@ -15,6 +15,7 @@ mod rebuilding;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +24,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Row, Sqlite, Transaction};
+use tokio::sync::watch;
 
 use super::{
     Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, LeftOut, Obsolete,
@@ -81,6 +83,8 @@ pub struct SqliteStore {
     pub(crate) readers: SqlitePool,
     /// The write-ahead log; `None` where nothing is written to a disk.
     log: Option<PathBuf>,
+    /// Whoever waits for work of the platform, in this process.
+    pub(crate) wake: Arc<watch::Sender<u64>>,
 }
 
 impl SqliteStore {
@@ -117,6 +121,7 @@ impl SqliteStore {
             writer,
             readers,
             log: Some(log.into()),
+            wake: Arc::default(),
         })
     }
 
@@ -134,6 +139,7 @@ impl SqliteStore {
             readers: writer.clone(),
             writer,
             log: None,
+            wake: Arc::default(),
         })
     }
 
@@ -172,6 +178,7 @@ impl SqliteStore {
             writer: readers.clone(),
             readers,
             log: None,
+            wake: Arc::default(),
         }))
     }
 

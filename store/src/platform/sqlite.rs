@@ -8,6 +8,7 @@ use std::path::Path;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::watch;
 
+use super::Result;
 use crate::ledger::{SqliteStore, Store as _, StoreError};
 
 /// Milliseconds since 1970.
@@ -53,6 +54,13 @@ macro_rules! lock {
 }
 
 /// As [`lock`].
+macro_rules! lock_shared {
+    () => {
+        ""
+    };
+}
+
+/// As [`lock`].
 macro_rules! lock_free {
     ($($which:literal)?) => {
         ""
@@ -66,12 +74,14 @@ fn reading(store: &SqliteStore) -> &SqlitePool {
     &store.readers
 }
 
-async fn writing(store: &SqliteStore) -> Result<Transaction<'static, Sqlite>, StoreError> {
+async fn writing(
+    store: &SqliteStore,
+) -> std::result::Result<Transaction<'static, Sqlite>, StoreError> {
     Ok(store.writer.begin_with("BEGIN IMMEDIATE").await?)
 }
 
 /// What was committed survives a power failure after this.
-async fn keep(store: &SqliteStore) -> Result<(), StoreError> {
+async fn keep(store: &SqliteStore) -> std::result::Result<(), StoreError> {
     store.sync().await
 }
 
@@ -79,10 +89,17 @@ async fn keep(store: &SqliteStore) -> Result<(), StoreError> {
 async fn commit_and_wake(
     store: &SqliteStore,
     transaction: Transaction<'static, Sqlite>,
-) -> Result<(), StoreError> {
+) -> std::result::Result<(), StoreError> {
     transaction.commit().await?;
-    store.wake.send_modify(|count| *count = count.wrapping_add(1));
+    store
+        .wake
+        .send_modify(|count| *count = count.wrapping_add(1));
     Ok(())
+}
+
+/// A file is not away for a moment; that another process writes is waited for below.
+async fn patiently<T, F: Future<Output = Result<T>>>(mut attempt: impl FnMut() -> F) -> Result<T> {
+    attempt().await
 }
 
 fn wakeups(store: &SqliteStore) -> watch::Receiver<u64> {
@@ -91,7 +108,7 @@ fn wakeups(store: &SqliteStore) -> watch::Receiver<u64> {
 
 impl SqliteStore {
     /// Copies the whole store, as it is at one moment, into a new file (mode 0600), while it is in use.
-    pub async fn backup(&self, path: &Path) -> Result<(), StoreError> {
+    pub async fn backup(&self, path: &Path) -> std::result::Result<(), StoreError> {
         let unusable = |reason: String| StoreError::Unusable {
             path: path.display().to_string(),
             reason,

@@ -2,8 +2,11 @@
 
 use sqlx::Row as _;
 
+use super::{
+    Backend, Component, Page, PlatformError, Result, Row, keep, most, owned, owner, reading,
+    writing,
+};
 use crate::platform::values::{clean, from_json, signed, time, to_json, unsigned};
-use super::{Backend, Component, Page, PlatformError, Result, Row, most, owned, owner, keep, reading, writing};
 
 fn read(row: &Row) -> Result<Component> {
     let admitted: i64 = row.try_get("admitted")?;
@@ -23,7 +26,8 @@ fn read(row: &Row) -> Result<Component> {
 
 pub(super) async fn put(store: &Backend, component: &Component, bytes: &[u8]) -> Result<Component> {
     let mut transaction = writing(store).await?;
-    sqlx::query("INSERT INTO component_files (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING")
+    // A file that is there is not written again, but it is locked: nobody removes it in the meantime.
+    sqlx::query("INSERT INTO component_files (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest")
         .bind(clean(&component.digest))
         .bind(bytes)
         .execute(&mut *transaction)
@@ -95,7 +99,7 @@ pub(super) async fn delete(store: &Backend, tenant: Option<&str>, digest: &str) 
     let digest = clean(digest);
     let mut transaction = writing(store).await?;
     let known = sqlx::query(concat!(
-        "SELECT 1 FROM components WHERE owner = $1 AND digest = $2",
+        "SELECT 1 FROM components AS one JOIN component_files AS file ON file.digest = one.digest WHERE one.owner = $1 AND one.digest = $2",
         lock!()
     ))
     .bind(owner(tenant))

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use sqlx::Row as _;
 
+use super::{
+    ApiKey, Backend, Page, PlatformError, Result, Row, keep, most, owned, owner, reading, taken,
+    writing,
+};
 use crate::platform::values::{clean, from_json, milliseconds, time, to_json};
-use super::{ApiKey, Backend, Page, PlatformError, Result, Row, most, owned, owner, taken, keep, reading, writing};
 
 fn read(row: &Row) -> Result<ApiKey> {
     let expires_at: Option<i64> = row.try_get("expires_at")?;

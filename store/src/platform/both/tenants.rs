@@ -2,8 +2,10 @@
 
 use sqlx::Row as _;
 
+use super::{
+    Backend, Caps, Page, PlatformError, Result, Row, Tenant, keep, most, reading, taken, writing,
+};
 use crate::platform::values::{clean, from_json, new_id, time, to_json};
-use super::{Backend, Caps, Page, PlatformError, Result, Row, Tenant, most, taken, keep, reading, writing};
 
 fn read(row: &Row) -> Result<Tenant> {
     Ok(Tenant {
@@ -42,13 +44,12 @@ pub(super) async fn one(store: &Backend, id: &str) -> Result<Tenant> {
 }
 
 pub(super) async fn page(store: &Backend, page: &Page) -> Result<Vec<Tenant>> {
-    let rows = sqlx::query(
-        "SELECT * FROM tenants WHERE ($1 IS NULL OR id > $1) ORDER BY id LIMIT $2",
-    )
-    .bind(page.after.as_deref().map(clean))
-    .bind(most(page))
-    .fetch_all(reading(store))
-    .await?;
+    let rows =
+        sqlx::query("SELECT * FROM tenants WHERE ($1 IS NULL OR id > $1) ORDER BY id LIMIT $2")
+            .bind(page.after.as_deref().map(clean))
+            .bind(most(page))
+            .fetch_all(reading(store))
+            .await?;
     rows.iter().map(read).collect()
 }
 
@@ -105,6 +106,10 @@ pub(super) async fn delete(store: &Backend, id: &str) -> Result<()> {
         )));
     }
     for sql in [
+        concat!(
+            "SELECT 1 FROM component_files WHERE digest IN (SELECT digest FROM components WHERE owner = $1) ORDER BY digest",
+            lock!()
+        ),
         "DELETE FROM api_keys WHERE owner = $1",
         "DELETE FROM component_files WHERE digest IN (SELECT digest FROM components WHERE owner = $1)
             AND NOT EXISTS (SELECT 1 FROM components AS other WHERE other.digest = component_files.digest AND other.owner <> $1)",
