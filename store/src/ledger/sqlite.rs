@@ -28,11 +28,10 @@ use tokio::sync::watch;
 
 use super::{
     Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, LeftOut, Obsolete,
-    Part, RebuiltEntry, Recorded, Settled, Status, Store, StoreError, StreamEnd, StreamRow,
+    Part, RUNS_KEPT, RebuiltEntry, Recorded, Settled, Status, Store, StoreError, StreamEnd,
+    StreamRow, ago, unsigned,
 };
 
-/// Receipts kept for each connection.
-const RUNS_KEPT: i64 = 100;
 const READERS: u32 = 2;
 /// Of one reader, in KiB as SQLite writes it. The default of two mebibytes for each bought nothing: a page that was read once is seldom
 /// asked for again, and the system keeps the file in memory, too.
@@ -230,13 +229,15 @@ fn to_json<T: Serialize + ?Sized>(rows: &T) -> Result<String, StoreError> {
     Ok(serde_json::to_string(rows)?)
 }
 
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-/// A time in the future was written by another clock; it says nothing.
-fn ago(seconds: Option<f64>) -> Option<Duration> {
-    Duration::try_from_secs_f64(seconds?).ok()
+/// What to do where the machine is at fault.
+pub(super) fn advice(code: &str) -> Option<&'static str> {
+    // The lowest eight bits are SQLite's result; above them it says where in its code.
+    match code.parse::<u32>().ok()? & 0xff {
+        8 => Some("make its folder writable"),
+        10 => Some("look for room on the disk, a limit on file sizes and the disk's health"),
+        13 => Some("make room on its disk"),
+        _ => None,
+    }
 }
 
 #[async_trait]
@@ -493,7 +494,7 @@ impl Store for SqliteStore {
         let json = to_json(source_ids)?;
         let mut transaction = self.fenced(lease).await?;
         // The records, the turns of the threads that they opened, and what mappers made of them.
-        let affected = "connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2)) OR root IN (SELECT value FROM json_each(?2))
+        let affected = "connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2)) OR (root <> '' AND root IN (SELECT value FROM json_each(?2)))
              OR (record <> source_id AND record IN (SELECT value FROM json_each(?2))))";
         sqlx::query(sqlx::AssertSqlSafe(format!(
             "DELETE FROM recorded WHERE connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2))
@@ -675,18 +676,22 @@ impl Store for SqliteStore {
 
     async fn forgotten(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
-        sqlx::query("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))")
-            .bind(to_json(rows)?)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "DELETE FROM events WHERE connection = ? AND id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(lease.connection)
+        .bind(to_json(rows)?)
+        .execute(&mut *transaction)
+        .await?;
         Ok(transaction.commit().await?)
     }
 
     async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
         sqlx::query(
-            "UPDATE events SET state = 'kept' WHERE id IN (SELECT value FROM json_each(?))",
+            "UPDATE events SET state = 'kept' WHERE connection = ? AND id IN (SELECT value FROM json_each(?))",
         )
+        .bind(lease.connection)
         .bind(to_json(rows)?)
         .execute(&mut *transaction)
         .await?;

@@ -179,6 +179,20 @@ impl PostgresStore {
         }
     }
 
+    /// The rows that a statement without values finds, of all connections.
+    pub(super) async fn read_everywhere(
+        &self,
+        sql: &'static str,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        let mut waits = Waits::new();
+        loop {
+            match sqlx::query(sql).fetch_all(&self.pool).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) => waits.after(error).await?,
+            }
+        }
+    }
+
     /// Runs the statements in one transaction behind the check of the epoch. Returns how many rows each affected.
     pub(super) async fn write(
         &self,
