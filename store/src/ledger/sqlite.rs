@@ -15,6 +15,7 @@ mod rebuilding;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,14 +24,14 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Row, Sqlite, Transaction};
+use tokio::sync::watch;
 
 use super::{
     Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, LeftOut, Obsolete,
-    Part, RebuiltEntry, Recorded, Settled, Status, Store, StoreError, StreamEnd, StreamRow,
+    Part, RUNS_KEPT, RebuiltEntry, Recorded, Settled, Status, Store, StoreError, StreamEnd,
+    StreamRow, ago, unsigned,
 };
 
-/// Receipts kept for each connection.
-const RUNS_KEPT: i64 = 100;
 const READERS: u32 = 2;
 /// Of one reader, in KiB as SQLite writes it. The default of two mebibytes for each bought nothing: a page that was read once is seldom
 /// asked for again, and the system keeps the file in memory, too.
@@ -89,6 +90,8 @@ pub struct SqliteStore {
     pub(crate) readers: SqlitePool,
     /// The write-ahead log; `None` where nothing is written to a disk.
     log: Option<PathBuf>,
+    /// Whoever waits for work of the platform, in this process.
+    pub(crate) wake: Arc<watch::Sender<u64>>,
 }
 
 impl SqliteStore {
@@ -125,6 +128,7 @@ impl SqliteStore {
             writer,
             readers,
             log: Some(log.into()),
+            wake: Arc::default(),
         })
     }
 
@@ -142,6 +146,7 @@ impl SqliteStore {
             readers: writer.clone(),
             writer,
             log: None,
+            wake: Arc::default(),
         })
     }
 
@@ -180,6 +185,7 @@ impl SqliteStore {
             writer: readers.clone(),
             readers,
             log: None,
+            wake: Arc::default(),
         }))
     }
 
@@ -231,13 +237,15 @@ fn to_json<T: Serialize + ?Sized>(rows: &T) -> Result<String, StoreError> {
     Ok(serde_json::to_string(rows)?)
 }
 
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-/// A time in the future was written by another clock; it says nothing.
-fn ago(seconds: Option<f64>) -> Option<Duration> {
-    Duration::try_from_secs_f64(seconds?).ok()
+/// What to do where the machine is at fault.
+pub(super) fn advice(code: &str) -> Option<&'static str> {
+    // The lowest eight bits are SQLite's result; above them it says where in its code.
+    match code.parse::<u32>().ok()? & 0xff {
+        8 => Some("make its folder writable"),
+        10 => Some("look for room on the disk, a limit on file sizes and the disk's health"),
+        13 => Some("make room on its disk"),
+        _ => None,
+    }
 }
 
 #[async_trait]
@@ -673,18 +681,22 @@ impl Store for SqliteStore {
 
     async fn forgotten(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
-        sqlx::query("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))")
-            .bind(to_json(rows)?)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "DELETE FROM events WHERE connection = ? AND id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(lease.connection)
+        .bind(to_json(rows)?)
+        .execute(&mut *transaction)
+        .await?;
         Ok(transaction.commit().await?)
     }
 
     async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
         sqlx::query(
-            "UPDATE events SET state = 'kept' WHERE id IN (SELECT value FROM json_each(?))",
+            "UPDATE events SET state = 'kept' WHERE connection = ? AND id IN (SELECT value FROM json_each(?))",
         )
+        .bind(lease.connection)
         .bind(to_json(rows)?)
         .execute(&mut *transaction)
         .await?;

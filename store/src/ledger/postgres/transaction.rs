@@ -80,13 +80,13 @@ impl<'a> Step<'a> {
 }
 
 /// The waits between two tries.
-pub(super) struct Waits {
+pub(crate) struct Waits {
     until: Instant,
     next: Duration,
 }
 
 impl Waits {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             until: Instant::now() + PATIENCE,
             next: FIRST_WAIT,
@@ -94,7 +94,7 @@ impl Waits {
     }
 
     /// Waits, if it makes sense to try again after this error; hands it back if not.
-    pub(super) async fn after(&mut self, error: sqlx::Error) -> Result<(), StoreError> {
+    pub(crate) async fn after(&mut self, error: sqlx::Error) -> Result<(), StoreError> {
         if !passes(&error) || Instant::now() + self.next > self.until {
             return Err(error.into());
         }
@@ -173,6 +173,20 @@ impl PostgresStore {
         let mut waits = Waits::new();
         loop {
             match step.bound(connection).fetch_all(&self.pool).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) => waits.after(error).await?,
+            }
+        }
+    }
+
+    /// The rows that a statement without values finds, of all connections.
+    pub(super) async fn read_everywhere(
+        &self,
+        sql: &'static str,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        let mut waits = Waits::new();
+        loop {
+            match sqlx::query(sql).fetch_all(&self.pool).await {
                 Ok(rows) => return Ok(rows),
                 Err(error) => waits.after(error).await?,
             }

@@ -1,0 +1,1 @@
+//! When a watching run syncs, and when it interrupts a sync.
