@@ -16,6 +16,7 @@ pub mod keys;
 pub mod log;
 //pub mod metrics;
 pub mod private_file;
+pub mod reception;
 pub mod secrets;
 //pub mod server;
 pub mod settings;

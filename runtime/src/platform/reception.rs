@@ -1,0 +1,166 @@
+//! Webhook calls of a platform's connections: which are taken, and with what they are proved.
+//!
+//! What a call needs is asked of the database once in a while and not with each call: five hundred a second come in bursts, and each is
+//! proved before anything is stored. A secret that was changed counts within [`KEPT_FOR`]; until then the old one does, too, because a
+//! source that was told of the new one may still have calls of the old one on the way.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::Ground;
+use super::components::hooks_of;
+use super::connection::{OpenedSecrets, SecretField};
+use crate::hooks::ingest::{Endpoint, Reception};
+use crate::hooks::proof::HookSecrets;
+use crate::redact::Secret;
+use crate::report::Level;
+use connector_store::platform::{ConnectionState, NewDelivery, PlatformError};
+
+/// How long what is known of a connection is used.
+const KEPT_FOR: Duration = Duration::from_secs(5);
+/// How long a secret that was replaced is taken.
+const OLD_SECRET_FOR: Duration = Duration::from_secs(10 * 60);
+/// Connections, and names of none, that are remembered.
+const MOST: usize = 10_000;
+
+struct Known {
+    asked: Instant,
+    endpoint: Option<Arc<Endpoint>>,
+    /// Secrets that were replaced, and when.
+    replaced: Option<(Instant, HookSecrets)>,
+}
+
+/// See the [module](self).
+pub struct PlatformReception {
+    ground: Ground,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+impl PlatformReception {
+    /// Takes calls for all connections of this platform.
+    #[must_use]
+    pub fn new(ground: Ground) -> Self {
+        Self {
+            ground,
+            known: Mutex::default(),
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Option<Endpoint>, PlatformError> {
+        let platform = self.ground.platform.as_ref();
+        let connection = match platform.connection(None, name).await {
+            Ok(connection) => connection,
+            Err(PlatformError::Missing(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if connection.state == ConnectionState::Leaving {
+            return Ok(None);
+        }
+        let component = platform
+            .component(Some(&connection.tenant), &connection.chain.connector)
+            .await?;
+        let Some(hooks) = hooks_of(&component) else {
+            return Ok(None);
+        };
+        let opened = match OpenedSecrets::of(&connection, &self.ground.secrets) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.failed(&format!("the secrets of {name} do not open: {error}"));
+                return Ok(None);
+            }
+        };
+        let all = |field| -> Vec<Secret> { opened.get(field).cloned().into_iter().collect() };
+        Ok(Some(Endpoint {
+            connection: connection.ledger,
+            hooks,
+            secrets: HookSecrets {
+                secrets: all(SecretField::WebhookSecret),
+                signing_tokens: all(SecretField::WebhookSigningToken),
+            },
+        }))
+    }
+}
+
+#[async_trait]
+impl Reception for PlatformReception {
+    async fn endpoint(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
+        if let Some(known) = self.known().get(name)
+            && known.asked.elapsed() < KEPT_FOR
+        {
+            return Ok(known.endpoint.clone());
+        }
+        let fresh = self.look_up(name).await?;
+        let mut all = self.known();
+        if all.len() >= MOST {
+            all.clear();
+        }
+        let before = all.remove(name);
+        let mut replaced = before.as_ref().and_then(|known| known.replaced.clone());
+        if let (Some(old), Some(new)) = (
+            before.as_ref().and_then(|known| known.endpoint.as_ref()),
+            &fresh,
+        ) && replaced.is_none()
+            && differ(&old.secrets, &new.secrets)
+        {
+            replaced = Some((Instant::now(), old.secrets.clone()));
+        }
+        replaced = replaced.filter(|(at, _)| at.elapsed() < OLD_SECRET_FOR);
+        let endpoint = fresh.map(|mut endpoint| {
+            if let Some((_, old)) = &replaced {
+                endpoint.secrets.secrets.extend(old.secrets.iter().cloned());
+                let tokens = old.signing_tokens.iter().cloned();
+                endpoint.secrets.signing_tokens.extend(tokens);
+            }
+            Arc::new(endpoint)
+        });
+        all.insert(
+            name.to_owned(),
+            Known {
+                asked: Instant::now(),
+                endpoint: endpoint.clone(),
+                replaced,
+            },
+        );
+        Ok(endpoint)
+    }
+
+    async fn receive(
+        &self,
+        deliveries: &[NewDelivery],
+    ) -> Result<Vec<(String, bool)>, PlatformError> {
+        let ids = self.ground.platform.receive(deliveries).await?;
+        for (delivery, (id, new)) in deliveries.iter().zip(&ids) {
+            self.ground.log.line(
+                Level::Debug,
+                "delivery received",
+                json!({ "trace": delivery.trace, "delivery": id, "new": new }),
+            );
+        }
+        Ok(ids)
+    }
+
+    fn arrived(&self) {
+        self.ground.wake.notify_one();
+    }
+
+    fn failed(&self, words: &str) {
+        self.ground.log.line(Level::Error, words, Value::Null);
+    }
+}
+
+/// Whether one has a secret that the other lacks.
+fn differ(old: &HookSecrets, new: &HookSecrets) -> bool {
+    let lacks = |old: &[Secret], new: &[Secret]| {
+        old.iter()
+            .any(|one| new.iter().all(|other| other.reveal() != one.reveal()))
+    };
+    lacks(&old.secrets, &new.secrets) || lacks(&old.signing_tokens, &new.signing_tokens)
+}
