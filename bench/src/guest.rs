@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use connector_runtime::host::bindings::ConnectorWithHooks;
 use connector_runtime::host::bindings::cortexdb::connector::{http, log, state, types, writer};
 use connector_runtime::host::bindings::exports::cortexdb::connector::source;
-use connector_runtime::host::bindings::{Connector, ConnectorPre};
 use connector_runtime::sandbox::cache::CodeCache;
 use connector_runtime::sandbox::engine::Ticker;
 use connector_runtime::sandbox::limits::{Limit, Limits};
 use connector_runtime::sandbox::meter::Meter;
 use gitlab_component::host::RunContext;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use crate::canned::{Answers, key};
@@ -137,7 +137,8 @@ impl log::Host for Canned {
 /// A compiled component.
 pub(crate) struct Guest {
     engine: Engine,
-    pre: ConnectorPre<Canned>,
+    pre: InstancePre<Canned>,
+    source: source::GuestIndices,
     _ticker: Ticker,
     /// Time to compile it.
     pub(crate) compile: Duration,
@@ -163,12 +164,14 @@ impl Guest {
                 .collect()
         });
         let mut linker = Linker::new(&engine);
-        Connector::add_to_linker::<_, HasSelf<Canned>>(&mut linker, |state| state)?;
-        let pre = ConnectorPre::new(linker.instantiate_pre(&component)?)?;
+        ConnectorWithHooks::add_to_linker::<_, HasSelf<Canned>>(&mut linker, |state| state)?;
+        let pre = linker.instantiate_pre(&component)?;
+        let source = source::GuestIndices::new(&pre)?;
         let ticker = Ticker::start(&engine)?;
         Ok(Self {
             engine,
             pre,
+            source,
             _ticker: ticker,
             compile,
             loads,
@@ -209,10 +212,8 @@ impl Guest {
             },
         };
         let started = computing_time()?;
-        let answer = instance
-            .cortexdb_connector_source()
-            .call_sync(&mut store, &context)
-            .await?;
+        let source = self.source.load(&mut store, &instance)?;
+        let answer = source.call_sync(&mut store, &context).await?;
         let elapsed = computing_time()?.saturating_sub(started);
         match answer {
             Ok(()) => Ok((store.data().records, elapsed)),

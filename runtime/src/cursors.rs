@@ -1,7 +1,7 @@
-//! The cursors: a small JSON file that belongs to the user.
+//! The cursors: a small JSON file that belongs to the user, or rows of the platform's database.
 //!
-//! It can be read, edited and deleted, and is obeyed: a deleted cursor means that everything is read again (and, thanks to the ledger,
-//! written not at all). That is why cursors do not live in the database. The file is replaced atomically and durably (temporary file,
+//! The file can be read, edited and deleted, and is obeyed: a deleted cursor means that everything is read again (and, thanks to the ledger,
+//! written not at all). That is why cursors of `runtime run` do not live in the database. The file is replaced atomically and durably (temporary file,
 //! fsync, rename, fsync of the directory), mode 0600. A file that does not parse is set aside under another name, never deleted.
 //!
 //! One process at a time: a lock file beside it is held for the whole run.
@@ -11,9 +11,14 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use connector_store::platform::{Platform, PlatformError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::ledger::{Lease, StoreError};
+use crate::report::Counters;
 
 const VERSION: u32 = 1;
 
@@ -45,6 +50,96 @@ pub enum CursorError {
         /// Its version.
         found: u32,
     },
+    /// The platform's database, or a lost lease.
+    #[error(transparent)]
+    Database(#[from] PlatformError),
+}
+
+impl CursorError {
+    /// Whether the connection was lost to another process.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(
+            self,
+            Self::Database(PlatformError::Store(StoreError::Fenced))
+        )
+    }
+}
+
+/// Where the cursors of a run are kept.
+pub enum CursorHome {
+    /// In the user's file.
+    File(Cursors),
+    /// In the platform's database.
+    Database(DatabaseCursors),
+}
+
+impl CursorHome {
+    /// All cursors of this connection, values as the guest wrote them.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::File(cursors) => cursors.all(),
+            Self::Database(cursors) => cursors.known.clone(),
+        }
+    }
+
+    /// Moves cursors and makes them durable, all together. `None` removes one.
+    pub async fn apply(
+        &mut self,
+        changes: Vec<(String, Option<String>)>,
+    ) -> Result<(), CursorError> {
+        match self {
+            Self::File(cursors) => cursors.apply(changes),
+            Self::Database(cursors) => cursors.apply(changes).await,
+        }
+    }
+}
+
+/// The cursors of one connection of a platform, under a lease.
+pub struct DatabaseCursors {
+    platform: Arc<dyn Platform>,
+    lease: Lease,
+    run: Option<(String, Arc<Counters>)>,
+    known: BTreeMap<String, String>,
+}
+
+impl DatabaseCursors {
+    /// Reads them. With `run`, its numbers are kept with each move.
+    pub async fn open(
+        platform: Arc<dyn Platform>,
+        lease: Lease,
+        run: Option<(String, Arc<Counters>)>,
+    ) -> Result<Self, CursorError> {
+        let known = platform.cursors(lease.connection).await?;
+        Ok(Self {
+            platform,
+            lease,
+            run,
+            known,
+        })
+    }
+
+    async fn apply(&mut self, changes: Vec<(String, Option<String>)>) -> Result<(), CursorError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // A key that was set twice has its last value, once.
+        let changes: BTreeMap<String, Option<String>> = changes.into_iter().collect();
+        let changes: Vec<(String, Option<String>)> = changes.into_iter().collect();
+        let usage = self.run.as_ref().map(|(_, counters)| counters.usage());
+        let run = self.run.as_ref().map(|(run, _)| run.as_str());
+        self.platform
+            .move_cursors(self.lease, &changes, run.zip(usage.as_ref()))
+            .await?;
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.known.insert(key, value),
+                None => self.known.remove(&key),
+            };
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

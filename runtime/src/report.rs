@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use connector_store::platform::Usage;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::limits::Uses;
@@ -155,9 +156,36 @@ impl Outcome {
     }
 }
 
+/// What a run was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// To read what is new.
+    #[default]
+    Sync,
+    /// To follow deliveries.
+    Deliveries,
+    /// To look after the hooks of the source.
+    Hooks,
+}
+
+/// What became of the deliveries of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Delivered {
+    /// What they point at was read.
+    pub handled: u64,
+    /// Nothing that is wanted.
+    pub ignored: u64,
+    /// Left to the next sync.
+    pub polled: u64,
+}
+
 /// The totals of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Receipt {
+    /// What it was for.
+    #[serde(default)]
+    pub kind: Kind,
     /// How it ended.
     pub outcome: Outcome,
     /// Why it failed, where it did; what to do about it.
@@ -182,6 +210,9 @@ pub struct Receipt {
     /// end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reconciled: Option<bool>,
+    /// What became of the deliveries; absent where there were none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deliveries: Option<Delivered>,
     /// Records left out, by policy.
     pub skipped: BTreeMap<String, u64>,
     /// Records refused for good.
@@ -223,6 +254,8 @@ pub struct Counters {
 #[derive(Debug, Default, Clone)]
 #[allow(missing_docs, reason = "the fields are those of `Receipt`")]
 pub struct Totals {
+    pub kind: Kind,
+    pub deliveries: Option<Delivered>,
     pub written_by_type: BTreeMap<String, u64>,
     pub unchanged: u64,
     pub superseded: u64,
@@ -307,6 +340,8 @@ impl Counters {
     pub fn receipt(&self, outcome: Outcome, reason: Option<String>, dry_run: bool) -> Receipt {
         let totals = self.update(|totals| totals.clone());
         Receipt {
+            kind: totals.kind,
+            deliveries: totals.deliveries,
             outcome,
             reason,
             dry_run,
@@ -329,6 +364,27 @@ impl Counters {
             mappers: totals.mappers,
             limits: totals.limits,
             duration_ms: u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The numbers that a platform shows and sums. What the component used is known once it has ended.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let totals = self.update(|totals| totals.clone());
+        let used = |name: &str| totals.limits.get(name).and_then(|line| line.used);
+        let mappers = || totals.mappers.iter();
+        Usage {
+            runs: 1,
+            cpu_ms: used("cpu").unwrap_or(0) + mappers().map(|mapper| mapper.cpu_ms).sum::<u64>(),
+            peak_memory_bytes: used("memory").unwrap_or(0)
+                + mappers().map(|mapper| mapper.memory_bytes).sum::<u64>(),
+            requests: totals.source_requests,
+            received_bytes: used("received_bytes").unwrap_or(0),
+            written_bytes: used("written_bytes").unwrap_or(0),
+            records: totals.written_by_type.values().sum(),
+            deliveries: totals
+                .deliveries
+                .map_or(0, |done| done.handled + done.ignored + done.polled),
         }
     }
 }

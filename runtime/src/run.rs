@@ -1,5 +1,8 @@
 //! One run: from the configured connection to the receipt.
 //!
+//! [`run_held`] is the run itself: store, lease and cursors are given by whoever calls, `runtime run` ([`run_once`], [`run_again`]) or a worker
+//! of the platform's. What it does is a [`Task`].
+//!
 //! Everything that could make the run pointless is looked at before the first record is read, in the order of cost: the state file and its
 //! lock, CortexDB's opinion of the token, the ledger. Then the connector runs, the writer follows it, and at the end, however it ends, what
 //! was handed over is finished, the cursors are saved, and the receipt says what happened.
@@ -16,10 +19,11 @@ use crate::census::{self, Census, Comparison};
 use crate::config::{CortexPlan, Plan, host_variables, ledger_file};
 use crate::cortexdb::client::{Client, CortexError, Endpoint, connect_timeout};
 use crate::cortexdb::identity::{Identity, identify};
-use crate::cursors::{CursorError, Cursors};
+use crate::cursors::{CursorError, CursorHome, Cursors};
 use crate::egress::Refusal;
 use crate::egress::resolver::look_ahead;
-use crate::host::connector::{CallFailure, Connector, Mode, RunContext, SyncEnd};
+use crate::host::connector::{CallFailure, Connector, Mode, RunContext, RunKind, SyncEnd};
+use crate::host::hooks::{Delivery, HookPlan, Polled, Target as HookTarget, Verdict};
 use crate::host::imports::Access;
 use crate::http_client;
 use crate::ledger::{Lease, SqliteStore, Store, StoreError, StreamEnd};
@@ -27,7 +31,9 @@ use crate::mappers::{Chain, Session, Surroundings};
 use crate::patience::Patience;
 use crate::recorded;
 use crate::redact::{Redactor, Secret};
-use crate::report::{Counters, Event, Level, Outcome, Receipt, Reporter, StreamState};
+use crate::report::{
+    Counters, Delivered, Event, Kind, Level, Outcome, Receipt, Reporter, StreamState,
+};
 use crate::sandbox::limits::Limit;
 use crate::source::budget::Budget;
 use crate::source::client::{LARGE_BODIES, SchemeInUse, SourceClient};
@@ -117,6 +123,50 @@ pub fn redactor_for(plan: &Plan) -> Redactor {
     Redactor::new(secrets)
 }
 
+/// What a run is to do.
+#[derive(Clone)]
+pub enum Task {
+    /// Read what is new.
+    Sync(Mode),
+    /// Read what these point at.
+    Deliveries(Vec<Delivery>),
+    /// Register and mend the hooks of the source.
+    Connect(HookTarget),
+    /// Remove them.
+    Disconnect(HookTarget),
+}
+
+impl Task {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Sync(_) => Kind::Sync,
+            Self::Deliveries(_) => Kind::Deliveries,
+            Self::Connect(_) | Self::Disconnect(_) => Kind::Hooks,
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        match self {
+            Self::Sync(mode) => *mode,
+            _ => Mode::Poll,
+        }
+    }
+}
+
+/// What a connector answers, beside how it ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing: it failed, or it was a sync.
+    #[default]
+    Nothing,
+    /// One for each delivery, in the same order.
+    Verdicts(Vec<Verdict>),
+    /// The hooks as they are now.
+    Plan(HookPlan),
+    /// Hooks that could not be removed.
+    Left(Vec<Polled>),
+}
+
 /// What every request of a run shares.
 pub struct Circumstances {
     /// Totals.
@@ -127,11 +177,27 @@ pub struct Circumstances {
     pub redactor: Redactor,
     /// Ends the run: the user wants to stop, or the connection is lost to another process.
     pub stop: CancellationToken,
+    /// Ends the connector's part at its next safe point; what it handed over before is written and the cursors behind it are saved.
+    pub pause: CancellationToken,
     /// It is lost to another process.
     pub taken_over: Arc<AtomicBool>,
 }
 
 impl Circumstances {
+    /// For one run, which ends with `stop`. Losing this run's connection does not cancel `stop` itself.
+    #[must_use]
+    pub fn new(reporter: Arc<dyn Reporter>, redactor: Redactor, stop: &CancellationToken) -> Self {
+        let stop = stop.child_token();
+        Self {
+            counters: Arc::default(),
+            reporter,
+            redactor,
+            pause: stop.child_token(),
+            stop,
+            taken_over: Arc::default(),
+        }
+    }
+
     /// How a run ends that was told to stop: as the user wanted, or as a failure because another process has taken over.
     fn stopped(&self) -> Option<(Outcome, Option<String>)> {
         if self.taken_over.load(Ordering::SeqCst) {
@@ -149,6 +215,16 @@ impl Circumstances {
             (error.outcome(), Some(reason))
         })
     }
+
+    fn ended_by(&self, error: &RunError) -> Ended {
+        let (outcome, reason) = self.broken_off(error);
+        Ended {
+            outcome,
+            reason,
+            comparison: None,
+            answer: Answer::Nothing,
+        }
+    }
 }
 
 /// The way to the source of this connection.
@@ -158,14 +234,28 @@ pub fn source_client(
     around: &Circumstances,
     stop: CancellationToken,
 ) -> Result<SourceClient, RunError> {
-    let http = http_client::build(
+    let http = source_http(plan)?;
+    Ok(client_of(http, connector, plan, around, stop))
+}
+
+fn source_http(plan: &Plan) -> Result<reqwest::Client, RunError> {
+    http_client::build(
         &plan.source.url,
         plan.source.ca_file.as_deref(),
         plan.source.timeouts.connect,
         &plan.source.egress,
     )
-    .map_err(RunError::HttpClient)?;
-    Ok(SourceClient {
+    .map_err(RunError::HttpClient)
+}
+
+fn client_of(
+    http: reqwest::Client,
+    connector: &Connector,
+    plan: &Plan,
+    around: &Circumstances,
+    stop: CancellationToken,
+) -> SourceClient {
+    SourceClient {
         http,
         egress: Arc::clone(&plan.source.egress),
         name: connector.description.name.clone(),
@@ -182,7 +272,51 @@ pub fn source_client(
         reporter: Arc::clone(&around.reporter),
         redactor: around.redactor.clone(),
         stop,
-    })
+    }
+}
+
+/// The ways to both servers, and who the token is. Whoever runs a connection again and again keeps one, until a run fails: connections
+/// stay open, and CortexDB is not asked each time who we are.
+#[derive(Clone)]
+pub struct Reach {
+    source: reqwest::Client,
+    cortex: Option<(Client, Identity)>,
+}
+
+impl Reach {
+    /// Looks where the source is, connects to CortexDB and asks who we are.
+    pub async fn establish(plan: &Plan, around: &Circumstances) -> Result<Self, RunError> {
+        look_ahead(&plan.source.egress, &plan.source.url).await?;
+        Ok(Self {
+            cortex: connect(plan, around).await?,
+            source: source_http(plan)?,
+        })
+    }
+
+    /// The same for another run.
+    #[must_use]
+    pub fn for_run(&self, plan: &Plan, around: &Circumstances) -> Self {
+        let cortex = self.cortex.as_ref().map(|(client, identity)| {
+            let client = client.for_another_run(
+                around.redactor.clone(),
+                Arc::new(Patience::new(Some(plan.patience))),
+                Arc::clone(&around.counters),
+                Arc::clone(&around.reporter),
+                around.stop.clone(),
+            );
+            (client, identity.clone())
+        });
+        Self {
+            source: self.source.clone(),
+            cortex,
+        }
+    }
+
+    /// Who the token is; `None` in a dry run without one.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.cortex.as_ref().map(|(_, identity)| identity)
+    }
 }
 
 /// Connects to CortexDB and asks who we are. `None`: a dry run without a key.
@@ -248,6 +382,24 @@ pub(crate) fn destination(cortexdb_url: &str, identity: Option<&Identity>) -> St
     )
 }
 
+/// What a process keeps between the runs of one connection of the user's.
+#[derive(Default)]
+pub struct Standing {
+    store: Option<SqliteStore>,
+    reach: Option<Reach>,
+}
+
+impl Standing {
+    /// With a ledger that is open already, and stays so.
+    #[must_use]
+    pub fn with_ledger(store: SqliteStore) -> Self {
+        Self {
+            store: Some(store),
+            reach: None,
+        }
+    }
+}
+
 /// Runs a connection once.
 pub async fn run_once(
     connector: &Connector,
@@ -256,36 +408,61 @@ pub async fn run_once(
     reporter: Arc<dyn Reporter>,
     stop: CancellationToken,
 ) -> Receipt {
-    let around = Circumstances {
-        counters: Arc::new(Counters::default()),
-        reporter,
-        redactor: redactor_for(plan),
-        // A token of its own: losing this connection must not end a watching program.
-        stop: stop.child_token(),
-        taken_over: Arc::default(),
+    let around = Circumstances::new(reporter, redactor_for(plan), &stop);
+    run_again(
+        connector,
+        plan,
+        options,
+        None,
+        &mut Standing::default(),
+        &around,
+    )
+    .await
+    .0
+}
+
+/// Runs a connection with what is left of its earlier runs. Without a task it reads what is new, and reconciles as the options say.
+pub async fn run_again(
+    connector: &Connector,
+    plan: &Plan,
+    options: &RunOptions,
+    task: Option<Task>,
+    standing: &mut Standing,
+    around: &Circumstances,
+) -> (Receipt, Answer) {
+    if task
+        .as_ref()
+        .is_none_or(|task| matches!(task, Task::Sync(_)))
+    {
+        around.reporter.event(&Event::Started {
+            connector: format!(
+                "{} {}",
+                connector.description.name, connector.description.version
+            ),
+            source: plan.source.canonical_url(),
+            cortexdb: if plan.cortex.key.is_some() {
+                plan.cortex.url.clone()
+            } else {
+                String::new()
+            },
+            dry_run: options.dry_run,
+        });
+    }
+    let end = match execute(connector, plan, options, task, standing, around).await {
+        Ok(end) => end,
+        Err(error) => around.ended_by(&error),
     };
-    around.reporter.event(&Event::Started {
-        connector: format!(
-            "{} {}",
-            connector.description.name, connector.description.version
-        ),
-        source: plan.source.canonical_url(),
-        cortexdb: if plan.cortex.key.is_some() {
-            plan.cortex.url.clone()
-        } else {
-            String::new()
-        },
-        dry_run: options.dry_run,
-    });
-    let (outcome, reason) = match execute(connector, plan, options, None, &around).await {
-        Ok(end) => (end.outcome, end.reason),
-        Err(error) => around.broken_off(&error),
-    };
-    let receipt = around.counters.receipt(outcome, reason, options.dry_run);
+    if matches!(end.outcome, Outcome::Failed | Outcome::Misconfigured) {
+        // Whatever it was, the next run looks again.
+        standing.reach = None;
+    }
+    let receipt = around
+        .counters
+        .receipt(end.outcome, end.reason, options.dry_run);
     around
         .reporter
         .event(&Event::Receipt(Box::new(receipt.clone())));
-    receipt
+    (receipt, end.answer)
 }
 
 /// Compares what the source lists with what the ledger holds, and changes neither. `None` where it did not come to that.
@@ -295,48 +472,78 @@ pub async fn verify_once(
     reporter: Arc<dyn Reporter>,
     stop: CancellationToken,
 ) -> (Receipt, Option<Comparison>) {
-    let around = Circumstances {
-        counters: Arc::new(Counters::default()),
-        reporter,
-        redactor: redactor_for(plan),
-        stop,
-        taken_over: Arc::default(),
-    };
+    let around = Circumstances::new(reporter, redactor_for(plan), &stop);
     let options = RunOptions {
         dry_run: true,
         ..RunOptions::default()
     };
-    let end = execute(connector, plan, &options, Some(Mode::Verify), &around).await;
-    let (outcome, reason, comparison) = match end {
-        Ok(end) => (end.outcome, end.reason, end.comparison),
-        Err(error) => {
-            let (outcome, reason) = around.broken_off(&error);
-            (outcome, reason, None)
-        }
+    let task = Some(Task::Sync(Mode::Verify));
+    let mut standing = Standing::default();
+    let end = match execute(connector, plan, &options, task, &mut standing, &around).await {
+        Ok(end) => end,
+        Err(error) => around.ended_by(&error),
     };
-    let receipt = around.counters.receipt(outcome, reason, true);
-    (receipt, comparison)
+    let receipt = around.counters.receipt(end.outcome, end.reason, true);
+    (receipt, end.comparison)
 }
 
-/// How a run ended that began.
-struct Ended {
-    outcome: Outcome,
-    reason: Option<String>,
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// Why, where it did not complete; secrets removed.
+    pub reason: Option<String>,
     /// Only where the run was there to verify.
-    comparison: Option<Comparison>,
+    pub comparison: Option<Comparison>,
+    /// What the connector answered.
+    pub answer: Answer,
+}
+
+/// What a run holds while it runs: the right to write, and where.
+pub struct Held {
+    /// The ledger.
+    pub store: Arc<dyn Store>,
+    /// Claimed, renewed and given back by the caller.
+    pub lease: Lease,
+    /// The cursors.
+    pub cursors: CursorHome,
+    /// The ways to both servers, for this run.
+    pub reach: Reach,
+}
+
+/// Performs a task for a connection that the caller holds. Claims nothing, and touches no file but those of the connection's plan. The
+/// numbers are in the counters of `around`.
+pub async fn run_held(
+    connector: &Connector,
+    plan: &Plan,
+    options: &RunOptions,
+    task: Task,
+    held: Held,
+    around: &Circumstances,
+) -> Ended {
+    match drive(connector, plan, options, task, held, around).await {
+        Ok(end) => end,
+        Err(error) => around.ended_by(&error),
+    }
 }
 
 async fn execute(
     connector: &Connector,
     plan: &Plan,
     options: &RunOptions,
-    mode: Option<Mode>,
+    task: Option<Task>,
+    standing: &mut Standing,
     around: &Circumstances,
 ) -> Result<Ended, RunError> {
-    look_ahead(&plan.source.egress, &plan.source.url).await?;
-    let connected = connect(plan, around).await?;
-    let identity = connected.as_ref().map(|(_, identity)| identity);
-    let name = connection_name(&connector.description.name, plan, identity);
+    let reach = match &standing.reach {
+        Some(reach) => reach.for_run(plan, around),
+        None => {
+            let reach = Reach::establish(plan, around).await?;
+            standing.reach.insert(reach).clone()
+        }
+    };
+    let name = connection_name(&connector.description.name, plan, reach.identity());
     let mut cursors = if options.dry_run {
         Cursors::peek(&plan.state_file, &name)?
     } else {
@@ -353,25 +560,21 @@ async fn execute(
             fields: std::collections::BTreeMap::new(),
         });
     }
-    let (store, lease) = open_ledger(plan, options, &name).await?;
+    let (store, lease) = open_ledger(plan, options, standing.store.as_ref(), &name).await?;
     let renewing = (!options.dry_run).then(|| keep_lease(Arc::clone(&store), lease, around));
-    let mode = match mode {
-        Some(mode) => mode,
-        None if options.remap => Mode::Poll,
-        None => mode_of(options.reconcile, store.as_ref(), lease).await?,
+    let task = match task {
+        Some(task) => task,
+        None if options.remap => Task::Sync(Mode::Poll),
+        None => Task::Sync(mode_of(options.reconcile, store.as_ref(), lease).await?),
     };
-    let end = drive(
-        connector,
-        plan,
-        options,
-        mode,
-        around,
-        connected,
-        cursors,
-        Arc::clone(&store),
+    let held = Held {
+        store: Arc::clone(&store),
         lease,
-    )
-    .await;
+        cursors: CursorHome::File(cursors),
+        reach,
+    };
+    let is_sync = matches!(task, Task::Sync(_));
+    let end = drive(connector, plan, options, task, held, around).await;
     if let Some(renewing) = renewing {
         renewing.abort();
     }
@@ -382,7 +585,12 @@ async fn execute(
     if !options.dry_run {
         let receipt = around.counters.receipt(outcome, reason, false);
         let json = serde_json::to_string(&receipt).unwrap_or_default();
-        let kept = store.finish_run(lease, &around.redactor.apply(&json)).await;
+        // The receipts that are kept are those of syncs: deliveries would push them out within minutes.
+        let kept = if is_sync {
+            store.finish_run(lease, &around.redactor.apply(&json)).await
+        } else {
+            Ok(())
+        };
         let released = store.release(lease).await;
         if end.is_ok() {
             kept?;
@@ -415,11 +623,15 @@ async fn mode_of(
 async fn open_ledger(
     plan: &Plan,
     options: &RunOptions,
+    open: Option<&SqliteStore>,
     name: &str,
 ) -> Result<(Arc<dyn Store>, Lease), RunError> {
     let path = ledger_file(&plan.state_file);
     if !options.dry_run {
-        let store = SqliteStore::open(&path).await?;
+        let store = match open {
+            Some(store) => store.clone(),
+            None => SqliteStore::open(&path).await?,
+        };
         let lease = store.claim(name, &owner(&plan.state_file), LEASE).await?;
         return Ok((Arc::new(store), lease));
     }
@@ -441,7 +653,7 @@ async fn open_ledger(
     Ok((Arc::new(store), lease))
 }
 
-/// Renews the lease until it is aborted. Where another process has taken over, the run is ended at once: nothing of it could be
+/// Renews the lease of a `runtime run` until it is aborted. Where another process has taken over, the run is ended at once: nothing of it could be
 /// recorded any more.
 pub(crate) fn keep_lease(
     store: Arc<dyn Store>,
@@ -461,29 +673,35 @@ pub(crate) fn keep_lease(
     })
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the parts of a run, put together in one place"
-)]
 async fn drive(
     connector: &Connector,
     plan: &Plan,
     options: &RunOptions,
-    mode: Mode,
+    task: Task,
+    held: Held,
     around: &Circumstances,
-    connected: Option<(Client, Identity)>,
-    cursors: Cursors,
-    store: Arc<dyn Store>,
-    lease: Lease,
 ) -> Result<Ended, RunError> {
+    let Held {
+        store,
+        lease,
+        cursors,
+        reach,
+    } = held;
+    let (is_sync, mode) = (matches!(task, Task::Sync(_)), task.mode());
+    around.counters.update(|totals| totals.kind = task.kind());
     // Cancelled by the user's stop and by the writer's failure: either way the connector must come to its end.
-    let guest_stop = around.stop.child_token();
-    let backfill = cursors.all().is_empty();
+    let guest_stop = around.pause.child_token();
+    let kind = match &task {
+        Task::Deliveries(_) => RunKind::Delivery,
+        _ if cursors.all().is_empty() => RunKind::Backfill,
+        _ => RunKind::Poll,
+    };
     let mapped_by = store.mapped_by(lease.connection).await?;
     let chain = &options.mappers;
     let fingerprint = chain.fingerprint();
-    let identity = connected.as_ref().map(|(_, identity)| identity.clone());
-    let client = connected.map(|(client, _)| client);
+    let source_http = reach.source;
+    let identity = reach.cortex.as_ref().map(|(_, identity)| identity.clone());
+    let client = reach.cortex.map(|(client, _)| client);
     let actor = client
         .as_ref()
         .and_then(|client| client.actor().map(str::to_owned))
@@ -532,18 +750,25 @@ async fn drive(
     let chain_changed = fingerprint != mapped_by;
     // Everything that is held will have been made by this chain when this run is complete.
     let maps_everything = chain_changed
+        && is_sync
         && (mode == Mode::Reconcile
             || options.remap
             || store.held_by_stream(lease.connection).await?.is_empty());
-    if chain_changed && !maps_everything {
+    if chain_changed && is_sync && !maps_everything {
         around.reporter.event(&Event::Log {
             level: Level::Warn,
             message: "the mappers or their settings changed: new and changed records go through them now, everything else with the next reconcile pass, or at once with --remap".into(),
             fields: std::collections::BTreeMap::new(),
         });
     }
-    let source = Arc::new(source_client(connector, plan, around, guest_stop.clone())?);
-    let (writer, task) = Writer::start(settings, mapping, guest_stop.clone());
+    let source = Arc::new(client_of(
+        source_http,
+        connector,
+        plan,
+        around,
+        guest_stop.clone(),
+    ));
+    let (writer, writing) = Writer::start(settings, mapping, guest_stop.clone());
     let census = Arc::new(Census::default());
     let access = Access {
         census: Arc::clone(&census),
@@ -556,7 +781,7 @@ async fn drive(
         stop: guest_stop.clone(),
     };
     let context = RunContext {
-        backfill,
+        kind,
         settings: plan.settings.to_string(),
         since: plan.since.clone(),
         mode,
@@ -566,21 +791,47 @@ async fn drive(
             .counters
             .update(|totals| totals.reconciled = Some(false));
     }
-    let SyncEnd { result, streams } = if options.remap {
-        // It holds a face of the writer, which ends when the last of them is gone.
-        drop(access);
-        SyncEnd {
-            result: remap(&writer, store.as_ref(), lease, around, &guest_stop).await,
-            streams: std::collections::BTreeMap::new(),
+    let mut answer = Answer::Nothing;
+    let mut streams = std::collections::BTreeMap::new();
+    let result = match task {
+        Task::Sync(_) if options.remap => {
+            // It holds a face of the writer, which ends when the last of them is gone.
+            drop(access);
+            remap(&writer, store.as_ref(), lease, around, &guest_stop).await
         }
-    } else {
-        connector.sync(access, &context).await
+        Task::Sync(_) => {
+            let end = connector.sync(access, &context).await;
+            let SyncEnd {
+                result,
+                streams: states,
+            } = end;
+            streams = states;
+            result
+        }
+        Task::Deliveries(batch) => {
+            let verdicts = connector.handle_deliveries(access, &context, &batch).await;
+            verdicts.map(|verdicts| {
+                let done = count(&verdicts);
+                around
+                    .counters
+                    .update(|totals| totals.deliveries = Some(done));
+                answer = Answer::Verdicts(verdicts);
+            })
+        }
+        Task::Connect(target) => {
+            let plan = connector.connect(access, &context, &target).await;
+            plan.map(|plan| answer = Answer::Plan(plan))
+        }
+        Task::Disconnect(target) => {
+            let left = connector.disconnect(access, &context, &target).await;
+            left.map(|left| answer = Answer::Left(left))
+        }
     };
     // However the connector ended: what it handed over is finished, and the cursors behind it are saved.
     let _ = writer.flush().await;
     drop(writer);
-    task.join().await?;
-    if !options.dry_run {
+    writing.join().await?;
+    if is_sync && !options.dry_run {
         keep_stream_states(store.as_ref(), lease, &streams).await?;
     }
     if maps_everything && result.is_ok() && !options.dry_run {
@@ -608,7 +859,20 @@ async fn drive(
         outcome,
         reason,
         comparison,
+        answer,
     })
+}
+
+fn count(verdicts: &[Verdict]) -> Delivered {
+    let mut done = Delivered::default();
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Handled => done.handled += 1,
+            Verdict::Ignored(_) => done.ignored += 1,
+            Verdict::Poll(_) => done.polled += 1,
+        }
+    }
+    done
 }
 
 /// Records that are mapped again at a time.
@@ -729,6 +993,9 @@ fn conclude(around: &Circumstances, result: Result<(), CallFailure>) -> (Outcome
     if let (Err(_), Some(stopped)) = (&result, around.stopped()) {
         return stopped;
     }
+    if result.is_err() && around.pause.is_cancelled() {
+        return (Outcome::Interrupted, None);
+    }
     if let Err(CallFailure::Trapped(report)) = &result {
         let report = Some((**report).clone());
         around.counters.update(|totals| totals.trap = report);
@@ -761,4 +1028,17 @@ pub(crate) fn forgetting(identity: Option<&Identity>) -> Forgetting {
     } else {
         Forgetting::NotPermitted
     }
+}
+
+/// A platform's workers are tasks that move between threads, which this holds the run to.
+#[allow(dead_code, reason = "it is there to be compiled")]
+fn may_move_between_threads(
+    connector: &Connector,
+    plan: &Plan,
+    options: &RunOptions,
+    task: Task,
+    held: Held,
+    around: &Circumstances,
+) -> impl Future<Output = Ended> + Send {
+    run_held(connector, plan, options, task, held, around)
 }

@@ -18,7 +18,6 @@ use crate::config::{Surroundings, cortex_settings, default_state_file, ledger_fi
 use crate::cursors;
 use crate::ledger::{ConnectionRow, DeadLetter, KeptLetter, Lease, SqliteStore, Store};
 use crate::redact::Redactor;
-use crate::report::Counters;
 use crate::run::{Circumstances, LEASE, connect_to, destination, forgetting, keep_lease, owner};
 use crate::writer::printable;
 use crate::writer::resend::{Answer, Sender};
@@ -294,13 +293,11 @@ async fn retry(arguments: RetryArguments) -> Result<u8, Failure> {
     let (cortex, state_file, patience) =
         cortex_settings(&arguments.flags(), &Surroundings::of_this_process()).map_err(misused)?;
     let redactor = Redactor::new(cortex.key.clone());
-    let around = Circumstances {
-        counters: Arc::new(Counters::default()),
-        reporter: quiet_reporter(),
-        redactor: redactor.clone(),
-        stop: CancellationToken::new(),
-        taken_over: Arc::default(),
-    };
+    let around = Circumstances::new(
+        quiet_reporter(),
+        redactor.clone(),
+        &CancellationToken::new(),
+    );
     let Some((_lock, store)) = open(&state_file).await? else {
         refuse_unknown(&arguments.chosen)?;
         return Ok(tell(&[], arguments.common.json));

@@ -126,6 +126,27 @@ impl Client {
         }
     }
 
+    /// The same client, with the connections that it has, for another run.
+    #[must_use]
+    pub fn for_another_run(
+        &self,
+        redactor: Redactor,
+        patience: Arc<Patience>,
+        counters: Arc<Counters>,
+        reporter: Arc<dyn Reporter>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self::new(
+            self.http.clone(),
+            self.endpoint.clone(),
+            redactor,
+            patience,
+            counters,
+            reporter,
+            stop,
+        )
+    }
+
     /// The same client speaking as this actor.
     #[must_use]
     pub fn with_actor(mut self, actor: String) -> Self {

@@ -1,5 +1,8 @@
 //! Types and traits generated from `wit/`, version 0.1.0 of the package.
 //!
+//! The world is the one with hooks, although a connector need not have them: the interfaces are looked up one by one
+//! ([`super::connector`]), so that both share one set of types.
+//!
 //! One module for each published version: when 0.2 comes, this one stays, and old components keep running.
 
 #![allow(
@@ -14,7 +17,7 @@
 
 wasmtime::component::bindgen!({
     path: "../wit",
-    world: "connector",
+    world: "connector-with-hooks",
     imports: {
         "cortexdb:connector/http.next": async | trappable,
         "cortexdb:connector/state.set": async | trappable,

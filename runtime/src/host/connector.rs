@@ -3,22 +3,24 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{HasSelf, InstancePre, Linker};
 use wasmtime::{Engine, Store, UpdateDeadline};
 
-use super::bindings::exports::cortexdb::connector::source as wit;
-use super::bindings::{Connector as World, ConnectorPre};
+use super::bindings::ConnectorWithHooks as World;
+use super::bindings::exports::cortexdb::connector::{hooks as wit_hooks, source as wit};
 use super::guest_text::{MAX_NAME_BYTES, MAX_WORDS_BYTES, check_event_type, check_name, clean};
+use super::hooks::{Delivery, HookPlan, HooksDescription, Polled, Target, Verdict};
 use super::imports::{Access, HostState};
 use crate::redact::Redactor;
 use crate::report::StreamState;
-use crate::sandbox::admission::{Admitted, Refusal, Report, admit};
+use crate::sandbox::admission::{Admitted, ComponentFile, Refusal, Report, admit};
 use crate::sandbox::cache::CodeCache;
-use crate::sandbox::engine::{Ticker, tenant};
-use crate::sandbox::inspect::World as Kind;
+use crate::sandbox::engine::LiveEngine;
+use crate::sandbox::inspect::{Inspection, World as Kind};
 use crate::sandbox::limits::{Limit, LimitReached};
 use crate::sandbox::rules::Finding as RuleFinding;
 use crate::sandbox::trap::{self, HostDefect, TrapReport};
@@ -81,7 +83,7 @@ impl std::fmt::Display for CallFailure {
 }
 
 impl CallFailure {
-    fn said(failure: wit::Failure, store: &Store<HostState>) -> Self {
+    pub(super) fn said(failure: wit::Failure, store: &Store<HostState>) -> Self {
         let words = |words: String| store.data().clean(&words, MAX_WORDS_BYTES);
         match failure {
             wit::Failure::Configuration(said) => Self::Configuration(words(said)),
@@ -162,11 +164,22 @@ impl Mode {
     }
 }
 
+/// Why the connector is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunKind {
+    /// First run of this connection, as far as the cursors tell.
+    Backfill,
+    /// A later one.
+    Poll,
+    /// The source called.
+    Delivery,
+}
+
 /// The arguments of a run.
 #[derive(Debug, Clone)]
 pub struct RunContext {
-    /// First run of this connection, as far as the cursors tell.
-    pub backfill: bool,
+    /// Why it is called.
+    pub kind: RunKind,
     /// Settings as JSON.
     pub settings: String,
     /// RFC 3339.
@@ -178,10 +191,10 @@ pub struct RunContext {
 impl RunContext {
     fn to_wit(&self) -> wit::RunContext {
         wit::RunContext {
-            kind: if self.backfill {
-                wit::RunKind::Backfill
-            } else {
-                wit::RunKind::Poll
+            kind: match self.kind {
+                RunKind::Backfill => wit::RunKind::Backfill,
+                RunKind::Poll => wit::RunKind::Poll,
+                RunKind::Delivery => wit::RunKind::Delivery,
             },
             settings: self.settings.clone(),
             now: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
@@ -191,11 +204,45 @@ impl RunContext {
     }
 }
 
+/// A linked component, and where its interfaces are.
+struct Linked {
+    instance: InstancePre<HostState>,
+    source: wit::GuestIndices,
+    /// Where it exports them.
+    hooks: Option<wit_hooks::GuestIndices>,
+}
+
+impl Linked {
+    fn new(instance: InstancePre<HostState>, has_hooks: bool) -> wasmtime::Result<Self> {
+        Ok(Self {
+            source: wit::GuestIndices::new(&instance)?,
+            hooks: has_hooks
+                .then(|| wit_hooks::GuestIndices::new(&instance))
+                .transpose()?,
+            instance,
+        })
+    }
+
+    async fn source(&self, store: &mut Store<HostState>) -> wasmtime::Result<wit::Guest> {
+        let instance = self.instance.instantiate_async(&mut *store).await?;
+        self.source.load(store, &instance)
+    }
+
+    async fn hooks(&self, store: &mut Store<HostState>) -> wasmtime::Result<wit_hooks::Guest> {
+        let indices = self
+            .hooks
+            .as_ref()
+            .ok_or_else(|| wasmtime::Error::msg("the connector has no webhooks"))?;
+        let instance = self.instance.instantiate_async(&mut *store).await?;
+        indices.load(store, &instance)
+    }
+}
+
 /// A connector, compiled and described.
 pub struct Connector {
-    engine: Engine,
-    pre: ConnectorPre<HostState>,
-    _ticker: Ticker,
+    engine: Arc<LiveEngine>,
+    linked: Linked,
+    hooks: Option<HooksDescription>,
     /// What it says of itself.
     pub description: Description,
 }
@@ -211,32 +258,130 @@ pub struct SyncEnd {
 impl Connector {
     /// Admits, links and describes a component. What was looked at on the way is in `report`, also where it is refused.
     pub async fn load(path: &Path, access: Access, report: &mut Report) -> Result<Self, LoadError> {
+        let engine =
+            LiveEngine::tenant().map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+        Self::load_into(&engine, path.into(), access, report).await
+    }
+
+    /// The same into an engine that others of this process use, too.
+    pub async fn load_into(
+        engine: &Arc<LiveEngine>,
+        file: ComponentFile<'_>,
+        access: Access,
+        report: &mut Report,
+    ) -> Result<Self, LoadError> {
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
-        let engine = tenant().map_err(invalid)?;
+        let live = Arc::clone(engine);
+        let engine = live.engine();
         let cache = CodeCache::of_user();
         let Admitted { world, component } =
-            admit(&engine, path, &access.limits, cache.as_ref(), report).await?;
+            admit(engine, file, &access.limits, cache.as_ref(), report).await?;
         if world != Kind::Connector {
             return Err(LoadError::NotAConnector);
         }
-        let mut linker = Linker::new(&engine);
+        let mut linker = Linker::new(engine);
         World::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
             .map_err(invalid)?;
+        let has_hooks = report
+            .inspection
+            .as_ref()
+            .is_some_and(Inspection::has_hooks);
         // Checks every type and runs no code of the component's.
         let linked = linker
             .instantiate_pre(&component)
-            .and_then(ConnectorPre::new);
+            .and_then(|instance| Linked::new(instance, has_hooks));
         report.findings.push(interfaces(&linked));
-        let pre = linked.map_err(invalid)?;
-        let ticker =
-            Ticker::start(&engine).map_err(|error| LoadError::Invalid(error.to_string()))?;
-        let description = describe(&engine, &pre, access).await?;
+        let linked = linked.map_err(invalid)?;
+        let description = describe(engine, &linked, access.clone()).await?;
+        let hooks = match linked.hooks {
+            Some(_) => Some(describe_hooks(engine, &linked, access).await?),
+            None => None,
+        };
         Ok(Self {
-            engine,
-            pre,
-            _ticker: ticker,
+            engine: live,
+            linked,
+            hooks,
             description,
         })
+    }
+
+    /// How its source calls, where it understands that.
+    #[must_use]
+    pub fn hooks(&self) -> Option<&HooksDescription> {
+        self.hooks.as_ref()
+    }
+
+    /// Hands over what the source called with: a verdict for each, in the same order.
+    pub async fn handle_deliveries(
+        &self,
+        access: Access,
+        context: &RunContext,
+        batch: &[Delivery],
+    ) -> Result<Vec<Verdict>, CallFailure> {
+        let mut store = new_store(self.engine.engine(), access);
+        let batch_of = batch.iter().map(Delivery::to_wit).collect::<Vec<_>>();
+        let question = async |store: &mut Store<HostState>| {
+            let hooks = self.linked.hooks(store).await?;
+            hooks
+                .call_handle_delivery(store, &context.to_wit(), &batch_of)
+                .await
+        };
+        let answer = bounded(&mut store, Limit::DeliveryTime, question).await?;
+        let verdicts = answer.map_err(|failure| CallFailure::said(failure, &store))?;
+        if verdicts.len() != batch.len() {
+            return Err(CallFailure::Internal(format!(
+                "it gave {} verdicts for {} deliveries",
+                verdicts.len(),
+                batch.len()
+            )));
+        }
+        let clean = |words: &str| store.data().clean(words, MAX_WORDS_BYTES);
+        Ok(verdicts
+            .into_iter()
+            .map(|verdict| Verdict::read(verdict, clean))
+            .collect())
+    }
+
+    /// Lets the connector register and mend the hooks of its source.
+    pub async fn connect(
+        &self,
+        access: Access,
+        context: &RunContext,
+        target: &Target,
+    ) -> Result<HookPlan, CallFailure> {
+        let mut store = new_store(self.engine.engine(), access);
+        let question = async |store: &mut Store<HostState>| {
+            let hooks = self.linked.hooks(store).await?;
+            hooks
+                .call_connect(store, &context.to_wit(), &target.to_wit())
+                .await
+        };
+        let answer = bounded(&mut store, Limit::ConnectTime, question).await?;
+        let plan = answer.map_err(|failure| CallFailure::said(failure, &store))?;
+        Ok(HookPlan::read(plan, |words, most| {
+            store.data().clean(words, most)
+        }))
+    }
+
+    /// Lets the connector remove its hooks; what could not be removed.
+    pub async fn disconnect(
+        &self,
+        access: Access,
+        context: &RunContext,
+        target: &Target,
+    ) -> Result<Vec<Polled>, CallFailure> {
+        let mut store = new_store(self.engine.engine(), access);
+        let question = async |store: &mut Store<HostState>| {
+            let hooks = self.linked.hooks(store).await?;
+            hooks
+                .call_disconnect(store, &context.to_wit(), &target.to_wit())
+                .await
+        };
+        let answer = bounded(&mut store, Limit::ConnectTime, question).await?;
+        let left = answer.map_err(|failure| CallFailure::said(failure, &store))?;
+        Ok(Polled::read(left, |words, most| {
+            store.data().clean(words, most)
+        }))
     }
 
     /// Asks the connector what it can see.
@@ -245,13 +390,10 @@ impl Connector {
         access: Access,
         context: &RunContext,
     ) -> Result<Vec<Finding>, CallFailure> {
-        let mut store = new_store(&self.engine, access);
+        let mut store = new_store(self.engine.engine(), access);
         let question = async |store: &mut Store<HostState>| {
-            let instance = self.pre.instantiate_async(&mut *store).await?;
-            instance
-                .cortexdb_connector_source()
-                .call_check(store, &context.to_wit())
-                .await
+            let source = self.linked.source(store).await?;
+            source.call_check(store, &context.to_wit()).await
         };
         let answer = bounded(&mut store, Limit::CheckTime, question).await?;
         let findings = answer.map_err(|failure| CallFailure::said(failure, &store))?;
@@ -276,13 +418,10 @@ impl Connector {
 
     /// Runs the connector. A trap drops the instance; what it handed over before is written all the same.
     pub async fn sync(&self, access: Access, context: &RunContext) -> SyncEnd {
-        let mut store = new_store(&self.engine, access);
+        let mut store = new_store(self.engine.engine(), access);
         let work = async |store: &mut Store<HostState>| {
-            let instance = self.pre.instantiate_async(&mut *store).await?;
-            instance
-                .cortexdb_connector_source()
-                .call_sync(store, &context.to_wit())
-                .await
+            let source = self.linked.source(store).await?;
+            source.call_sync(store, &context.to_wit()).await
         };
         let answer = bounded(&mut store, Limit::RunTime, work).await;
         let result = match answer {
@@ -353,21 +492,35 @@ fn milliseconds(duration: Duration) -> u64 {
 
 async fn describe(
     engine: &Engine,
-    pre: &ConnectorPre<HostState>,
+    linked: &Linked,
     access: Access,
 ) -> Result<Description, LoadError> {
     let mut store = new_store(engine, access);
     let question = async |store: &mut Store<HostState>| {
-        let instance = pre.instantiate_async(&mut *store).await?;
-        instance
-            .cortexdb_connector_source()
-            .call_describe(store)
-            .await
+        let source = linked.source(store).await?;
+        source.call_describe(store).await
     };
     let said = bounded(&mut store, Limit::DescribeTime, question)
         .await
         .map_err(|failure| LoadError::Describe(failure.to_string()))?;
     read_description(said).map_err(LoadError::Describe)
+}
+
+async fn describe_hooks(
+    engine: &Engine,
+    linked: &Linked,
+    access: Access,
+) -> Result<HooksDescription, LoadError> {
+    let mut store = new_store(engine, access);
+    let question = async |store: &mut Store<HostState>| {
+        let hooks = linked.hooks(store).await?;
+        hooks.call_describe(store).await
+    };
+    let said = bounded(&mut store, Limit::DescribeTime, question)
+        .await
+        .map_err(|failure| LoadError::Describe(failure.to_string()))?;
+    HooksDescription::read(said)
+        .map_err(|reason| LoadError::Describe(format!("its webhooks: {reason}")))
 }
 
 /// The most of anything that a description lists.

@@ -7,8 +7,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Engine, Store};
 
 use super::bindings::mapper::exports::cortexdb::connector::transform as wit;
 use super::bindings::mapper::{Mapper as World, MapperPre};
@@ -19,9 +19,9 @@ use super::guest_text::{MAX_NAME_BYTES, MAX_WORDS_BYTES, check_name, clean};
 use super::imports::{Access, HostState, experience, raw_record};
 use crate::cortexdb::envelope::RawRecord;
 use crate::redact::Redactor;
-use crate::sandbox::admission::{Admitted, Report, admit};
+use crate::sandbox::admission::{Admitted, ComponentFile, Report, admit};
 use crate::sandbox::cache::CodeCache;
-use crate::sandbox::engine::{Ticker, tenant};
+use crate::sandbox::engine::LiveEngine;
 use crate::sandbox::inspect::World as Kind;
 use crate::sandbox::limits::Limit;
 use crate::sandbox::trap::TrapReport;
@@ -46,9 +46,8 @@ pub struct Description {
 
 /// A mapper, compiled and described, with its settings.
 pub struct Mapper {
-    engine: Engine,
+    engine: Arc<LiveEngine>,
     pre: MapperPre<HostState>,
-    _ticker: Ticker,
     /// What it says of itself.
     pub description: Description,
     /// Its settings, checked against its schema.
@@ -78,7 +77,20 @@ impl Mapper {
         access: Access,
         report: &mut Report,
     ) -> Result<Self, LoadError> {
-        let mut mapper = Self::without_settings(path, access, report).await?;
+        let engine = LiveEngine::tenant()
+            .map_err(|error| LoadError::Invalid(format!("{}: {error:#}", path.display())))?;
+        Self::load_into(&engine, path.into(), settings, access, report).await
+    }
+
+    /// The same into an engine that others of this process use, too.
+    pub async fn load_into(
+        engine: &Arc<LiveEngine>,
+        file: ComponentFile<'_>,
+        settings: &serde_json::Value,
+        access: Access,
+        report: &mut Report,
+    ) -> Result<Self, LoadError> {
+        let mut mapper = Self::without_settings(engine, file, access, report).await?;
         check_settings(
             &format!("mapper {}", mapper.description.name),
             &mapper.description.settings_schema,
@@ -95,25 +107,26 @@ impl Mapper {
 
     /// The same before anybody has said how it is to be set: for the admission of a file that will be used later.
     pub async fn without_settings(
-        path: &Path,
+        engine: &Arc<LiveEngine>,
+        file: ComponentFile<'_>,
         access: Access,
         report: &mut Report,
     ) -> Result<Self, LoadError> {
-        let named = |words: String| LoadError::Invalid(format!("{}: {words}", path.display()));
-        let invalid = |error: wasmtime::Error| named(format!("{error:#}"));
-        let engine = tenant().map_err(invalid)?;
+        let live = Arc::clone(engine);
+        let engine = live.engine();
+        let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{file}: {error:#}"));
         let cache = CodeCache::of_user();
         let Admitted { world, component } =
-            admit(&engine, path, &access.limits, cache.as_ref(), report).await?;
+            admit(engine, file, &access.limits, cache.as_ref(), report).await?;
         if world != Kind::Mapper {
-            return Err(LoadError::NotAMapper(path.display().to_string()));
+            return Err(LoadError::NotAMapper(file.to_string()));
         }
         let digest = report
             .inspection
             .as_ref()
             .map(|inspection| inspection.digest.clone())
             .unwrap_or_default();
-        let mut linker = Linker::new(&engine);
+        let mut linker = Linker::new(engine);
         World::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
             .map_err(invalid)?;
         let imports_wasi = report.inspection.as_ref().is_some_and(|inspection| {
@@ -128,8 +141,7 @@ impl Mapper {
         let linked = linker.instantiate_pre(&component).and_then(MapperPre::new);
         report.findings.push(interfaces(&linked));
         let pre = linked.map_err(invalid)?;
-        let ticker = Ticker::start(&engine).map_err(|error| named(error.to_string()))?;
-        let mut store = new_store(&engine, access);
+        let mut store = new_store(engine, access);
         let question = async |store: &mut Store<HostState>| {
             let instance = pre.instantiate_async(&mut *store).await?;
             instance
@@ -142,9 +154,8 @@ impl Mapper {
             .map_err(|failure| LoadError::Describe(failure.to_string()))?;
         let description = read_description(said).map_err(LoadError::Describe)?;
         Ok(Self {
-            engine,
+            engine: live,
             pre,
-            _ticker: ticker,
             description,
             settings: "{}".to_owned(),
             digest,
@@ -156,7 +167,7 @@ impl Mapper {
     pub fn instance(self: &Arc<Self>, access: Access) -> Instance {
         Instance {
             mapper: Arc::clone(self),
-            store: new_store(&self.engine, access),
+            store: new_store(self.engine.engine(), access),
             world: None,
             pages: 0,
         }

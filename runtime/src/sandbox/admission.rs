@@ -5,8 +5,9 @@
 //! admitted once is found again in the [cache](super::cache) under the digest of the file and the version of the rules: the entry is the
 //! proof, and nothing but the imports is looked at again.
 
+use std::borrow::Cow;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -45,6 +46,42 @@ pub enum Refusal {
     Engine(String),
 }
 
+/// Where a component comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum ComponentFile<'a> {
+    /// A file.
+    Path(&'a Path),
+    /// Its bytes, read before.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> From<&'a Path> for ComponentFile<'a> {
+    fn from(path: &'a Path) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl<'a> From<&'a PathBuf> for ComponentFile<'a> {
+    fn from(path: &'a PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl<'a> From<&'a [u8]> for ComponentFile<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl std::fmt::Display for ComponentFile<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Bytes(_) => f.write_str("the component"),
+        }
+    }
+}
+
 /// Everything that is known of a file once it was looked at.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -64,15 +101,21 @@ pub struct Admitted {
     pub component: Component,
 }
 
-/// Admits the file at `path` for this engine and these limits. What was looked at until the end or the refusal is in `report`.
+/// Admits a file for this engine and these limits. What was looked at until the end or the refusal is in `report`.
 pub async fn admit(
     engine: &Engine,
-    path: &Path,
+    file: ComponentFile<'_>,
     limits: &Limits,
     cache: Option<&CodeCache>,
     report: &mut Report,
 ) -> Result<Admitted, Refusal> {
-    let bytes = read(path, report)?;
+    let bytes = match file {
+        ComponentFile::Path(path) => Cow::Owned(read(path, report)?),
+        ComponentFile::Bytes(bytes) => {
+            measure(bytes.len() as u64, report)?;
+            Cow::Borrowed(bytes)
+        }
+    };
     let inspection = inspect(&bytes)?;
     let world = inspection.admit();
     report.findings.push(Finding::judged(
@@ -126,6 +169,11 @@ fn read(path: &Path, report: &mut Report) -> Result<Vec<u8>, Refusal> {
             .map_err(unreadable)?;
         size = bytes.len() as u64;
     }
+    measure(size, report)?;
+    Ok(bytes)
+}
+
+fn measure(size: u64, report: &mut Report) -> Result<(), Refusal> {
     let finding = Finding::measured(
         "file_size",
         Unit::Bytes,
@@ -135,7 +183,7 @@ fn read(path: &Path, report: &mut Report) -> Result<Vec<u8>, Refusal> {
     );
     let ok = finding.ok;
     report.findings.push(finding);
-    if ok { Ok(bytes) } else { Err(refused(report)) }
+    if ok { Ok(()) } else { Err(refused(report)) }
 }
 
 /// What the component needs from its first moment on.

@@ -89,6 +89,30 @@ impl Drop for Ticker {
     }
 }
 
+/// An engine for code that nobody vouches for, and its ticker. Components of one process may share one: it ticks once for all of them.
+pub struct LiveEngine {
+    engine: Engine,
+    _ticker: Ticker,
+}
+
+impl LiveEngine {
+    /// See [`tenant`].
+    pub fn tenant() -> wasmtime::Result<Arc<Self>> {
+        let engine = tenant()?;
+        let ticker = Ticker::start(&engine)?;
+        Ok(Arc::new(Self {
+            engine,
+            _ticker: ticker,
+        }))
+    }
+
+    /// The engine itself.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;

@@ -11,6 +11,7 @@ pub const PACKAGE: &str = "cortexdb:connector/";
 
 /// Interfaces of each world, without version.
 const CONNECTOR_EXPORT: &str = "cortexdb:connector/source";
+const HOOKS_EXPORT: &str = "cortexdb:connector/hooks";
 const MAPPER_EXPORT: &str = "cortexdb:connector/transform";
 const CONNECTOR_IMPORTS: [&str; 5] = [
     "cortexdb:connector/types",
@@ -177,6 +178,14 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
 }
 
 impl Inspection {
+    /// Whether it understands the webhooks of its source.
+    #[must_use]
+    pub fn has_hooks(&self) -> bool {
+        self.exports
+            .iter()
+            .any(|name| without_version(name) == HOOKS_EXPORT)
+    }
+
     /// The world, if the component may run at all.
     pub fn admit(&self) -> Result<World, InspectError> {
         let Some(world) = self.world else {

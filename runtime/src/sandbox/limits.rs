@@ -44,6 +44,8 @@ pub enum Limit {
     DescribeTime,
     CheckTime,
     RunTime,
+    DeliveryTime,
+    ConnectTime,
     MapTime,
     HostcallBytes,
     Handles,
@@ -65,7 +67,7 @@ pub enum Limit {
 }
 
 /// How many there are.
-pub const COUNT: usize = 28;
+pub const COUNT: usize = 30;
 
 /// What is to be known of one limit.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +128,8 @@ pub const SPECS: [Spec; COUNT] = [
     spec(Limit::DescribeTime, "describe_time", Unit::Time, Some(MINUTE), (10, None), "time that `describe` may take", "the component is not used"),
     spec(Limit::CheckTime, "check_time", Unit::Time, Some(15 * MINUTE), (10, None), "time that `check` may take, waiting included", "the check fails"),
     spec(Limit::RunTime, "run_time", Unit::Time, None, (10, None), "time that one run of the component may take, waiting included", ENDS),
+    spec(Limit::DeliveryTime, "delivery_time", Unit::Time, Some(10 * MINUTE), (10, None), "time that the connector may take for one batch of deliveries, waiting included", "the deliveries come again"),
+    spec(Limit::ConnectTime, "connect_time", Unit::Time, Some(15 * MINUTE), (10, None), "time that looking after the hooks of the source may take, waiting included", "it is tried again"),
     spec(Limit::MapTime, "map_time", Unit::Time, Some(MINUTE), (10, None), "time that a mapper may take for one page", "as the connection says: the run ends, or the record becomes a dead letter"),
     spec(Limit::HostcallBytes, "hostcall_bytes", Unit::Bytes, Some(64 * MIB), (KIB, Some(GIB)), "bytes that one call may copy out of the component", ENDS),
     spec(Limit::Handles, "handles", Unit::Count, Some(10_000), (1, Some(1_000_000)), "handles that the component holds", ENDS),

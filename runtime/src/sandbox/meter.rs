@@ -121,6 +121,8 @@ impl Meter {
                     Limit::DescribeTime,
                     Limit::CheckTime,
                     Limit::RunTime,
+                    Limit::DeliveryTime,
+                    Limit::ConnectTime,
                     Limit::MapTime,
                 ];
                 !times.contains(&spec.limit) || spec.limit == time

@@ -24,7 +24,7 @@ use super::{Forgetting, Origin, Target, Work, WriterError, WriterSettings, repor
 use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
 use crate::cortexdb::client::CortexError;
 use crate::cortexdb::envelope::Record;
-use crate::cursors::Cursors;
+use crate::cursors::CursorHome;
 use crate::ledger::{DeadLetter, Entry, LeftOut, Obsolete, Recorded, Status};
 use crate::lost_receipts::key_may_be_forgotten;
 use crate::mappers::Outcome;
@@ -181,7 +181,7 @@ impl Engine {
     pub(super) async fn run(
         mut self,
         mut work: mpsc::UnboundedReceiver<Work>,
-    ) -> Result<Cursors, WriterError> {
+    ) -> Result<CursorHome, WriterError> {
         self.open_out()?;
         self.origins = self
             .settings
@@ -631,7 +631,7 @@ impl Engine {
         }
         // A cursor must never be ahead of what it stands for.
         self.settings.store.sync().await?;
-        Ok(self.settings.cursors.apply(passed)?)
+        Ok(self.settings.cursors.apply(passed).await?)
     }
 
     fn say_what_is_written(&self) {

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::census::Census;
 use crate::cortexdb::client::{Client, CortexError};
 use crate::cortexdb::envelope::{RawRecord, Record};
-use crate::cursors::{CursorError, Cursors};
+use crate::cursors::{CursorError, CursorHome};
 use crate::ledger::{DeadLetter, Entry, HeldRecord, Lease, Recorded, Status, Store, StoreError};
 use crate::mappers::{MappedPage, MapperError, Outcome, Session};
 use crate::recorded;
@@ -114,7 +114,7 @@ pub struct WriterSettings {
     /// The right to write to it; in a dry run only its connection is used.
     pub lease: Lease,
     /// The cursors, already read.
-    pub cursors: Cursors,
+    pub cursors: CursorHome,
     /// Names the source in keys: its canonical URL.
     pub source_instance: String,
     /// Name of the connector, for the label `source:<system>`.
@@ -199,12 +199,12 @@ pub struct Writer {
 
 /// The running writer; ends when every [`Writer`] is gone and the queue is empty.
 pub struct WriterTask {
-    task: tokio::task::JoinHandle<Result<Cursors, WriterError>>,
+    task: tokio::task::JoinHandle<Result<CursorHome, WriterError>>,
 }
 
 impl WriterTask {
     /// Waits for the end and returns the cursors, or why the writer stopped.
-    pub async fn join(self) -> Result<Cursors, WriterError> {
+    pub async fn join(self) -> Result<CursorHome, WriterError> {
         match self.task.await {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -9,6 +9,7 @@ use wasmtime::{Caller, Func, Instance, Module};
 use super::super::bindings::cortexdb::connector::log::{Host as _, Level};
 use super::*;
 use crate::report::{Counters, Event, Reporter};
+use crate::sandbox::engine::tenant;
 use crate::sandbox::limits::Limits;
 
 /// Panics the first time that it is told of anything.

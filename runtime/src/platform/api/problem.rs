@@ -309,8 +309,10 @@ impl From<ComponentError> for Problem {
         match error {
             ComponentError::Refused { words, report } => Self::refused_component(words, report),
             ComponentError::Store(error) => error.into(),
-            ComponentError::Description(_) => Self::conflict(error.to_string()),
-            ComponentError::File { .. } => Self::internal(error.to_string()),
+            ComponentError::Description(_) | ComponentError::Unusable { .. } => {
+                Self::conflict(error.to_string())
+            }
+            ComponentError::Engine(_) => Self::internal(error.to_string()),
         }
     }
 }
