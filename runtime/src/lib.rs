@@ -43,6 +43,7 @@
 //! knowledge of GitLab anywhere outside the component.
 
 pub mod census;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod cortexdb;

@@ -33,7 +33,7 @@ const CREDENTIALS: [&str; 6] = [
 ];
 
 /// How a call proves that it comes from the source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
     /// Signed as in Standard Webhooks.
@@ -43,7 +43,7 @@ pub enum Proof {
 }
 
 /// What a connector says of the webhooks of its source, checked. Names of headers are in lower case.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HooksDescription {
     /// In the order in which they are tried.
     pub proofs: Vec<Proof>,

@@ -6,6 +6,7 @@
 //! becomes a dead letter, as the connection says.
 
 pub mod rules;
+pub mod text;
 
 use std::sync::Arc;
 

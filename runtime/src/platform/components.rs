@@ -1,28 +1,31 @@
-//! Component files of tenants: admitted when they come in, and handed to the host as private files.
+//! Components of tenants: admitted when they come in, and loaded once for all connections that use them.
 //!
-//! The database has the bytes; the host loads from paths. So each component that is used here gets a file under its digest in the data
-//! folder, which is checked against the digest whenever it is handed out: a file that somebody changed is written again.
+//! Every component of the process lives in one engine with one ticker. A connector is kept loaded, because thousands of connections
+//! share a few of them; its bytes come out of the database only the first time, its machine code out of the cache on this machine.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::private_file;
 use crate::digest::fingerprint;
 use crate::host::connector::{Connector, Description, LoadError};
+use crate::host::hooks::HooksDescription;
 use crate::host::imports::Access;
 use crate::host::mapper::Mapper;
+use crate::mappers::{Chain, OnTrap};
 use crate::report::{Event, Reporter};
-use crate::sandbox::admission::{ComponentFile, Report};
+use crate::sandbox::admission::Report;
 use crate::sandbox::engine::LiveEngine;
 use crate::sandbox::limits::Limits;
 use crate::source::client::Authentication;
-use connector_store::platform::{Component, Platform, PlatformError};
+use connector_store::platform::{Component, MapperUse, Platform, PlatformError};
 
 /// Files that are admitted at the same time; each may compile.
 const ADMISSIONS_AT_ONCE: usize = 2;
+/// Connectors that stay loaded. Beyond that all are let go of and come back as they are used.
+const KEPT_LOADED: usize = 64;
 
 /// Why there is no component.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +38,17 @@ pub enum ComponentError {
         /// All rules that were applied.
         report: Value,
     },
-    /// The data folder.
-    #[error("cannot keep a component in {path}: {reason}")]
-    File {
-        /// Where.
-        path: String,
+    /// It was admitted once and does not load now.
+    #[error("the component {digest} cannot be used: {reason}")]
+    Unusable {
+        /// Which.
+        digest: String,
         /// Why.
-        reason: std::io::Error,
+        reason: LoadError,
     },
+    /// The engine does not start.
+    #[error("the WebAssembly engine does not start: {0}")]
+    Engine(String),
     /// The database.
     #[error(transparent)]
     Store(#[from] PlatformError),
@@ -52,26 +58,39 @@ pub enum ComponentError {
 }
 
 /// See the [module](self).
-#[derive(Debug)]
 pub struct Components {
-    folder: PathBuf,
+    engine: Arc<LiveEngine>,
     admissions: Semaphore,
+    loaded: Mutex<HashMap<String, Arc<Connector>>>,
 }
 
-struct Silent;
+impl std::fmt::Debug for Components {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Components")
+    }
+}
+
+/// For what a component says while it describes itself.
+pub(super) struct Silent;
 
 impl Reporter for Silent {
     fn event(&self, _: &Event) {}
 }
 
+fn nothing_but_the_log(limits: Limits) -> Access {
+    Access::nothing_but_the_log(limits, Arc::new(Silent))
+}
+
 impl Components {
-    /// Files below the data folder.
-    #[must_use]
-    pub fn new(data: &Path) -> Self {
-        Self {
-            folder: data.join("components"),
+    /// Starts the engine.
+    pub fn new() -> Result<Self, ComponentError> {
+        let engine =
+            LiveEngine::tenant().map_err(|error| ComponentError::Engine(format!("{error:#}")))?;
+        Ok(Self {
+            engine,
             admissions: Semaphore::new(ADMISSIONS_AT_ONCE),
-        }
+            loaded: Mutex::default(),
+        })
     }
 
     /// Looks at a file as `runtime inspect` does: rules, compiler, and what it says of itself.
@@ -82,30 +101,28 @@ impl Components {
         limits: Limits,
     ) -> Result<Component, ComponentError> {
         let _permit = self.admissions.acquire().await;
-        let digest = fingerprint(bytes);
-        let path = self.keep(&digest, bytes)?;
-        let access = || Access::nothing_but_the_log(limits, Arc::new(Silent));
         let mut report = Report::default();
-        let described = match Connector::load(&path, access(), &mut report).await {
-            Ok(connector) => Ok(("connector", to_json(&connector.description))),
+        let access = nothing_but_the_log(limits);
+        let loaded = Connector::load_into(&self.engine, bytes.into(), access, &mut report).await;
+        let described = match loaded {
+            Ok(connector) => {
+                let mut description = to_json(&connector.description);
+                description["hooks"] = json!(connector.hooks());
+                Ok(("connector", description))
+            }
             Err(LoadError::NotAConnector) => {
                 report = Report::default();
-                match LiveEngine::tenant() {
-                    Ok(engine) => {
-                        let file = ComponentFile::from(&path);
-                        Mapper::without_settings(&engine, file, access(), &mut report)
-                            .await
-                            .map(|mapper| ("mapper", json!(mapper.description)))
-                    }
-                    Err(error) => Err(LoadError::Invalid(format!("{error:#}"))),
-                }
+                let access = nothing_but_the_log(limits);
+                Mapper::without_settings(&self.engine, bytes.into(), access, &mut report)
+                    .await
+                    .map(|mapper| ("mapper", json!(mapper.description)))
             }
             Err(error) => Err(error),
         };
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         match described {
             Ok((world, description)) => Ok(Component {
-                digest,
+                digest: fingerprint(bytes),
                 tenant: tenant.map(str::to_owned),
                 name: text(&description["name"]),
                 version: text(&description["version"]),
@@ -117,11 +134,7 @@ impl Components {
                 created_at: String::new(),
             }),
             Err(error) => {
-                let _ = std::fs::remove_file(&path);
-                // The path is ours and says nothing to who sent the bytes.
-                let words = error
-                    .to_string()
-                    .replace(&path.display().to_string(), "the component");
+                let words = error.to_string();
                 Err(ComponentError::Refused {
                     report: report_json(&report, Some(&words)),
                     words,
@@ -130,38 +143,69 @@ impl Components {
         }
     }
 
-    /// The file of a component that this platform has.
-    pub async fn file(
+    /// A connector that the platform has, loaded.
+    pub async fn connector(
         &self,
         platform: &dyn Platform,
         digest: &str,
-    ) -> Result<PathBuf, ComponentError> {
-        let path = self.path(digest);
-        if std::fs::read(&path).is_ok_and(|bytes| fingerprint(&bytes) == digest) {
-            return Ok(path);
+        limits: Limits,
+    ) -> Result<Arc<Connector>, ComponentError> {
+        if let Ok(loaded) = self.loaded.lock()
+            && let Some(connector) = loaded.get(digest)
+        {
+            return Ok(Arc::clone(connector));
         }
         let bytes = platform.component_bytes(digest).await?;
-        self.keep(digest, &bytes)
+        let access = nothing_but_the_log(limits);
+        let mut report = Report::default();
+        let connector =
+            Connector::load_into(&self.engine, bytes.as_slice().into(), access, &mut report)
+                .await
+                .map_err(|reason| ComponentError::Unusable {
+                    digest: digest.to_owned(),
+                    reason,
+                })?;
+        let connector = Arc::new(connector);
+        if let Ok(mut loaded) = self.loaded.lock() {
+            if loaded.len() >= KEPT_LOADED {
+                loaded.clear();
+            }
+            loaded.insert(digest.to_owned(), Arc::clone(&connector));
+        }
+        Ok(connector)
     }
 
-    fn path(&self, digest: &str) -> PathBuf {
-        let name: String = digest
-            .trim_start_matches("sha256:")
-            .chars()
-            .filter(char::is_ascii_hexdigit)
-            .collect();
-        self.folder.join(format!("{name}.wasm"))
-    }
-
-    fn keep(&self, digest: &str, bytes: &[u8]) -> Result<PathBuf, ComponentError> {
-        let path = self.path(digest);
-        private_file::folder(&self.folder)
-            .and_then(|()| private_file::replace_bytes(&path, bytes))
-            .map_err(|reason| ComponentError::File {
-                path: path.display().to_string(),
+    /// The mappers of a chain, loaded and set.
+    pub async fn chain(
+        &self,
+        platform: &dyn Platform,
+        mappers: &[MapperUse],
+        limits: Limits,
+        on_trap: OnTrap,
+    ) -> Result<Chain, ComponentError> {
+        let mut loaded = Vec::with_capacity(mappers.len());
+        for wanted in mappers {
+            let bytes = platform.component_bytes(&wanted.digest).await?;
+            let settings = settings_of(wanted);
+            let access = nothing_but_the_log(limits);
+            let mut report = Report::default();
+            let file = bytes.as_slice().into();
+            let mapper =
+                Mapper::load_into(&self.engine, file, &settings, access, &mut report).await;
+            loaded.push(mapper.map_err(|reason| ComponentError::Unusable {
+                digest: wanted.digest.clone(),
                 reason,
-            })?;
-        Ok(path)
+            })?);
+        }
+        Ok(Chain::new(loaded, on_trap))
+    }
+}
+
+/// None are an empty object.
+pub(super) fn settings_of(wanted: &MapperUse) -> Value {
+    match &wanted.settings {
+        Value::Null => json!({}),
+        settings => settings.clone(),
     }
 }
 
@@ -201,6 +245,12 @@ fn to_json(description: &Description) -> Value {
         "scope_variables": description.scope_variables,
         "default_scope_template": description.default_scope_template,
     })
+}
+
+/// What a stored connector said of its webhooks when it was admitted; `None` where it knows none.
+#[must_use]
+pub fn hooks_of(component: &Component) -> Option<HooksDescription> {
+    serde_json::from_value(component.description.get("hooks")?.clone()).ok()
 }
 
 /// What a stored connector said of itself when it was admitted.
@@ -283,9 +333,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_component_is_refused_and_leaves_no_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let components = Components::new(folder.path());
+    async fn what_is_no_component_is_refused_with_a_report() {
+        let components = Components::new().unwrap();
         let error = components
             .admit(None, b"no wasm", Limits::default())
             .await
@@ -293,12 +342,7 @@ mod tests {
         let ComponentError::Refused { words, report } = error else {
             panic!("{error}")
         };
-        assert!(
-            !words.contains(&folder.path().display().to_string()),
-            "{words}"
-        );
         assert_eq!(report["refusal"], words);
-        let left = std::fs::read_dir(folder.path().join("components")).unwrap();
-        assert_eq!(left.count(), 0);
+        assert_eq!(report["admission"][0]["rule"], "file_size");
     }
 }

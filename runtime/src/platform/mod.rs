@@ -7,19 +7,20 @@
 //!
 //! The store (`connector_store::platform`) is a trait with two databases behind it; nothing here knows which.
 
-//pub mod api;
+pub mod api;
 pub mod components;
 pub mod connection;
 //pub mod dashboard;
 pub mod keys;
-//pub mod letters;
+pub mod letters;
 pub mod log;
-//pub mod metrics;
+pub mod metrics;
 pub mod private_file;
 pub mod reception;
 pub mod secrets;
 //pub mod server;
 pub mod settings;
+//pub mod trial;
 pub mod worker;
 
 use std::sync::Arc;
@@ -43,7 +44,7 @@ pub struct Ground {
     /// What the operator decided.
     pub config: Arc<settings::ServeConfig>,
     /// What is counted.
-    //    pub metrics: Arc<metrics::Metrics>,
+    pub metrics: Arc<metrics::Metrics>,
     /// Where lines go.
     pub log: log::Log,
     /// Wakes a worker of this process: something is due.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::Ground;
 use super::components::hooks_of;
 use super::connection::{OpenedSecrets, SecretField};
+use super::metrics;
 use crate::hooks::ingest::{Endpoint, Reception};
 use crate::hooks::proof::HookSecrets;
 use crate::redact::Secret;
@@ -138,6 +139,10 @@ impl Reception for PlatformReception {
     ) -> Result<Vec<(String, bool)>, PlatformError> {
         let ids = self.ground.platform.receive(deliveries).await?;
         for (delivery, (id, new)) in deliveries.iter().zip(&ids) {
+            let result = if *new { "stored" } else { "duplicate" };
+            self.ground
+                .metrics
+                .count(metrics::DELIVERIES, &[("result", result)], 1.0);
             self.ground.log.line(
                 Level::Debug,
                 "delivery received",

@@ -1,6 +1,5 @@
 //! `runtime mapper test`: what a mapper makes of experiences, before anybody runs it.
 
-use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use super::{load, settings_of};
 use crate::config::{Surroundings as Environment, default_state_file, ledger_file};
 use crate::cortexdb::envelope::RawRecord;
 use crate::ledger::{SqliteStore, Store as _};
+use crate::mappers::text::as_text;
 use crate::mappers::{Chain, MappedPage, OnTrap, Session, Surroundings};
 use crate::recorded;
 use crate::redact::Redactor;
@@ -311,32 +311,6 @@ impl Shown {
             allowed(Limit::Memory, Unit::Bytes)
         ));
     }
-}
-
-/// An experience as people compare it: the marks first, then the text.
-fn as_text(record: &RawRecord) -> String {
-    let mut text = String::new();
-    if let Some(author) = &record.author {
-        let _ = writeln!(text, "author {author}");
-    }
-    if let Some(below) = &record.mapped.scope_below {
-        let _ = writeln!(text, "scope …/{below}");
-    }
-    for label in &record.labels {
-        let _ = writeln!(text, "label {label}");
-    }
-    for (name, value) in &record.attributes {
-        let _ = writeln!(text, "{name} = {value}");
-    }
-    for id in &record.preceded_by {
-        let _ = writeln!(text, "preceded by {id}");
-    }
-    if let Some(thread) = &record.thread {
-        let _ = writeln!(text, "thread {}, turn {}", thread.root, thread.turn);
-    }
-    text.push_str(&record.content);
-    text.push('\n');
-    text
 }
 
 /// Text of a record goes to a terminal: what would command it is shown instead of obeyed.

@@ -6,12 +6,10 @@
 //!
 //! * [`lease`]: holding it, and stopping before it is over.
 //! * [`turn`]: what is done for a connection between claim and release.
-//! * [`loaded`]: components that are ready to run.
 //! * [`schedule`]: when a connection is due again.
 
 mod inbox;
 pub mod lease;
-pub mod loaded;
 pub mod schedule;
 mod turn;
 
@@ -22,9 +20,8 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::Ground;
+use super::{Ground, metrics};
 use crate::report::Level;
-use loaded::Loaded;
 use turn::Turn;
 
 /// How often the database is asked when nobody wakes this worker: the truth behind every notification.
@@ -44,12 +41,15 @@ pub async fn work(ground: Ground) {
         usize::try_from(ground.config.workers).unwrap_or(1),
     ));
     let name = worker_name();
-    let loaded = Arc::new(Loaded::default());
     let mut turns = JoinSet::new();
+    let most = ground.config.workers;
+    ground.metrics.gauge(metrics::WORKERS, &[], most.into());
     let housekeeping = tokio::spawn(keep_house(ground.clone()));
     while let Some(slot) = free_slot(&ground, &slots).await {
         // The hands of those that are done.
         while turns.try_join_next().is_some() {}
+        let running = u32::try_from(turns.len()).unwrap_or(u32::MAX);
+        ground.metrics.gauge(metrics::RUNNING, &[], running.into());
         let before = Instant::now();
         let claimed = ground
             .platform
@@ -57,7 +57,7 @@ pub async fn work(ground: Ground) {
             .await;
         match claimed {
             Ok(Some(claim)) => {
-                let turn = Turn::new(ground.clone(), Arc::clone(&loaded), claim, before);
+                let turn = Turn::new(ground.clone(), claim, before);
                 turns.spawn(async move {
                     turn.take().await;
                     drop(slot);

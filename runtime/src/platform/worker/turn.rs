@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use super::inbox::{fates, given};
 use super::lease::{Keeper, keep};
-use super::loaded::Loaded;
 use super::schedule::{after_failure, after_success};
 use crate::config::{DEFAULT_INTERVAL, Plan};
 use crate::cursors::{CursorHome, DatabaseCursors};
@@ -22,12 +21,15 @@ use crate::host::hooks::{BATCH_BYTES, BATCH_DELIVERIES, HookPlan, HookState, Tar
 use crate::platform::Ground;
 use crate::platform::components::description_of;
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, SecretField, plan_of};
+use crate::platform::metrics;
 use crate::redact::Redactor;
 use crate::report::{Level, Outcome, Receipt};
 use crate::run::{
     Answer, Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
 };
-use connector_store::platform::{Claim, ConnectionState, PlatformError, Release, Usage};
+use connector_store::platform::{
+    Claim, ConnectionState, DeliveryState, PlatformError, Release, Usage,
+};
 
 /// Batches of deliveries that one turn follows before others have theirs.
 const MOST_BATCHES: usize = 20;
@@ -67,7 +69,6 @@ impl Done {
 /// One claim, on its way from claim to release.
 pub(super) struct Turn {
     ground: Ground,
-    loaded: Arc<Loaded>,
     claim: Claim,
     keeper: Keeper,
     stop: tokio_util::sync::CancellationToken,
@@ -89,12 +90,7 @@ struct Ready {
 
 impl Turn {
     /// Begins to hold the lease.
-    pub(super) fn new(
-        ground: Ground,
-        loaded: Arc<Loaded>,
-        claim: Claim,
-        claimed_at: Instant,
-    ) -> Self {
+    pub(super) fn new(ground: Ground, claim: Claim, claimed_at: Instant) -> Self {
         let stop = ground.stop.child_token();
         let keeper = keep(
             Arc::clone(&ground.ledger),
@@ -105,7 +101,6 @@ impl Turn {
         );
         Self {
             ground,
-            loaded,
             claim,
             keeper,
             stop,
@@ -159,14 +154,20 @@ impl Turn {
         let description = description_of(&component).map_err(|error| words(&error))?;
         let plan = plan_of(&config, &secrets, &description, &ground.config.rules)
             .map_err(|error| words(&error))?;
-        let connector = self
-            .loaded
-            .connector(ground, &connection.chain, plan.limits)
+        let platform = ground.platform.as_ref();
+        let connector = ground
+            .components
+            .connector(platform, &connection.chain.connector, plan.limits)
             .await
             .map_err(|error| words(&error))?;
-        let mappers = self
-            .loaded
-            .mappers(ground, &connection.chain, plan.limits, plan.on_trap)
+        let mappers = ground
+            .components
+            .chain(
+                platform,
+                &connection.chain.mappers,
+                plan.limits,
+                plan.on_trap,
+            )
             .await
             .map_err(|error| words(&error))?;
         Ok(Ready {
@@ -272,7 +273,9 @@ impl Turn {
             .counters
             .receipt(ended.outcome, ended.reason.clone(), false);
         let receipt = self.keep_receipt(ready, &receipt, synced).await;
-        add(&mut self.usage, &around.counters.usage());
+        let usage = around.counters.usage();
+        self.measure(&usage, &around, &receipt);
+        add(&mut self.usage, &usage);
         let done = Done {
             outcome: ended.outcome,
             reason: ended.reason,
@@ -329,6 +332,25 @@ impl Turn {
             },
         );
         Ok(reach)
+    }
+
+    fn measure(&self, usage: &Usage, around: &Circumstances, receipt: &Value) {
+        let metrics = &self.ground.metrics;
+        let text = |name: &str| receipt.get(name).and_then(Value::as_str).unwrap_or("");
+        let tenant = ("tenant", self.claim.connection.tenant.as_str());
+        let kind = ("kind", text("kind"));
+        metrics.count(
+            metrics::RUNS,
+            &[tenant, kind, ("outcome", text("outcome"))],
+            1.0,
+        );
+        metrics.observe(metrics::RUN_SECONDS, &[kind], around.counters.elapsed());
+        let cpu = Duration::from_millis(usage.cpu_ms).as_secs_f64();
+        metrics.count(metrics::CPU_SECONDS, &[tenant], cpu);
+        let number = |count: u64| u32::try_from(count).map_or(f64::MAX, f64::from);
+        metrics.count(metrics::RECORDS, &[tenant], number(usage.records));
+        let dead = around.counters.update(|totals| totals.dead_lettered);
+        metrics.count(metrics::DEAD_LETTERS, &[tenant], number(dead));
     }
 
     /// The receipt as it is stored, without secrets.
@@ -396,6 +418,15 @@ impl Turn {
             .settle_deliveries(lease, &fates.verdicts, fates.retry_in)
             .await?;
         for (delivery, verdict) in batch.iter().zip(&fates.verdicts) {
+            let received = chrono::DateTime::parse_from_rfc3339(&delivery.received_at);
+            let took = received.map(|at| chrono::Utc::now().signed_duration_since(at).to_std());
+            if let Ok(Ok(took)) = took
+                && verdict.state != DeliveryState::Waiting
+            {
+                self.ground
+                    .metrics
+                    .observe(metrics::DELIVERY_SECONDS, &[], took);
+            }
             self.ground.log.line(
                 Level::Debug,
                 "delivery followed",
