@@ -26,6 +26,8 @@
 mod allocator;
 mod check;
 mod client;
+#[cfg(test)]
+mod delivering;
 mod executor;
 #[cfg(target_arch = "wasm32")]
 mod face;
