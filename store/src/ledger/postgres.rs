@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, PgPool, Postgres, Row as _, Transaction};
 use tokio::sync::watch;
@@ -27,8 +27,8 @@ use tokio::sync::watch;
 use super::rebuilt::{CHUNK, Row};
 use super::{
     Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, LeftOut, Obsolete,
-    Part, RUNS_KEPT, RebuiltEntry, Recorded, Settled, Status, Store, StoreError, StreamEnd,
-    StreamRow, ago, explain, unsigned,
+    Part, RUNS_KEPT, RebuiltEntry, Receipt, Recorded, Settled, Status, Store, StoreError,
+    StreamEnd, StreamRow, ago, explain, unsigned,
 };
 pub(crate) use transaction::Waits;
 use transaction::{PATIENCE, Step, With, begin_fenced};
@@ -165,13 +165,6 @@ impl Text for PgRow {
         let text: Option<String> = self.try_get(column)?;
         Ok(text.map(nul::back))
     }
-}
-
-/// The only thing that the ledger wants to know of a receipt.
-#[derive(Deserialize)]
-struct Receipt {
-    #[serde(default)]
-    reconciled: bool,
 }
 
 /// Records, the turns of the threads that they opened, and what mappers made of them.
