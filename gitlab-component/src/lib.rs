@@ -27,6 +27,8 @@ mod allocator;
 mod check;
 mod client;
 #[cfg(test)]
+mod connecting;
+#[cfg(test)]
 mod delivering;
 mod executor;
 #[cfg(target_arch = "wasm32")]

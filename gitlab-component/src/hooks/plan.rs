@@ -335,7 +335,8 @@ impl Making<'_> {
     /// Everything that is lacking, told once for each reason.
     fn finish(self) -> Plan {
         let mut plan = self.plan.into_inner();
-        for ((what, reason), subjects) in self.lacking.into_inner() {
+        for ((what, reason), mut subjects) in self.lacking.into_inner() {
+            subjects.sort_unstable();
             let subject = if let [subject] = subjects.as_slice() {
                 format!("{what} of {subject}")
             } else {
