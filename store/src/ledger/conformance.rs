@@ -1,11 +1,12 @@
 //! What the trait promises, held against both databases.
 //!
 //! Each promise is one function over [`Subject`], listed in `promises!`, which runs it on SQLite and on PostgreSQL. What only one of them has
-//! (a file, a plan, a restart) is tested beside it.
+//! (a file, a plan, a restart) is tested beside it. [`random`] runs operations that nobody thought of through both and compares.
 
 mod leases;
 mod letters;
 mod mapping;
+mod random;
 mod rebuilding;
 mod runs;
 mod versions;

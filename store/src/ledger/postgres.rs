@@ -11,6 +11,8 @@
 
 mod nul;
 mod pages;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
