@@ -31,6 +31,8 @@
 //!     └── state.set ──────────────► cursors     a JSON file of the user's, moved only behind acknowledged records
 //! ```
 //!
+//! A source may also call: [`hooks`] takes such calls, and what they point at is read in a run of its own.
+//!
 //! [`run`] puts the parts together for one run, [`config`] decides with which settings, [`census`] what is missing or gone,
 //! [`cli`] is the program around it. [`sandbox`] and
 //! [`host`] hold the component; [`egress`] says which addresses may be dialled; [`report`] is how the run tells the world what it does.
@@ -48,6 +50,7 @@ pub mod cortexdb;
 pub mod cursors;
 pub mod digest;
 pub mod egress;
+pub mod hooks;
 pub mod host;
 pub mod http_client;
 pub mod lost_receipts;

@@ -4,3 +4,5 @@
 
 pub mod ledger;
 pub mod platform;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -10,14 +10,15 @@
 pub mod api;
 pub mod components;
 pub mod connection;
-//pub mod dashboard;
+pub mod dashboard;
 pub mod keys;
 pub mod letters;
 pub mod log;
 pub mod metrics;
 pub mod private_file;
+pub mod reception;
 pub mod secrets;
-//pub mod server;
+pub mod server;
 pub mod settings;
 pub mod trial;
 

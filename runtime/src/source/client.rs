@@ -1,4 +1,8 @@
 //! One request to the source, from the first attempt to the final answer.
+//!
+//! What failed for a passing reason is asked again: `GET`, `PUT` and `DELETE`, which come to the same however often they arrive. A `POST`
+//! creates something, and creates it twice if it is repeated after it arrived: it is repeated only where the source cannot have
+//! acted on it (no connection, 429). Otherwise the component is told, and looks whether what it wanted is there.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -160,6 +164,8 @@ enum Attempt {
     Passing {
         reason: String,
         asked: Option<Duration>,
+        /// The source has certainly not acted on the request.
+        untouched: bool,
     },
     TimedOut(String),
     TooLarge,
@@ -189,7 +195,7 @@ impl SourceClient {
                 () = self.stop.cancelled() => return Err(SourceError::Interrupted),
             };
             drop(turn);
-            let (reason, asked) = match attempt {
+            let (reason, asked, untouched) = match attempt {
                 Attempt::Answer(answer)
                     if answer.status == 401
                         && schemes_tried < self.authentication.len()
@@ -228,10 +234,14 @@ impl SourceClient {
                 Attempt::TimedOut(reason) if request.report_timeout => {
                     return Err(SourceError::TimedOut(reason));
                 }
-                Attempt::TimedOut(reason) => (reason, None),
-                Attempt::Passing { reason, asked } => (reason, asked),
+                Attempt::TimedOut(reason) => (reason, None, false),
+                Attempt::Passing {
+                    reason,
+                    asked,
+                    untouched,
+                } => (reason, asked, untouched),
             };
-            let may_repeat = request.method == Method::Get;
+            let may_repeat = request.method != Method::Post || untouched;
             let wait = if may_repeat {
                 attempts.failed(asked)
             } else {
@@ -389,6 +399,7 @@ impl SourceClient {
             return Attempt::Passing {
                 reason: format!("no connection within {:?}", self.timeouts.connect),
                 asked: None,
+                untouched: true,
             };
         }
         let reason = self
@@ -398,6 +409,7 @@ impl SourceClient {
         Attempt::Passing {
             reason,
             asked: None,
+            untouched: error.is_connect(),
         }
     }
 
@@ -422,6 +434,7 @@ impl SourceClient {
                 return Attempt::Passing {
                     reason: "429, the rate limit is used up".into(),
                     asked: Some(wait),
+                    untouched: true,
                 };
             }
             408 => {
@@ -431,6 +444,7 @@ impl SourceClient {
                 return Attempt::Passing {
                     reason: format!("{status} {}", self.excerpt(&body)),
                     asked: retry_after(headers),
+                    untouched: false,
                 };
             }
             200..=299 if request.expect_json && !is_json(&body) => {
@@ -440,6 +454,7 @@ impl SourceClient {
                         self.excerpt(&body)
                     ),
                     asked: None,
+                    untouched: false,
                 };
             }
             _ => {}
@@ -657,6 +672,45 @@ mod tests {
         assert_eq!(answer.status, 302);
         assert!(heard.lock().unwrap()[0].contains("glpat-0123456789"));
         assert!(heard_elsewhere.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_post_that_may_have_arrived_is_not_sent_again_and_everything_else_is() {
+        let answer = |status: &str| {
+            format!(
+                "HTTP/1.1 {status}\r\ncontent-length: 0\r\nretry-after: 0\r\nconnection: close\r\n\r\n"
+            )
+        };
+        for (method, status, is_repeated) in [
+            (Method::Post, "503 Service Unavailable", false),
+            (Method::Post, "429 Too Many Requests", true),
+            (Method::Put, "503 Service Unavailable", true),
+            (Method::Delete, "503 Service Unavailable", true),
+        ] {
+            let (base, heard) = serve(answer(status)).await;
+            let mut client = client_for(&base, 100);
+            client.patience = Arc::new(Patience::new(Some(Duration::from_secs(60))));
+            let stop = client.stop.clone();
+            let counters = Arc::clone(&client.counters);
+            let request = SourceRequest {
+                method,
+                ..get("/a")
+            };
+            tokio::spawn(async move {
+                // Stops when it was repeated, or has had the time for it.
+                for _ in 0..100 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    if counters.update(|totals| totals.retries) > 0 {
+                        break;
+                    }
+                }
+                stop.cancel();
+            });
+            let error = client.execute(&request).await.unwrap_err();
+            let was_repeated = error == SourceError::Interrupted;
+            assert_eq!(was_repeated, is_repeated, "{method:?} {status}: {error:?}");
+            assert!(!heard.lock().unwrap().is_empty());
+        }
     }
 
     #[tokio::test]

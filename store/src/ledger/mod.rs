@@ -11,6 +11,8 @@
 //! the epoch first: a process that was frozen and woke up after somebody else took over is refused by the storage itself, which is
 //! the only place where such a check holds.
 
+mod postgres;
+mod rebuilt;
 mod sqlite;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,6 +20,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use postgres::PostgresStore;
+pub(crate) use postgres::Waits;
 pub use sqlite::SqliteStore;
 
 /// Why the store did not do what was asked.
@@ -36,20 +40,21 @@ pub enum StoreError {
         /// When its lease ends at the latest.
         seconds: i64,
     },
-    /// The file cannot be read as a ledger.
+    /// The file, or the database of this address, cannot be used as a ledger.
     #[error("the ledger {path} cannot be opened: {reason}")]
     Unusable {
-        /// Its path.
+        /// Its path; on PostgreSQL its address without the password.
         path: String,
         /// Why, and what to do.
         reason: String,
     },
     /// The database failed.
-    #[error("the ledger (connectors.db, beside the state file) failed: {}", explain(.0))]
+    #[error("the ledger{} failed: {}", place(.0), explain(.0))]
     Database(#[from] sqlx::Error),
     /// A migration failed.
     #[error(
-        "the ledger (connectors.db, beside the state file) cannot be brought to this version: {}",
+        "the ledger{} cannot be brought to this version: {}",
+        cause(.0).map_or("", place),
         explain_migration(.0)
     )]
     Migration(#[from] sqlx::migrate::MigrateError),
@@ -67,25 +72,62 @@ impl StoreError {
 }
 
 fn explain_migration(error: &sqlx::migrate::MigrateError) -> String {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
-    cause.map_or_else(|| error.to_string(), explain)
+    cause(error).map_or_else(|| error.to_string(), explain)
 }
 
-/// The database's words, and what to do where the machine is at fault.
-fn explain(error: &sqlx::Error) -> String {
-    let code = error.as_database_error().and_then(|error| error.code());
-    // The lowest eight bits are SQLite's result; above them it says where in its code.
-    let result = code.and_then(|code| code.parse::<u32>().ok());
-    let advice = match result.map(|code| code & 0xff) {
-        Some(8) => "make its folder writable, and run again",
-        Some(10) => {
-            "look for room on the disk, a limit on file sizes and the disk's health, and run again"
-        }
-        Some(13) => "make room on its disk, and run again",
-        _ => return error.to_string(),
+/// Which of the two databases an error speaks of, where it says so.
+fn place(error: &sqlx::Error) -> &'static str {
+    let Some(error) = error.as_database_error() else {
+        return "";
     };
-    format!("{error}. Nothing is lost: {advice}")
+    if error
+        .try_downcast_ref::<sqlx::sqlite::SqliteError>()
+        .is_some()
+    {
+        " (connectors.db, beside the state file)"
+    } else {
+        " (on PostgreSQL)"
+    }
 }
+
+/// The cause in the database's words, where there is one.
+fn cause(error: &sqlx::migrate::MigrateError) -> Option<&sqlx::Error> {
+    std::error::Error::source(error).and_then(|cause| cause.downcast_ref())
+}
+
+/// The database's words, and what to do where the machine or the settings are at fault.
+fn explain(error: &sqlx::Error) -> String {
+    let advice = match error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            match database.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
+                Some(_) => sqlite::advice(&code),
+                None => postgres::advice(&code),
+            }
+        }
+        sqlx::Error::Io(_) => Some("check that the database runs and that its address is right"),
+        sqlx::Error::PoolTimedOut => {
+            Some("give it more connections, or fewer runs at the same time")
+        }
+        _ => None,
+    };
+    match advice {
+        Some(advice) => format!("{error}. Nothing is lost: {advice}, and run again"),
+        None => error.to_string(),
+    }
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// A time in the future was written by another clock; it says nothing.
+fn ago(seconds: Option<f64>) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds?).ok()
+}
+
+/// Receipts kept for each connection.
+const RUNS_KEPT: i64 = 100;
 
 /// The right to write for one connection, until it expires or is superseded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -359,7 +401,7 @@ pub struct StreamRow {
 }
 
 /// How a stream ended in a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct StreamEnd<'a> {
     /// `42/merge_requests`.
     pub stream: &'a str,
@@ -388,7 +430,8 @@ pub struct ConnectionRow {
     pub last_reconcile: Option<String>,
 }
 
-/// Durable memory of all connections. Two implementations are planned, SQLite and PostgreSQL; whatever is promised here is promised by both.
+/// Durable memory of all connections. There are two implementations, [`SqliteStore`] and [`PostgresStore`]; whatever is promised here is
+/// promised by both.
 ///
 /// Every method that takes a [`Lease`] runs in one transaction whose first statement checks the epoch, and fails with
 /// [`StoreError::Fenced`] without any effect when it is not the current one.

@@ -15,6 +15,7 @@ mod rebuilding;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,14 +24,14 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Row, Sqlite, Transaction};
+use tokio::sync::watch;
 
 use super::{
     Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, LeftOut, Obsolete,
-    Part, RebuiltEntry, Recorded, Settled, Status, Store, StoreError, StreamEnd, StreamRow,
+    Part, RUNS_KEPT, RebuiltEntry, Recorded, Settled, Status, Store, StoreError, StreamEnd,
+    StreamRow, ago, unsigned,
 };
 
-/// Receipts kept for each connection.
-const RUNS_KEPT: i64 = 100;
 const READERS: u32 = 2;
 /// Of one reader, in KiB as SQLite writes it. The default of two mebibytes for each bought nothing: a page that was read once is seldom
 /// asked for again, and the system keeps the file in memory, too.
@@ -77,10 +78,12 @@ const SETTLE_ENTRIES: &str = "INSERT INTO entries (connection, source_id, record
 /// See the [module](self).
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    pub(crate) writer: SqlitePool,
+    pub(crate) readers: SqlitePool,
     /// The write-ahead log; `None` where nothing is written to a disk.
     log: Option<PathBuf>,
+    /// Whoever waits for work of the platform, in this process.
+    pub(crate) wake: Arc<watch::Sender<u64>>,
 }
 
 impl SqliteStore {
@@ -117,6 +120,7 @@ impl SqliteStore {
             writer,
             readers,
             log: Some(log.into()),
+            wake: Arc::default(),
         })
     }
 
@@ -134,6 +138,7 @@ impl SqliteStore {
             readers: writer.clone(),
             writer,
             log: None,
+            wake: Arc::default(),
         })
     }
 
@@ -172,6 +177,7 @@ impl SqliteStore {
             writer: readers.clone(),
             readers,
             log: None,
+            wake: Arc::default(),
         }))
     }
 
@@ -181,7 +187,11 @@ impl SqliteStore {
         self.writer.close().await;
     }
 
-    async fn fenced(&self, lease: Lease) -> Result<Transaction<'static, Sqlite>, StoreError> {
+    /// A transaction that writes, if the epoch is the current one.
+    pub(crate) async fn fenced(
+        &self,
+        lease: Lease,
+    ) -> Result<Transaction<'static, Sqlite>, StoreError> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let held = sqlx::query("UPDATE connections SET epoch = epoch WHERE id = ? AND epoch = ?")
             .bind(lease.connection)
@@ -219,13 +229,15 @@ fn to_json<T: Serialize + ?Sized>(rows: &T) -> Result<String, StoreError> {
     Ok(serde_json::to_string(rows)?)
 }
 
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-/// A time in the future was written by another clock; it says nothing.
-fn ago(seconds: Option<f64>) -> Option<Duration> {
-    Duration::try_from_secs_f64(seconds?).ok()
+/// What to do where the machine is at fault.
+pub(super) fn advice(code: &str) -> Option<&'static str> {
+    // The lowest eight bits are SQLite's result; above them it says where in its code.
+    match code.parse::<u32>().ok()? & 0xff {
+        8 => Some("make its folder writable"),
+        10 => Some("look for room on the disk, a limit on file sizes and the disk's health"),
+        13 => Some("make room on its disk"),
+        _ => None,
+    }
 }
 
 #[async_trait]
@@ -482,7 +494,7 @@ impl Store for SqliteStore {
         let json = to_json(source_ids)?;
         let mut transaction = self.fenced(lease).await?;
         // The records, the turns of the threads that they opened, and what mappers made of them.
-        let affected = "connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2)) OR root IN (SELECT value FROM json_each(?2))
+        let affected = "connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2)) OR (root <> '' AND root IN (SELECT value FROM json_each(?2)))
              OR (record <> source_id AND record IN (SELECT value FROM json_each(?2))))";
         sqlx::query(sqlx::AssertSqlSafe(format!(
             "DELETE FROM recorded WHERE connection = ?1 AND (source_id IN (SELECT value FROM json_each(?2))
@@ -664,18 +676,22 @@ impl Store for SqliteStore {
 
     async fn forgotten(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
-        sqlx::query("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))")
-            .bind(to_json(rows)?)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "DELETE FROM events WHERE connection = ? AND id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(lease.connection)
+        .bind(to_json(rows)?)
+        .execute(&mut *transaction)
+        .await?;
         Ok(transaction.commit().await?)
     }
 
     async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
         sqlx::query(
-            "UPDATE events SET state = 'kept' WHERE id IN (SELECT value FROM json_each(?))",
+            "UPDATE events SET state = 'kept' WHERE connection = ? AND id IN (SELECT value FROM json_each(?))",
         )
+        .bind(lease.connection)
         .bind(to_json(rows)?)
         .execute(&mut *transaction)
         .await?;

@@ -14,8 +14,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::ledger::{Lease, StoreError};
+
+mod postgres;
+mod sqlite;
+mod values;
 
 /// Why the platform's store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,19 @@ pub enum PlatformError {
     /// Something still uses it.
     #[error("{0}")]
     InUse(String),
+    /// The tenant has as many as it may have.
+    #[error(
+        "the tenant has {most} {what} already, as many as it may have: delete one, or ask the operator to raise its cap"
+    )]
+    OverCap {
+        /// `connections`.
+        what: &'static str,
+        /// The cap.
+        most: u32,
+    },
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 impl From<sqlx::Error> for PlatformError {
@@ -539,6 +557,12 @@ pub trait Platform: Send + Sync {
     async fn next_due_in(&self) -> Result<Option<Duration>>;
     /// Marks runs whose epoch was superseded as interrupted. Returns how many.
     async fn sweep_runs(&self) -> Result<u64>;
+    /// Removes runs that ended longer ago, but the last one of each connection. Returns how many. Sums over them go with them.
+    async fn trim_runs(&self, older_than: Duration) -> Result<u64>;
+    /// Changes when something became due: a delivery, a run that its owner asked for, a place of a tenant that was at its cap. Whoever waits
+    /// takes this before it claims, so that nothing falls in between, and waits for it or its poll, whichever comes first: the poll
+    /// is what can be relied on.
+    fn wakeups(&self) -> watch::Receiver<u64>;
     /// Runs of a connection, newest first.
     async fn runs(&self, connection: &str, page: &Page) -> Result<Vec<Run>>;
     /// One run.

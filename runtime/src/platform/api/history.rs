@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::request::{Asked, Caller, Input, List, ListQuery, audit, page};
@@ -22,7 +22,7 @@ use connector_store::platform::{
 };
 
 /// Which part of a list.
-#[derive(Debug, Default, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct PageQuery {
     /// `next` of the page before.
@@ -153,7 +153,7 @@ pub struct DeliveryWithBody {
 }
 
 /// Which deliveries.
-#[derive(Debug, Default, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct DeliveryQuery {
     /// `next` of the page before.
@@ -369,7 +369,7 @@ pub(super) async fn letters(
 }
 
 /// One record.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LetterQuery {
     /// `gl:note:42/1`.

@@ -288,6 +288,8 @@ impl From<PlatformError> for Problem {
                 Self::conflict(format!("there is a {what} of that name already"))
             }
             PlatformError::InUse(words) => Self::conflict(words),
+            PlatformError::OverCap { .. } => Self::conflict(error.to_string()),
+            PlatformError::Invalid(words) => Self::invalid("(request)", words),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use sqlx::Row;
 
-use super::super::{DeadLetter, KeptLetter, Lease, StoreError};
-use super::{SqliteStore, to_json, unsigned};
+use super::super::{DeadLetter, KeptLetter, Lease, StoreError, unsigned};
+use super::{SqliteStore, to_json};
 
 impl SqliteStore {
     pub(super) async fn read_letters(

@@ -122,7 +122,7 @@ impl SqliteStore {
                                        FROM recorded WHERE connection = ?1) WHERE newer > ?2)",
         )
         .bind(lease.connection)
-        .bind(most_bytes.cast_signed())
+        .bind(i64::try_from(most_bytes).unwrap_or(i64::MAX))
         .execute(&mut *transaction)
         .await?
         .rows_affected();

@@ -1,0 +1,365 @@
+//! Who runs what, when: claims and their end.
+//!
+//! A claim locks the tenant whose turn it is, and everything that decides about its cap is read behind that lock: this makes the cap exact
+//! however many processes claim. Whose turn it is was read before the lock; a tenant that was served in between is not taken, because its place
+//! in the queue is another one now. Locks are taken in the order tenant, lease, connection; nobody waits for a lease that is locked, because its
+//! holder may be a process that was frozen.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+use tokio::time::sleep;
+
+use super::{
+    Backend, Caps, Claim, DEFAULT_CONCURRENT_RUNS, Lease, PlatformError, Release, Result, Written,
+    commit_and_wake, connections, reading, writing,
+};
+use crate::platform::values::{clean, count, from_json, milliseconds, new_id, to_json, unsigned};
+
+/// How often a claim looks again when others hold all tenants that have something to do. They hold them for a millisecond.
+const LOOKS: u32 = 100;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(3);
+
+/// What can be claimed, of `c` and its lease `l`.
+macro_rules! claimable {
+    () => {
+        concat!(
+            "c.state IN ('active', 'leaving') AND c.wake_at <= ",
+            now!(),
+            " AND l.lease_until <= ",
+            clock!()
+        )
+    };
+}
+
+/// The tenant whose turn it is.
+struct Turn {
+    tenant: String,
+    cap: i64,
+}
+
+pub(super) async fn claim_due(
+    store: &Backend,
+    worker: &str,
+    ttl: Duration,
+    park_after: u32,
+) -> Result<Option<Claim>> {
+    let mut capped = Vec::new();
+    let mut looks = 0;
+    while looks < LOOKS && is_anything_due(store, &capped).await? {
+        let mut transaction = writing(store).await?;
+        let Some(turn) = next_turn(&mut transaction, &capped).await? else {
+            transaction.rollback().await?;
+            looks += 1;
+            sleep(BETWEEN_LOOKS).await;
+            continue;
+        };
+        let claim = claim_of(&mut transaction, &turn, worker, ttl, park_after).await?;
+        transaction.commit().await?;
+        if claim.is_some() {
+            return Ok(claim);
+        }
+        capped.push(turn.tenant);
+    }
+    Ok(None)
+}
+
+async fn is_anything_due(store: &Backend, capped: &[String]) -> Result<bool> {
+    let found = sqlx::query(concat!(
+        "SELECT 1 FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger WHERE ",
+        claimable!(),
+        " AND c.tenant NOT IN ",
+        listed!("$1"),
+        " LIMIT 1"
+    ))
+    .bind(to_json(capped)?)
+    .fetch_optional(reading(store))
+    .await?;
+    Ok(found.is_some())
+}
+
+/// Locks the tenant that was served least recently, of those with something to do, and sends it to the end of the queue.
+async fn next_turn(transaction: &mut Written, capped: &[String]) -> Result<Option<Turn>> {
+    let row = sqlx::query(concat!(
+        "WITH queue AS MATERIALIZED (
+             SELECT t.id, t.served FROM tenants AS t
+             WHERE (SELECT 1 FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger WHERE c.tenant = t.id AND ",
+        claimable!(),
+        " LIMIT 1) = 1 AND t.id NOT IN ",
+        listed!("$1"),
+        "    ORDER BY t.served, t.id LIMIT 32)
+         SELECT t.id, t.caps FROM queue JOIN tenants AS t ON t.id = queue.id AND t.served = queue.served
+         ORDER BY queue.served, queue.id LIMIT 1",
+        lock_free!("t")
+    ))
+    .bind(to_json(capped)?)
+    .fetch_optional(&mut **transaction)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let tenant: String = row.try_get("id")?;
+    let caps: Caps = from_json(row.try_get("caps")?)?;
+    sqlx::query(concat!(
+        "UPDATE tenants SET served = ",
+        turn!(),
+        " WHERE id = $1"
+    ))
+    .bind(&tenant)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(Some(Turn {
+        tenant,
+        cap: i64::from(caps.concurrent_runs.unwrap_or(DEFAULT_CONCURRENT_RUNS)),
+    }))
+}
+
+/// Claims the connection of this tenant that has been due longest; `None` where the tenant is at its cap, or nothing is due any more.
+async fn claim_of(
+    transaction: &mut Written,
+    turn: &Turn,
+    worker: &str,
+    ttl: Duration,
+    park_after: u32,
+) -> Result<Option<Claim>> {
+    let live: i64 = sqlx::query_scalar(concat!(
+        "SELECT count(*) FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
+         WHERE c.tenant = $1 AND c.running = 1 AND l.lease_until > ",
+        clock!()
+    ))
+    .bind(&turn.tenant)
+    .fetch_one(&mut **transaction)
+    .await?;
+    if live >= turn.cap {
+        return Ok(None);
+    }
+    loop {
+        let row = sqlx::query(concat!(
+            "SELECT c.id, c.ledger, c.claims FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
+             WHERE c.tenant = $1 AND ",
+            claimable!(),
+            " ORDER BY c.wake_at, c.id LIMIT 1",
+            lock_free!("l")
+        ))
+        .bind(&turn.tenant)
+        .fetch_optional(&mut **transaction)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let ledger: i64 = row.try_get("ledger")?;
+        let claims: i64 = row.try_get("claims")?;
+        if park_after > 0 && claims >= i64::from(park_after) {
+            park(transaction, ledger, claims).await?;
+            continue;
+        }
+        // Its row was not locked yet: it may have been paused in the meantime.
+        let taken = sqlx::query(concat!(
+            "UPDATE platform_connections AS c SET claims = claims + 1, running = 1, woken = 0
+             WHERE ledger = $1 AND state IN ('active', 'leaving') AND wake_at <= ",
+            now!(),
+            " RETURNING id, claims, CAST(CASE WHEN due_at <= ",
+            now!(),
+            " THEN 1 ELSE 0 END AS BIGINT) AS is_due"
+        ))
+        .bind(ledger)
+        .fetch_optional(&mut **transaction)
+        .await?;
+        let Some(taken) = taken else { continue };
+        let epoch: i64 = sqlx::query_scalar(concat!(
+            "UPDATE connections SET epoch = epoch + 1, owner = $2, lease_until = ",
+            clock!(),
+            " + $3 WHERE id = $1 RETURNING epoch"
+        ))
+        .bind(ledger)
+        .bind(clean(worker))
+        .bind(ttl.as_secs_f64())
+        .fetch_one(&mut **transaction)
+        .await?;
+        let is_due: i64 = taken.try_get("is_due")?;
+        let id: String = taken.try_get("id")?;
+        let lease = Lease {
+            connection: ledger,
+            epoch,
+        };
+        let kind = if is_due == 0 { "deliveries" } else { "sync" };
+        let run = open_run(transaction, lease, turn, &id, kind, worker).await?;
+        return Ok(Some(Claim {
+            lease,
+            connection: connections::one(&mut **transaction, None, &id).await?,
+            run,
+            due: is_due != 0,
+            claims: count(taken.try_get("claims")?),
+        }));
+    }
+}
+
+/// Takes a connection out of service that has not survived being run. Whoever still runs it is fenced.
+async fn park(transaction: &mut Written, ledger: i64, claims: i64) -> Result<()> {
+    sqlx::query(
+        "UPDATE connections SET epoch = epoch + 1, owner = '', lease_until = 0 WHERE id = $1",
+    )
+    .bind(ledger)
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query("UPDATE platform_connections SET state = 'parked', state_reason = $2, running = 0 WHERE ledger = $1")
+        .bind(ledger)
+        .bind(format!(
+            "it was begun {claims} times, and no run of it came to an end: its workers died or lost it. Look at its runs and at the workers' logs, then resume it"
+        ))
+        .execute(&mut **transaction)
+        .await?;
+    interrupt(transaction, ledger).await
+}
+
+async fn interrupt(transaction: &mut Written, ledger: i64) -> Result<()> {
+    sqlx::query(concat!(
+        "UPDATE platform_runs SET outcome = 'interrupted', ended_at = ",
+        now!(),
+        " WHERE ledger = $1 AND ended_at IS NULL"
+    ))
+    .bind(ledger)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+async fn open_run(
+    transaction: &mut Written,
+    lease: Lease,
+    turn: &Turn,
+    connection: &str,
+    kind: &str,
+    worker: &str,
+) -> Result<String> {
+    interrupt(transaction, lease.connection).await?;
+    let id = new_id();
+    sqlx::query(concat!(
+        "INSERT INTO platform_runs (id, connection, tenant, ledger, epoch, kind, worker, outcome, started_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'running', ",
+        now!(),
+        ")"
+    ))
+    .bind(&*id)
+    .bind(connection)
+    .bind(&*turn.tenant)
+    .bind(lease.connection)
+    .bind(lease.epoch)
+    .bind(kind)
+    .bind(clean(worker))
+    .execute(&mut **transaction)
+    .await?;
+    Ok(id)
+}
+
+pub(super) async fn release(
+    store: &Backend,
+    lease: Lease,
+    run: &str,
+    release: &Release,
+) -> Result<()> {
+    let mut transaction = store.fenced(lease).await?;
+    let ended = sqlx::query(concat!(
+        "UPDATE platform_runs SET outcome = $3, receipt = $4, ended_at = ",
+        now!(),
+        " WHERE id = $2 AND ledger = $1"
+    ))
+    .bind(lease.connection)
+    .bind(clean(run))
+    .bind(clean(&release.outcome))
+    .bind(to_json(&release.receipt)?)
+    .execute(&mut *transaction)
+    .await?;
+    if ended.rows_affected() == 0 {
+        return Err(PlatformError::Missing("run"));
+    }
+    sqlx::query(concat!(
+        "UPDATE platform_connections SET running = 0, claims = 0, failures = $2,
+                due_at = CASE WHEN woken = 1 OR $3 IS NULL THEN due_at ELSE ",
+        now!(),
+        " + $3 END, held_until = CASE WHEN woken = 1 OR $2 = 0 OR $3 IS NULL THEN 0 ELSE ",
+        now!(),
+        " + $3 END, woken = 0,
+                state_reason = CASE WHEN state = 'active' AND $4 IS NOT NULL THEN $4 ELSE state_reason END,
+                state = CASE WHEN state = 'active' AND $4 IS NOT NULL THEN 'parked' ELSE state END
+         WHERE ledger = $1"
+    ))
+    .bind(lease.connection)
+    .bind(i64::from(release.failures))
+    .bind(release.due_in.map(milliseconds))
+    .bind(release.park.as_deref().map(clean))
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query("UPDATE connections SET lease_until = 0, owner = '' WHERE id = $1")
+        .bind(lease.connection)
+        .execute(&mut *transaction)
+        .await?;
+    // A place is free: others wait for it only where this tenant has more to do.
+    let more = sqlx::query(concat!(
+        "SELECT 1 FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
+         WHERE c.tenant = (SELECT tenant FROM platform_connections WHERE ledger = $1) AND ",
+        claimable!(),
+        " LIMIT 1"
+    ))
+    .bind(lease.connection)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if more.is_some() {
+        commit_and_wake(store, transaction).await?;
+    } else {
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn next_due_in(store: &Backend) -> Result<Option<Duration>> {
+    let rest: Option<i64> = sqlx::query_scalar(concat!(
+        "SELECT min(moment) - ",
+        now!(),
+        " FROM (SELECT min(wake_at) AS moment FROM platform_connections WHERE state IN ('active', 'leaving') AND running = 0
+                UNION ALL
+                SELECT min(CASE WHEN l.lease_until * 1000 > c.wake_at THEN CAST(l.lease_until * 1000 AS BIGINT) + 1 ELSE c.wake_at END)
+                FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
+                WHERE c.running = 1 AND c.state IN ('active', 'leaving')) AS next"
+    ))
+    .fetch_one(reading(store))
+    .await?;
+    Ok(rest.map(|rest| Duration::from_millis(unsigned(rest))))
+}
+
+pub(super) async fn sweep(store: &Backend) -> Result<u64> {
+    // What was paused or parked while it ran is claimed by nobody: its worker, if it died, is superseded here.
+    let left: Vec<i64> = sqlx::query_scalar(concat!(
+        "SELECT c.ledger FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
+         WHERE c.running = 1 AND c.state NOT IN ('active', 'leaving') AND l.lease_until <= ",
+        clock!()
+    ))
+    .fetch_all(reading(store))
+    .await?;
+    for ledger in left {
+        let mut transaction = writing(store).await?;
+        let superseded = sqlx::query(concat!(
+            "UPDATE connections SET epoch = epoch + 1, owner = '', lease_until = 0 WHERE id = $1 AND lease_until <= ",
+            clock!()
+        ))
+        .bind(ledger)
+        .execute(&mut *transaction)
+        .await?;
+        if superseded.rows_affected() > 0 {
+            sqlx::query("UPDATE platform_connections SET running = 0 WHERE ledger = $1")
+                .bind(ledger)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+    }
+    let mut transaction = writing(store).await?;
+    let swept = sqlx::query(concat!(
+        "UPDATE platform_runs SET outcome = 'interrupted', ended_at = ",
+        now!(),
+        " WHERE id IN (SELECT r.id FROM platform_runs AS r JOIN connections AS l ON l.id = r.ledger
+                       WHERE r.ended_at IS NULL AND l.epoch > r.epoch ORDER BY r.id",
+        lock_free!("r"),
+        ")"
+    ))
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(swept.rows_affected())
+}
