@@ -10,7 +10,7 @@
 pub mod api;
 pub mod components;
 pub mod connection;
-//pub mod dashboard;
+pub mod dashboard;
 pub mod keys;
 pub mod letters;
 pub mod log;
@@ -18,9 +18,9 @@ pub mod metrics;
 pub mod private_file;
 pub mod reception;
 pub mod secrets;
-//pub mod server;
+pub mod server;
 pub mod settings;
-//pub mod trial;
+pub mod trial;
 pub mod worker;
 
 use std::sync::Arc;
@@ -47,8 +47,6 @@ pub struct Ground {
     pub metrics: Arc<metrics::Metrics>,
     /// Where lines go.
     pub log: log::Log,
-    /// Wakes a worker of this process: something is due.
-    pub wake: Arc<tokio::sync::Notify>,
     /// The process is to end.
     pub stop: CancellationToken,
 }

@@ -139,7 +139,11 @@ impl Reception for PlatformReception {
     ) -> Result<Vec<(String, bool)>, PlatformError> {
         let ids = self.ground.platform.receive(deliveries).await?;
         for (delivery, (id, new)) in deliveries.iter().zip(&ids) {
-            let result = if *new { "stored" } else { "duplicate" };
+            let result = match (id.is_empty(), new) {
+                (true, _) => "refused",
+                (false, true) => "stored",
+                (false, false) => "duplicate",
+            };
             self.ground
                 .metrics
                 .count(metrics::DELIVERIES, &[("result", result)], 1.0);
@@ -152,9 +156,8 @@ impl Reception for PlatformReception {
         Ok(ids)
     }
 
-    fn arrived(&self) {
-        self.ground.wake.notify_one();
-    }
+    /// The store wakes the workers, those of other processes, too.
+    fn arrived(&self) {}
 
     fn failed(&self, words: &str) {
         self.ground.log.line(Level::Error, words, Value::Null);

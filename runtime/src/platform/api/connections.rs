@@ -137,7 +137,10 @@ impl SecretsBody {
             (SecretField::SourceToken, &self.source_token),
             (SecretField::CortexdbApiKey, &self.cortexdb_api_key),
             (SecretField::WebhookSecret, &self.webhook_secret),
-            (SecretField::WebhookSigningToken, &self.webhook_signing_token),
+            (
+                SecretField::WebhookSigningToken,
+                &self.webhook_signing_token,
+            ),
         ]
         .into_iter()
         .filter_map(|(field, value)| Some((field, value.as_ref()?.as_deref())))
@@ -253,7 +256,7 @@ impl ConnectionView {
 }
 
 /// The connector's description and a check of all mappers; what does not exist for the tenant is named by field.
-async fn look_at_chain(
+pub(super) async fn look_at_chain(
     ground: &Ground,
     tenant: &str,
     chain: &Chain,
@@ -298,7 +301,7 @@ async fn look_at_chain(
 }
 
 /// Refuses a connection that the tenant's memory could never hold, with the numbers.
-async fn check_memory(
+pub(super) async fn check_memory(
     ground: &Ground,
     tenant: &str,
     plan: &Plan,
@@ -398,9 +401,9 @@ pub(super) async fn create(
     let mut new: NewConnection = super::request::parse(text.as_bytes())?;
     check_name(&new.name)?;
     let what: [&[u8]; 3] = [b"connections", tenant.as_bytes(), text.as_bytes()];
-    once(&ground, &caller, &headers, &what, async move {
+    once(&ground, &caller, &headers, &what, async {
         ground.platform.tenant(&tenant).await?;
-        let chain = Chain::from(new.chain);
+        let chain = Chain::from(new.chain.clone());
         let description = look_at_chain(&ground, &tenant, &chain).await?;
         let id = Uuid::now_v7().to_string();
         with_webhook_secret(&new.config, false, &mut new.secrets)?;
@@ -417,7 +420,7 @@ pub(super) async fn create(
         let wanted = Connection {
             id: id.clone(),
             tenant: tenant.clone(),
-            name: new.name,
+            name: new.name.clone(),
             state,
             state_reason: None,
             chain,
@@ -442,7 +445,15 @@ pub(super) async fn create(
             row = change_it(&ground, &caller, &id, None, &change).await?;
         }
         let detail = json!({"name": row.name, "chain": row.chain, "config": row.config});
-        audit(&ground, &caller, Some(&tenant), "connection.create", &id, &detail).await?;
+        audit(
+            &ground,
+            &caller,
+            Some(&tenant),
+            "connection.create",
+            &id,
+            &detail,
+        )
+        .await?;
         Ok(Created::new(json!(ConnectionView::new(&ground, row))))
     })
     .await
@@ -470,7 +481,10 @@ pub(super) async fn get(
 ) -> Result<Response, Problem> {
     caller.need(Scope::Read)?;
     let row = ground.platform.connection(caller.tenant(), &id).await?;
-    Ok(with_version(row.version, &ConnectionView::new(&ground, row)))
+    Ok(with_version(
+        row.version,
+        &ConnectionView::new(&ground, row),
+    ))
 }
 
 /// Changes name, configuration or secrets. What comes out is validated as a new connection is.
@@ -496,7 +510,10 @@ pub(super) async fn update(
     let mut merged = row.config.clone();
     if let Some(config) = &patch.config {
         if !config.is_object() {
-            return Err(Problem::invalid("config", "a JSON merge patch, so an object"));
+            return Err(Problem::invalid(
+                "config",
+                "a JSON merge patch, so an object",
+            ));
         }
         merge(&mut merged, config);
     }
@@ -518,8 +535,19 @@ pub(super) async fn update(
     // What was validated is what was read: a change in between is refused.
     let row = change_it(&ground, &caller, &id, Some(row.version), &change).await?;
     let detail = json!({"name": change.name, "config": change.config, "secrets": changed});
-    audit(&ground, &caller, Some(&row.tenant), "connection.update", &id, &detail).await?;
-    Ok(with_version(row.version, &ConnectionView::new(&ground, row)))
+    audit(
+        &ground,
+        &caller,
+        Some(&row.tenant),
+        "connection.update",
+        &id,
+        &detail,
+    )
+    .await?;
+    Ok(with_version(
+        row.version,
+        &ConnectionView::new(&ground, row),
+    ))
 }
 
 /// A JSON merge patch (RFC 7396).
@@ -565,9 +593,20 @@ pub(super) async fn delete(
     caller.need(Scope::Write)?;
     let row = ground.platform.connection(caller.tenant(), &id).await?;
     if query.force {
-        ground.platform.delete_connection(caller.tenant(), &id).await?;
+        ground
+            .platform
+            .delete_connection(caller.tenant(), &id)
+            .await?;
         let detail = json!({"name": row.name, "force": true});
-        audit(&ground, &caller, Some(&row.tenant), "connection.delete", &id, &detail).await?;
+        audit(
+            &ground,
+            &caller,
+            Some(&row.tenant),
+            "connection.delete",
+            &id,
+            &detail,
+        )
+        .await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let change = ConnectionChange {
@@ -580,7 +619,15 @@ pub(super) async fn delete(
     };
     let row = change_it(&ground, &caller, &id, None, &change).await?;
     let detail = json!({"name": row.name});
-    audit(&ground, &caller, Some(&row.tenant), "connection.leave", &id, &detail).await?;
+    audit(
+        &ground,
+        &caller,
+        Some(&row.tenant),
+        "connection.leave",
+        &id,
+        &detail,
+    )
+    .await?;
     let view = ConnectionView::new(&ground, row);
     Ok((StatusCode::ACCEPTED, Json(view)).into_response())
 }
@@ -721,7 +768,12 @@ async fn prepared(
         .components
         .connector(platform, &row.chain.connector, limits)
         .await?;
-    let plan = plan_of(&config, &opened, &connector.description, &ground.config.rules)?;
+    let plan = plan_of(
+        &config,
+        &opened,
+        &connector.description,
+        &ground.config.rules,
+    )?;
     Ok((connector, plan))
 }
 
@@ -734,172 +786,37 @@ mod tests {
         // Cases of RFC 7396, appendix A.
         for (target, patch, result) in [
             (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (
+                json!({"a": "b"}),
+                json!({"b": "c"}),
+                json!({"a": "b", "b": "c"}),
+            ),
             (json!({"a": "b"}), json!({"a": null}), json!({})),
             (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
-            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
-            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
-            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+            (
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
+            ),
+            (
+                json!({"a": [{"b": "c"}]}),
+                json!({"a": [1]}),
+                json!({"a": [1]}),
+            ),
+            (
+                json!({"e": null}),
+                json!({"a": 1}),
+                json!({"e": null, "a": 1}),
+            ),
+            (
+                json!({}),
+                json!({"a": {"bb": {"ccc": null}}}),
+                json!({"a": {"bb": {}}}),
+            ),
         ] {
             let mut merged = target.clone();
             merge(&mut merged, &patch);
             assert_eq!(merged, result, "{target} {patch}");
         }
-    }
-}
-
-pub(super) use chain::{chains, dry_run, promote, roll_back};
-
-mod chain {
-    use super::{look_at_chain, *};
-    use crate::platform::trial;
-    use connector_store::platform::ChainVersion;
-
-    /// A chain that a connection has or had.
-    #[derive(Debug, Serialize, ToSchema)]
-    #[schema(as = ChainVersion)]
-    #[allow(missing_docs, reason = "the names say it")]
-    pub struct ChainView {
-        /// Counted from 1.
-        pub number: i64,
-        pub chain: ChainBody,
-        pub current: bool,
-        /// Id of the key that made it so.
-        pub by: String,
-        pub at: String,
-    }
-
-    impl From<ChainVersion> for ChainView {
-        fn from(row: ChainVersion) -> Self {
-            Self {
-                number: row.number,
-                chain: row.chain.into(),
-                current: row.current,
-                by: row.by,
-                at: row.at,
-            }
-        }
-    }
-
-    /// Versions of the chain, newest first.
-    #[utoipa::path(get, path = "/connections/{connection}/chain", tag = "chains", params(("connection" = String, Path)), responses((status = 200, body = List<ChainView>)))]
-    pub(in super::super) async fn chains(
-        State(ground): State<Ground>,
-        caller: Caller,
-        Path(id): Path<String>,
-    ) -> Result<Json<List<ChainView>>, Problem> {
-        caller.need(Scope::Read)?;
-        let rows = ground.platform.chains(caller.tenant(), &id).await?;
-        Ok(Json(List {
-            items: rows.into_iter().map(ChainView::from).collect(),
-            next: None,
-        }))
-    }
-
-    /// Uses another chain from the next run on. Records that were read before go through it with the next reconcile pass.
-    #[utoipa::path(put, path = "/connections/{connection}/chain", tag = "chains", request_body = ChainBody,
-        params(("connection" = String, Path)), responses((status = 200, body = ChainView)))]
-    pub(in super::super) async fn promote(
-        State(ground): State<Ground>,
-        caller: Caller,
-        Path(id): Path<String>,
-        Input(body): Input<ChainBody>,
-    ) -> Result<Json<ChainView>, Problem> {
-        caller.need(Scope::Write)?;
-        use_chain(&ground, &caller, &id, &body.into(), "chain.promote").await
-    }
-
-    async fn use_chain(
-        ground: &Ground,
-        caller: &Caller,
-        id: &str,
-        chain: &Chain,
-        action: &str,
-    ) -> Result<Json<ChainView>, Problem> {
-        let row = ground.platform.connection(caller.tenant(), id).await?;
-        let description = look_at_chain(ground, &row.tenant, chain).await?;
-        let config: ConnectionConfig = parse_value(row.config.clone(), "config")?;
-        let opened = OpenedSecrets::of(&row, &ground.secrets)?;
-        let plan = plan_of(&config, &opened, &description, &ground.config.rules)?;
-        check_memory(ground, &row.tenant, &plan, 1 + chain.mappers.len()).await?;
-        let by = &caller.key.id;
-        let platform = ground.platform.as_ref();
-        let version = platform.set_chain(caller.tenant(), id, chain, by).await?;
-        let detail = json!({"number": version.number, "chain": version.chain});
-        audit(ground, caller, Some(&row.tenant), action, id, &detail).await?;
-        Ok(Json(version.into()))
-    }
-
-    /// To which version.
-    #[derive(Debug, Deserialize, ToSchema)]
-    #[serde(deny_unknown_fields)]
-    pub struct RollBack {
-        /// Its number; absent: the one before the current.
-        #[serde(default)]
-        pub number: Option<i64>,
-    }
-
-    /// Uses an earlier chain again. It becomes a new version, so that the list says what was used when.
-    #[utoipa::path(post, path = "/connections/{connection}/chain/rollback", tag = "chains", request_body = RollBack,
-        params(("connection" = String, Path)), responses((status = 200, body = ChainView)))]
-    pub(in super::super) async fn roll_back(
-        State(ground): State<Ground>,
-        caller: Caller,
-        Path(id): Path<String>,
-        Input(body): Input<RollBack>,
-    ) -> Result<Json<ChainView>, Problem> {
-        caller.need(Scope::Write)?;
-        let rows = ground.platform.chains(caller.tenant(), &id).await?;
-        let current = rows.iter().find(|row| row.current).map(|row| row.number);
-        let target = match body.number {
-            Some(number) => rows.iter().find(|row| row.number == number),
-            None => rows.iter().find(|row| Some(row.number) < current),
-        };
-        let Some(target) = target else {
-            return Err(Problem::invalid(
-                "number",
-                "there is no such version of the chain to go back to",
-            ));
-        };
-        let chain = target.chain.clone();
-        use_chain(&ground, &caller, &id, &chain, "chain.rollback").await
-    }
-
-    /// A chain to try.
-    #[derive(Debug, Deserialize, ToSchema)]
-    #[serde(deny_unknown_fields)]
-    pub struct DryRun {
-        /// The candidate; its connector is not run, only its mappers.
-        pub chain: ChainBody,
-        /// `current` (default): against what the current chain makes of the same records; `recorded`: against the records as the connector
-        /// handed them over.
-        #[serde(default)]
-        pub against: trial::Against,
-        /// Records, in the order in which they were recorded; at most 1000, 100 where absent.
-        #[serde(default)]
-        pub most: Option<u32>,
-    }
-
-    /// Shows what another chain would make of recorded records, with the differences. Writes nothing.
-    #[utoipa::path(post, path = "/connections/{connection}/chain/dry-run", tag = "chains", request_body = DryRun,
-        params(("connection" = String, Path)), responses((status = 200, body = trial::Trial)))]
-    pub(in super::super) async fn dry_run(
-        State(ground): State<Ground>,
-        caller: Caller,
-        Path(id): Path<String>,
-        Input(body): Input<DryRun>,
-    ) -> Result<Json<trial::Trial>, Problem> {
-        caller.need(Scope::Write)?;
-        let most = body.most.unwrap_or(100);
-        if !(1..=1000).contains(&most) {
-            return Err(Problem::invalid("most", "1 to 1000"));
-        }
-        let row = ground.platform.connection(caller.tenant(), &id).await?;
-        let chain = Chain::from(body.chain);
-        look_at_chain(&ground, &row.tenant, &chain).await?;
-        let config: ConnectionConfig = parse_value(row.config.clone(), "config")?;
-        let tried = trial::try_chain(&ground, &row, &config, &chain, body.against, most);
-        Ok(Json(tried.await?))
     }
 }

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::request::{Asked, Caller, Input, List, ListQuery, audit, page};
@@ -22,7 +22,7 @@ use connector_store::platform::{
 };
 
 /// Which part of a list.
-#[derive(Debug, Default, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct PageQuery {
     /// `next` of the page before.
@@ -153,7 +153,7 @@ pub struct DeliveryWithBody {
 }
 
 /// Which deliveries.
-#[derive(Debug, Default, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct DeliveryQuery {
     /// `next` of the page before.
@@ -216,7 +216,12 @@ pub(super) async fn deliveries(
     let row = found(&ground, &caller, &id).await?;
     let rows = ground.platform.deliveries(row.ledger, &filter, &page);
     let rows = rows.await?;
-    Ok(List::new(rows, &page, |row| row.id.clone(), DeliveryView::from))
+    Ok(List::new(
+        rows,
+        &page,
+        |row| row.id.clone(),
+        DeliveryView::from,
+    ))
 }
 
 /// One delivery with its body.
@@ -305,7 +310,15 @@ async fn replay_those(
     let row = found(ground, caller, id).await?;
     let platform = ground.platform.as_ref();
     let replayed = platform.replay(row.ledger, delivery, filter).await?;
-    audit(ground, caller, Some(&row.tenant), "delivery.replay", id, detail).await?;
+    audit(
+        ground,
+        caller,
+        Some(&row.tenant),
+        "delivery.replay",
+        id,
+        detail,
+    )
+    .await?;
     Ok(Json(Replayed { replayed }))
 }
 
@@ -365,11 +378,13 @@ pub(super) async fn letters(
     kept.truncate(page.most as usize);
     let wished = wishes(ground.platform.as_ref(), &id).await?;
     let name = |one: &KeptLetter| one.letter.source_id.clone();
-    Ok(List::new(kept, &page, name, |one| letter(one, &wished, false)))
+    Ok(List::new(kept, &page, name, |one| {
+        letter(one, &wished, false)
+    }))
 }
 
 /// One record.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LetterQuery {
     /// `gl:note:42/1`.
@@ -490,7 +505,15 @@ async fn wish_for(
     platform
         .update_connection(caller.tenant(), id, None, &wake)
         .await?;
-    audit(ground, caller, Some(&row.tenant), action, id, &json!({"letters": count})).await?;
+    audit(
+        ground,
+        caller,
+        Some(&row.tenant),
+        action,
+        id,
+        &json!({"letters": count}),
+    )
+    .await?;
     Ok((StatusCode::ACCEPTED, Json(Wished { letters: count })).into_response())
 }
 
@@ -535,7 +558,12 @@ pub(super) async fn audits(
     let page = query.page()?;
     let tenant = caller.whose(query.tenant.as_deref())?;
     let rows = ground.platform.audits(tenant, &page).await?;
-    Ok(List::new(rows, &page, |row| row.id.clone(), AuditView::from))
+    Ok(List::new(
+        rows,
+        &page,
+        |row| row.id.clone(),
+        AuditView::from,
+    ))
 }
 
 /// One limit of components.

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use crate::platform::Ground;
@@ -98,14 +98,9 @@ impl FromRequestParts<Ground> for Caller {
             .ok_or_else(Problem::unauthorized)?;
         let key = keys::verify(ground.platform.as_ref(), text).await?;
         let key = key.ok_or_else(Problem::unauthorized)?;
-        parts.extensions.insert(KeyId(key.id.clone()));
         Ok(Self { key })
     }
 }
-
-/// Of the key that was shown, for the log.
-#[derive(Debug, Clone)]
-pub(super) struct KeyId(pub(super) String);
 
 /// A JSON body. What is wrong with it is said with the path of the field.
 #[derive(Debug)]
@@ -190,7 +185,7 @@ fn words_of(error: &serde_json::Error) -> String {
 }
 
 /// Which part of a list, and for an operator whose.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListQuery {
     /// `next` of the page before.
@@ -217,7 +212,7 @@ pub(super) fn page(after: Option<String>, limit: Option<u32>) -> Result<Page, Pr
 }
 
 /// For an operator: whose.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub struct TenantQuery {
     /// For operators: of this tenant.
@@ -288,7 +283,11 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
 
 /// A name that people give.
 pub(super) fn check_name(name: &str) -> Result<(), Problem> {
-    if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) || name.trim() != name {
+    if name.is_empty()
+        || name.len() > 100
+        || name.chars().any(char::is_control)
+        || name.trim() != name
+    {
         return Err(Problem::invalid(
             "name",
             "1 to 100 bytes, without control characters and without white space around it",

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::{Ground, metrics};
@@ -26,6 +26,8 @@ use turn::Turn;
 
 /// How often the database is asked when nobody wakes this worker: the truth behind every notification.
 const POLL: Duration = Duration::from_secs(1);
+/// Threads of one process for components.
+const MOST_THREADS: usize = 64;
 /// After the database failed.
 const RETRY: Duration = Duration::from_secs(2);
 /// Claims without a run that ended by itself, after which a connection is parked: it takes its workers with it.
@@ -35,8 +37,41 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// How long deliveries that are settled are kept, and their keys with them.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// A worker at work.
+pub struct Working(oneshot::Receiver<()>);
+
+impl Working {
+    /// Waits until the pages in hand are finished and every connection is given back.
+    pub async fn ended(self) {
+        let _ = self.0.await;
+    }
+}
+
+/// Starts to run connections, on threads of their own: a component that computes takes no time from whoever answers webhooks, and with
+/// more threads than cores the system shares the cores fairly between components.
+pub fn start(ground: Ground) -> std::io::Result<Working> {
+    let threads = usize::try_from(ground.config.workers)
+        .unwrap_or(MOST_THREADS)
+        .saturating_add(2)
+        .min(MOST_THREADS);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("worker")
+        .enable_all()
+        .build()?;
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("workers".into())
+        .spawn(move || {
+            runtime.block_on(work(ground));
+            let _ = done.send(());
+        })?;
+    Ok(Working(ended))
+}
+
 /// Runs connections until the process is to end, and then finishes the pages in hand.
-pub async fn work(ground: Ground) {
+async fn work(ground: Ground) {
+    let mut wakeups = ground.platform.wakeups();
     let slots = Arc::new(Semaphore::new(
         usize::try_from(ground.config.workers).unwrap_or(1),
     ));
@@ -50,6 +85,7 @@ pub async fn work(ground: Ground) {
         while turns.try_join_next().is_some() {}
         let running = u32::try_from(turns.len()).unwrap_or(u32::MAX);
         ground.metrics.gauge(metrics::RUNNING, &[], running.into());
+        wakeups.borrow_and_update();
         let before = Instant::now();
         let claimed = ground
             .platform
@@ -65,7 +101,7 @@ pub async fn work(ground: Ground) {
             }
             Ok(None) => {
                 drop(slot);
-                wait(&ground, POLL).await;
+                wait(&ground, &mut wakeups, POLL).await;
             }
             Err(error) => {
                 drop(slot);
@@ -74,7 +110,7 @@ pub async fn work(ground: Ground) {
                     "the database cannot be asked for work; trying again",
                     json!({ "reason": error.to_string() }),
                 );
-                wait(&ground, RETRY).await;
+                wait(&ground, &mut wakeups, RETRY).await;
             }
         }
     }
@@ -94,10 +130,16 @@ async fn free_slot(
     }
 }
 
-async fn wait(ground: &Ground, time: Duration) {
+async fn wait(ground: &Ground, wakeups: &mut watch::Receiver<u64>, time: Duration) {
+    let woken = async {
+        // Without a sender nobody wakes us, and the time decides.
+        if wakeups.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::select! {
         () = ground.stop.cancelled() => {}
-        () = ground.wake.notified() => {}
+        () = woken => {}
         () = tokio::time::sleep(time) => {}
     }
 }

@@ -605,7 +605,6 @@ impl Turn {
             );
         }
         let interval = self.interval;
-        let stopping = self.ground.stop.is_cancelled();
         let failures = match done.outcome {
             Outcome::Failed | Outcome::Misconfigured => connection.failures + 1,
             Outcome::Interrupted => connection.failures,
@@ -654,9 +653,6 @@ impl Turn {
                 "a connection could not be given back; its lease ends by itself",
                 &error.to_string(),
             );
-        }
-        if !stopping {
-            self.ground.wake.notify_one();
         }
     }
 }

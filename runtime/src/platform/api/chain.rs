@@ -1,0 +1,163 @@
+//! The chain of a connection: its versions, a trial of another one, promotion, and the way back.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::connections::{ChainBody, check_memory, look_at_chain};
+use super::problem::Problem;
+use super::request::{Caller, Input, List, audit, parse_value};
+use crate::platform::Ground;
+use crate::platform::connection::{ConnectionConfig, OpenedSecrets, plan_of};
+use crate::platform::keys::Scope;
+use crate::platform::trial::{Against, Trial, try_chain};
+use connector_store::platform::{Chain, ChainVersion};
+
+/// A chain that a connection has or had.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChainVersion)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ChainView {
+    /// Counted from 1.
+    pub number: i64,
+    pub chain: ChainBody,
+    pub current: bool,
+    /// Id of the key that made it so.
+    pub by: String,
+    pub at: String,
+}
+
+impl From<ChainVersion> for ChainView {
+    fn from(row: ChainVersion) -> Self {
+        Self {
+            number: row.number,
+            chain: row.chain.into(),
+            current: row.current,
+            by: row.by,
+            at: row.at,
+        }
+    }
+}
+
+/// Versions of the chain, newest first.
+#[utoipa::path(get, path = "/connections/{connection}/chain", tag = "chains", params(("connection" = String, Path)), responses((status = 200, body = List<ChainView>)))]
+pub(super) async fn chains(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<List<ChainView>>, Problem> {
+    caller.need(Scope::Read)?;
+    let rows = ground.platform.chains(caller.tenant(), &id).await?;
+    Ok(Json(List {
+        items: rows.into_iter().map(ChainView::from).collect(),
+        next: None,
+    }))
+}
+
+/// Uses another chain from the next run on. Records that were read before go through it with the next reconcile pass.
+#[utoipa::path(put, path = "/connections/{connection}/chain", tag = "chains", request_body = ChainBody,
+    params(("connection" = String, Path)), responses((status = 200, body = ChainView)))]
+pub(super) async fn promote(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Input(body): Input<ChainBody>,
+) -> Result<Json<ChainView>, Problem> {
+    caller.need(Scope::Write)?;
+    use_chain(&ground, &caller, &id, &body.into(), "chain.promote").await
+}
+
+async fn use_chain(
+    ground: &Ground,
+    caller: &Caller,
+    id: &str,
+    chain: &Chain,
+    action: &str,
+) -> Result<Json<ChainView>, Problem> {
+    let row = ground.platform.connection(caller.tenant(), id).await?;
+    let description = look_at_chain(ground, &row.tenant, chain).await?;
+    let config: ConnectionConfig = parse_value(row.config.clone(), "config")?;
+    let opened = OpenedSecrets::of(&row, &ground.secrets)?;
+    let plan = plan_of(&config, &opened, &description, &ground.config.rules)?;
+    check_memory(ground, &row.tenant, &plan, 1 + chain.mappers.len()).await?;
+    let by = &caller.key.id;
+    let platform = ground.platform.as_ref();
+    let version = platform.set_chain(caller.tenant(), id, chain, by).await?;
+    let detail = json!({"number": version.number, "chain": version.chain});
+    audit(ground, caller, Some(&row.tenant), action, id, &detail).await?;
+    Ok(Json(version.into()))
+}
+
+/// To which version.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollBack {
+    /// Its number; absent: the one before the current.
+    #[serde(default)]
+    pub number: Option<i64>,
+}
+
+/// Uses an earlier chain again. It becomes a new version, so that the list says what was used when.
+#[utoipa::path(post, path = "/connections/{connection}/chain/rollback", tag = "chains", request_body = RollBack,
+    params(("connection" = String, Path)), responses((status = 200, body = ChainView)))]
+pub(super) async fn roll_back(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Input(body): Input<RollBack>,
+) -> Result<Json<ChainView>, Problem> {
+    caller.need(Scope::Write)?;
+    let rows = ground.platform.chains(caller.tenant(), &id).await?;
+    let current = rows.iter().find(|row| row.current).map(|row| row.number);
+    let target = match body.number {
+        Some(number) => rows.iter().find(|row| row.number == number),
+        None => rows.iter().find(|row| Some(row.number) < current),
+    };
+    let Some(target) = target else {
+        return Err(Problem::invalid(
+            "number",
+            "there is no such version of the chain to go back to",
+        ));
+    };
+    let chain = target.chain.clone();
+    use_chain(&ground, &caller, &id, &chain, "chain.rollback").await
+}
+
+/// A chain to try.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DryRun {
+    /// The candidate; its connector is not run, only its mappers.
+    pub chain: ChainBody,
+    /// `current` (default): against what the current chain makes of the same records; `recorded`: against the records as the connector
+    /// handed them over.
+    #[serde(default)]
+    pub against: Against,
+    /// Records, in the order in which they were recorded; at most 1000, 100 where absent.
+    #[serde(default)]
+    pub most: Option<u32>,
+}
+
+/// Shows what another chain would make of recorded records, with the differences. Writes nothing.
+#[utoipa::path(post, path = "/connections/{connection}/chain/dry-run", tag = "chains", request_body = DryRun,
+    params(("connection" = String, Path)), responses((status = 200, body = Trial)))]
+pub(super) async fn dry_run(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Input(body): Input<DryRun>,
+) -> Result<Json<Trial>, Problem> {
+    caller.need(Scope::Write)?;
+    let most = body.most.unwrap_or(100);
+    if !(1..=1000).contains(&most) {
+        return Err(Problem::invalid("most", "1 to 1000"));
+    }
+    let row = ground.platform.connection(caller.tenant(), &id).await?;
+    let chain = Chain::from(body.chain);
+    look_at_chain(&ground, &row.tenant, &chain).await?;
+    let config: ConnectionConfig = parse_value(row.config.clone(), "config")?;
+    let tried = try_chain(&ground, &row, &config, &chain, body.against, most);
+    Ok(Json(tried.await?))
+}
