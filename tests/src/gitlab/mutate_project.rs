@@ -62,19 +62,12 @@ impl World {
     }
 
     /// What follows a push to one branch: a row in the feed, hooks, and the merge requests of that branch.
-    fn pushed(
-        &mut self,
-        project: u64,
-        branch: &str,
-        from: Option<String>,
-        to: String,
-        count: usize,
-    ) {
-        self.record_push(project, branch, from.clone(), Some(to.clone()), count);
+    fn pushed(&mut self, project: u64, branch: &str, from: Option<String>, to: &str, count: usize) {
+        self.record_push(project, branch, from.clone(), Some(to.to_owned()), count);
         let change = RefChange {
             reference: format!("refs/heads/{branch}"),
             before: from,
-            after: Some(to.clone()),
+            after: Some(to.to_owned()),
         };
         self.announce_push(project, vec![change]);
         let now = self.now();
@@ -87,7 +80,7 @@ impl World {
                 && request.source_branch == branch
                 && request.source_project == Some(project)
         }) {
-            let oldrev = request.sha.replace(to.clone());
+            let oldrev = request.sha.replace(to.to_owned());
             request.updated_at = now;
             refreshed.push((request.iid, oldrev));
         }
@@ -198,7 +191,7 @@ impl World {
             .repository
             .branches
             .insert(branch.to_owned(), head.clone());
-        self.pushed(project, branch, before, head.clone(), count.max(1));
+        self.pushed(project, branch, before, &head, count.max(1));
         Ok(Mutation::new(
             "push_commits",
             project,
@@ -244,7 +237,7 @@ impl World {
             repository.commits.insert(commit.sha.clone(), commit);
         }
         repository.branches.insert(branch.clone(), sha.clone());
-        self.pushed(project, &branch, Some(head), sha.clone(), 3);
+        self.pushed(project, &branch, Some(head), &sha, 3);
         Ok(Mutation::new(
             "push_merge",
             project,
@@ -288,7 +281,7 @@ impl World {
             .repository
             .branches
             .insert(branch.to_owned(), head.clone());
-        self.pushed(project, branch, Some(old), head.clone(), add.max(1));
+        self.pushed(project, branch, Some(old), &head, add.max(1));
         Ok(Mutation::new(
             "force_push",
             project,

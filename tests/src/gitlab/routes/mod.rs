@@ -169,19 +169,21 @@ fn route(world: &mut World, call: &Call, inquiry: &Inquiry<'_>, token: Option<&T
         if !about_hooks {
             return Err(Reply::method_not_allowed());
         }
+        // Before anything is looked up: who may not write learns nothing of what is there.
+        if token.is_some_and(|token| !token.has_any(&["api"])) {
+            return Err(Reply::insufficient_scope_for("api"));
+        }
     }
     check_scope(&parts, token)?;
     match parts[..] {
-        ["hooks", ref rest @ ..] => {
-            hooks::route(world, call, inquiry, token, HookOwner::System, rest)
-        }
+        ["hooks", ref rest @ ..] => hooks::route(world, call, inquiry, HookOwner::System, rest),
         ["groups", id, "hooks", ref rest @ ..] => {
             let owner = HookOwner::Group(group(world, call, id)?.id);
-            hooks::route(world, call, inquiry, token, owner, rest)
+            hooks::route(world, call, inquiry, owner, rest)
         }
         ["projects", id, "hooks", ref rest @ ..] => {
             let owner = HookOwner::Project(project(world, call, id)?.id);
-            hooks::route(world, call, inquiry, token, owner, rest)
+            hooks::route(world, call, inquiry, owner, rest)
         }
         ["personal_access_tokens", "self"] => instance::token(world, token),
         ["user"] => instance::user(world, call),

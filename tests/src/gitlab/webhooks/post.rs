@@ -64,7 +64,10 @@ impl Address {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<(u16, Vec<(String, String)>, usize)> {
+/// Status, headers, and where the body starts.
+type Head = (u16, Vec<(String, String)>, usize);
+
+fn parse(bytes: &[u8]) -> Option<Head> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]);
     let mut lines = head.split("\r\n");
