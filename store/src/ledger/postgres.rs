@@ -354,7 +354,7 @@ impl Store for PostgresStore {
             ),
         ]
         .map(|sql| Step::new(sql, [With::Texts(&source_ids)]));
-        self.write(lease, &steps).await.map(last)
+        Ok(last(&self.write(lease, &steps).await?))
     }
 
     async fn parts(
@@ -439,7 +439,7 @@ impl Store for PostgresStore {
                                        FROM recorded WHERE connection = $1) AS sums WHERE newer > $2)",
             [With::Number(i64::try_from(most_bytes).unwrap_or(i64::MAX))],
         );
-        self.write(lease, &[step]).await.map(last)
+        Ok(last(&self.write(lease, &[step]).await?))
     }
 
     async fn recorded(
@@ -639,7 +639,7 @@ impl Store for PostgresStore {
             "DELETE FROM dead_letters WHERE connection = $1 AND source_id = ANY($2::text[])",
         ]
         .map(|sql| Step::new(sql, [With::Texts(source_ids)]));
-        self.write(lease, &steps).await.map(last)
+        Ok(last(&self.write(lease, &steps).await?))
     }
 
     async fn end_streams(&self, lease: Lease, ends: &[StreamEnd<'_>]) -> Result<(), StoreError> {
@@ -790,7 +790,7 @@ impl PostgresStore {
 }
 
 /// How many rows the last statement affected.
-fn last(affected: Vec<u64>) -> u64 {
+fn last(affected: &[u64]) -> u64 {
     affected.last().copied().unwrap_or_default()
 }
 

@@ -283,13 +283,17 @@ async fn everything(store: &dyn Store, connection: i64, name: &str) -> Vec<Strin
     }
     let count = store.count_obsolete(connection).await.unwrap();
     all.push(format!("obsolete: {count}"));
-    for of in ["42/issues", "42/pipelines", "43/releases"] {
-        for kind in ["issue", "note", "pipeline", "release"] {
-            for after in ["", "gl:note:42/-4"] {
-                let held = store.held(connection, of, kind, after, 2).await.unwrap();
-                all.push(format!("held in {of}, {kind} after {after}: {held:?}"));
-            }
-        }
+    for (of, kind, after) in [
+        ("42/issues", "issue", ""),
+        ("42/issues", "note", ""),
+        ("42/issues", "note", "gl:note:42/-4"),
+        ("42/pipelines", "pipeline", ""),
+        ("43/releases", "release", ""),
+    ] {
+        let held = store.held(connection, of, kind, after, 2).await.unwrap();
+        all.push(format!("held in {of}, {kind} after {after}: {held:?}"));
+    }
+    for of in ["42/issues", "43/releases"] {
         let sorted =
             |ids: HashSet<String>| ids.into_iter().collect::<std::collections::BTreeSet<_>>();
         let out = sorted(store.left_out_in_stream(connection, of).await.unwrap());
@@ -361,10 +365,10 @@ fn both_answer_the_same_to_whatever_they_are_asked() {
         ..Config::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 48;
+        config.cases = 32;
     }
     let mut runner = TestRunner::new(config);
-    let result = runner.run(&vec(operation(), 1..24), |operations| {
+    let result = runner.run(&vec(operation(), 1..16), |operations| {
         // A connection for each case: a database for each would take ten times as long.
         let name = format!("case {}", cases.fetch_add(1, Ordering::Relaxed));
         runtime.block_on(async {
