@@ -6,11 +6,13 @@
 //!
 //! * [`proof`]: whether a call comes from the source.
 //! * [`ingest`]: the route, and the one commit that many calls share.
+//! * [`inbox`]: stored calls, on their way to the connector and to their fates.
 //! * [`listen`]: sockets, with bounds on how many and how slow.
 //! * [`pace`]: when a watching run syncs, and when it interrupts a sync.
 //!
 //! `runtime run --listen` has one connection, `runtime serve` many: both are a [`ingest::Reception`].
 
+pub mod inbox;
 pub mod ingest;
 pub mod listen;
 pub mod pace;

@@ -314,8 +314,7 @@ mod tests {
             Early::Refused
         );
         assert_eq!(
-            HookSecrets::default()
-                .before_the_body(&proofs, &headers(&[("x-gitlab-token", "")])),
+            HookSecrets::default().before_the_body(&proofs, &headers(&[("x-gitlab-token", "")])),
             Early::Refused
         );
     }
