@@ -60,6 +60,10 @@ pub(super) enum Command {
     DeadLetters(LetterCommand),
     /// Show what a component is: world, imports, exports, size, digest, wanted permissions, and whether it is admitted
     Inspect(InspectArguments),
+    /// Run connections of many tenants: JSON API, dashboard, webhooks, workers
+    Serve(Box<super::serve::ServeArguments>),
+    /// For the operator of `serve`: keys, tenants, rotation of the key of secrets, backup
+    Admin(Box<super::admin::AdminArguments>),
     /// For authors of mappers: begin one, try it out, see whether it is admitted
     #[command(subcommand)]
     Mapper(MapperCommand),

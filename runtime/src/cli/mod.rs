@@ -1,5 +1,6 @@
 //! The command line: arguments, rendering, exit codes. The only part of the runtime that knows a terminal.
 
+mod admin;
 mod args;
 mod check;
 mod dead_letters;
@@ -8,6 +9,7 @@ mod mapper;
 mod prepare;
 mod reporters;
 mod run;
+mod serve;
 mod status;
 mod verify;
 
@@ -54,6 +56,8 @@ pub fn main() -> ExitCode {
             Command::Status(status) => status::status(status).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(command).await,
             Command::Inspect(inspect) => inspect::inspect(inspect).await,
+            Command::Serve(arguments) => serve::serve(*arguments).await,
+            Command::Admin(arguments) => admin::admin(*arguments).await,
             Command::Mapper(command) => mapper::mapper(command).await,
             Command::CompileComponent { .. } => USAGE,
         }
