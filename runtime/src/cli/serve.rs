@@ -12,7 +12,8 @@ use super::{USAGE, complain, say};
 use crate::config::Surroundings;
 use crate::platform::log::Log;
 use crate::platform::server::{ground, serve as listen};
-use crate::platform::settings::{ServeConfig, ServeFlags};
+use crate::platform::settings::{Role, ServeConfig, ServeFlags};
+use crate::platform::worker;
 use crate::report::Level;
 
 /// What is being answered may go on for so long after the end was asked for.
@@ -101,6 +102,17 @@ pub(super) async fn serve(arguments: ServeArguments) -> u8 {
             return 1;
         }
     };
+    let working = ground
+        .config
+        .is(Role::Worker)
+        .then(|| worker::start(ground.clone()));
+    let working = match working.transpose() {
+        Ok(working) => working,
+        Err(error) => {
+            complain(&format!("the workers cannot be started: {error}"));
+            return 1;
+        }
+    };
     say(&format!("listening on http://{}", serving.address));
     log.line(
         Level::Info,
@@ -114,6 +126,10 @@ pub(super) async fn serve(arguments: ServeArguments) -> u8 {
             "some requests were cut off",
             json!({"grace_seconds": GRACE.as_secs()}),
         );
+    }
+    // Not bounded: whoever cannot wait for the pages in hand signals a second time.
+    if let Some(working) = working {
+        working.ended().await;
     }
     log.line(Level::Info, "stopped", json!({}));
     0
