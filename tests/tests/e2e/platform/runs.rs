@@ -1,0 +1,138 @@
+//! Connections of a platform, from the API to CortexDB.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use simulators::gitlab::{Size, World};
+
+use super::house::{House, Kind, on_both_databases};
+
+on_both_databases!(
+    a_connection_that_is_created_is_backfilled_and_kept_up,
+    caps_of_tenants_are_never_exceeded,
+    a_deleted_connection_is_forgotten_and_another_takes_its_name,
+);
+
+async fn a_connection_that_is_created_is_backfilled_and_kept_up(kind: Kind) {
+    let world = World::generate(701, &Size::tiny());
+    let Some(mut house) = House::new(kind, world, Duration::ZERO).await else {
+        return;
+    };
+    let process = house.serve(&[]).await;
+    let tenant = house.tenant(&process, "acme", json!({})).await;
+    let connector = house.upload(&process, "gitlab.wasm").await;
+    let wanted = house.wanted(&connector, "gitlab", json!({"run": {"interval": "5s"}}));
+    let id = house.connect(&process, &tenant, wanted).await;
+    let run = house.wait_for_run(&process, &id, "complete").await;
+    assert!(run["usage"]["records"].as_u64().unwrap() > 0, "{run:#}");
+    let selection = house.setup.membership();
+    house.setup.assert_complete(&selection);
+    // What changes is found by the schedule.
+    house.setup.gitlab.world().mutate_some(1, 5);
+    let before = house.runs(&process, &id).await.len();
+    house
+        .wait("another run", async || {
+            (house.runs(&process, &id).await.len() > before + 1).then_some(())
+        })
+        .await;
+    house
+        .setup
+        .assert_nothing_is_missing(&house.setup.membership());
+    let shown = house.connection(&process, &id).await;
+    assert_eq!(shown["secrets"]["source_token"], json!({"set": true}));
+    assert_eq!(shown["failures"], 0);
+    assert_eq!(process.terminate().await, 0);
+}
+
+/// The times of a run, as the database wrote them.
+fn span(run: &Value) -> (String, String) {
+    let text = |name: &str| run[name].as_str().unwrap_or("9999").to_owned();
+    (text("started_at"), text("ended_at"))
+}
+
+async fn caps_of_tenants_are_never_exceeded(kind: Kind) {
+    const TENANTS: usize = 4;
+    const EACH: usize = 6;
+    let world = World::generate(702, &Size::tiny());
+    let Some(mut house) = House::new(kind, world, Duration::from_millis(10)).await else {
+        return;
+    };
+    let first = house.serve(&["--workers", "8"]).await;
+    let second = house.serve(&["--workers", "8"]).await;
+    let connector = house.upload(&first, "gitlab.wasm").await;
+    let mut connections = Vec::new();
+    for number in 0..TENANTS {
+        let cap = 1 + number % 2;
+        let caps = json!({"concurrent_runs": cap});
+        let tenant = house
+            .tenant(&first, &format!("tenant-{number}"), caps)
+            .await;
+        for one in 0..EACH {
+            let scope = format!("org:acme-{number}-{one}/source:gitlab/project:{{project_path}}");
+            let change = json!({"cortexdb": {"scope_template": scope}});
+            let wanted = house.wanted(&connector, &format!("c{one}"), change);
+            connections.push((number, cap, house.connect(&first, &tenant, wanted).await));
+        }
+    }
+    let mut spans: Vec<Vec<(String, String)>> = vec![Vec::new(); TENANTS];
+    for (number, _, id) in &connections {
+        house.wait_for_run(&second, id, "complete").await;
+        let runs = house.runs(&second, id).await;
+        spans[*number].extend(runs.iter().map(span));
+    }
+    for (number, spans) in spans.iter().enumerate() {
+        let most = spans
+            .iter()
+            .map(|(at, _)| {
+                let live = spans.iter().filter(|(start, end)| start <= at && at < end);
+                live.count()
+            })
+            .max();
+        let cap = 1 + number % 2;
+        assert!(
+            most <= Some(cap),
+            "tenant {number}: {most:?} at once, {cap} allowed"
+        );
+    }
+    // Both have worked.
+    let log = house.log();
+    assert!(log.contains("run ended"), "{log}");
+    first.terminate().await;
+    second.terminate().await;
+}
+
+async fn a_deleted_connection_is_forgotten_and_another_takes_its_name(kind: Kind) {
+    let world = World::generate(703, &Size::tiny());
+    let Some(mut house) = House::new(kind, world, Duration::ZERO).await else {
+        return;
+    };
+    let process = house.serve(&[]).await;
+    let tenant = house.tenant(&process, "acme", json!({})).await;
+    let connector = house.upload(&process, "gitlab.wasm").await;
+    let wanted = house.wanted(&connector, "gitlab", json!({}));
+    let id = house.connect(&process, &tenant, wanted.clone()).await;
+    house.wait_for_run(&process, &id, "complete").await;
+    house
+        .call(
+            &process,
+            "DELETE",
+            &format!("/connections/{id}"),
+            Value::Null,
+        )
+        .await;
+    house
+        .wait("the end of the connection", async || {
+            let path = format!("/connections/{id}");
+            let (status, _) = house.api(&process, "GET", &path, Value::Null).await;
+            (status == 404).then_some(())
+        })
+        .await;
+    let written = house.written();
+    let again = house.connect(&process, &tenant, wanted).await;
+    let run = house.wait_for_run(&process, &again, "complete").await;
+    assert_ne!(id, again);
+    // CortexDB still holds what the first one wrote; the second one finds it there.
+    house.setup.assert_complete(&house.setup.membership());
+    assert_eq!(house.written(), written, "{run:#}");
+    process.terminate().await;
+}
