@@ -59,7 +59,7 @@ soak: build puppet ## Live through many seeds of faults, changes and crashes: ma
 hostile: build puppet ## Run every hostile guest and print what stopped it: make hostile
 	$(CARGO) test --locked --release --workspace --test e2e -- --nocapture every_hostile_guest
 
-FUZZ_TARGETS := inspect envelope state_file mapping
+FUZZ_TARGETS := inspect envelope state_file mapping delivery
 
 fuzz: ## Feed each parser with bytes led by coverage, for so long each: make fuzz SECONDS=3600
 	RUSTC_WRAPPER="$(CURDIR)/fuzz/libfuzzer/rustc" $(CARGO) build --locked --release --manifest-path fuzz/libfuzzer/Cargo.toml --target-dir $(TARGET_DIR)/fuzz

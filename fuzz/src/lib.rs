@@ -1,11 +1,12 @@
 //! What must hold for any bytes whatever.
 //!
-//! Four places read bytes that somebody else wrote: GitLab's JSON, the file of a component, the state file that a user may edit, and the
-//! records that a component hands over. Each has a function here that takes bytes and panics where a promise is broken. The functions are
+//! Five places read bytes that somebody else wrote: GitLab's JSON, the bodies of its webhooks, the file of a component, the state file that a
+//! user may edit, and the records that a component hands over. Each has a function here that takes bytes and panics where a promise is broken. The functions are
 //! run by `tests/bounded.rs` in every test run, for seconds and with the compiler that builds everything else, and by libFuzzer
 //! (`make fuzz`), for as long as one likes and led by coverage. What libFuzzer finds is put into `corpus/<target>/` and stays there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use arbitrary::Unstructured;
 use connector_runtime::cortexdb::envelope::{
@@ -13,6 +14,7 @@ use connector_runtime::cortexdb::envelope::{
     envelope_json, idempotency_key,
 };
 use connector_runtime::cursors::{CursorError, Cursors};
+use connector_runtime::source::request::{Method, SourceRequest};
 use gitlab_component::host::{self, Experience};
 use serde_json::Value;
 
@@ -20,11 +22,12 @@ use serde_json::Value;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     ("inspect", inspect),
     ("envelope", envelope),
     ("state_file", state_file),
     ("mapping", mapping),
+    ("delivery", delivery),
 ];
 
 /// What is looked at in a component's file before it is compiled: its imports, and the rules. It says what it thinks of the bytes and never
@@ -63,6 +66,41 @@ pub fn mapping(bytes: &[u8]) {
                 text > MAX_FRAGMENT_BYTES || words.contains("source id"),
                 "the host refuses what the component maps: {words}"
             ),
+        }
+    }
+}
+
+/// A webhook's body: one verdict for each call that carries it, with a reason that fits on a line, and no request that the host would
+/// refuse, because that would fail every other delivery of the batch.
+pub fn delivery(bytes: &[u8]) {
+    let body = String::from_utf8_lossy(bytes);
+    let (verdicts, requests) =
+        gitlab_component::fuzzing::deliver(&body).expect("this GitLab answers everything");
+    assert_eq!(verdicts.len(), 4);
+    for verdict in verdicts {
+        if let host::Verdict::Ignored(reason) | host::Verdict::Poll(reason) = verdict {
+            assert!(
+                !reason.is_empty() && reason.len() < 1000 && !reason.contains(char::is_control),
+                "the reason {reason:?}"
+            );
+        }
+    }
+    let base = "https://gitlab.example.com".parse().expect("an address");
+    for request in requests {
+        let reads = request.method == host::Method::Get && request.body.is_none();
+        assert!(reads, "a delivery changes something: {request:?}");
+        let request = SourceRequest {
+            method: Method::Get,
+            path: request.path,
+            query: request.query,
+            headers: Vec::new(),
+            body: None,
+            expect_json: true,
+            report_timeout: false,
+            delay: Duration::from_millis(request.delay_ms.into()),
+        };
+        if let Err(reason) = request.url(&base) {
+            panic!("the host refuses a request: {reason}");
         }
     }
 }

@@ -150,3 +150,8 @@ fn no_state_file_is_lost_and_each_can_be_gone_on_with() {
 fn the_host_accepts_whatever_is_made_of_gitlabs_json() {
     run("mapping", recorded(), 3000);
 }
+
+#[test]
+fn every_body_of_a_webhook_gets_its_verdict() {
+    run("delivery", Vec::new(), 2000);
+}

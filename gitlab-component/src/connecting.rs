@@ -809,3 +809,61 @@ fn a_refused_token_and_a_selection_that_does_not_exist_are_failures() {
         "{failure:?}"
     );
 }
+
+#[test]
+fn what_was_made_before_the_token_was_refused_is_remembered() {
+    let (host, registry) = world(2);
+    registry
+        .borrow_mut()
+        .refusals
+        .insert("projects/1".to_owned(), (401, "401 Unauthorized"));
+    connect(&host, &registry, &json!({"projects": [2]}));
+    let both = context(&json!({"projects": [2, 1]}), None);
+    let failure = hooks::connect(&host, &both, &target());
+    assert!(matches!(failure, Err(Failure::Standing(_))), "{failure:?}");
+    let memory = host.cursor("hooks").expect("remembered");
+    assert_eq!(memory["places"], json!(["projects/2"]));
+}
+
+#[test]
+fn what_is_only_in_the_way_for_now_is_tried_again_and_a_role_that_is_missing_after_a_day() {
+    let (host, registry) = world(1);
+    let only = json!({"projects": [1]});
+    let refuse = |status, words| {
+        let refusal = (status, words);
+        registry
+            .borrow_mut()
+            .refusals
+            .insert("projects/1".to_owned(), refusal);
+    };
+    refuse(
+        422,
+        "Url is blocked: Requests to the local network are not allowed",
+    );
+    let plan = connect(&host, &registry, &only);
+    assert!(plan.polled[0].reason.contains("local network"), "{plan:?}");
+    refuse(403, "403 Forbidden");
+    connect(&host, &registry, &only);
+    registry.borrow_mut().refusals.clear();
+    assert!(connect(&host, &registry, &only).hooks.is_empty());
+    host.gitlab.borrow_mut().date = Some("Mon, 23 Nov 2026 10:00:01 GMT".to_owned());
+    assert_eq!(connect(&host, &registry, &only).hooks.len(), 1);
+}
+
+#[test]
+fn a_memory_that_somebody_edited_is_read_as_far_as_it_makes_sense() {
+    for memory in [
+        "",
+        "[]",
+        "5",
+        "{\"places\": 5}",
+        "{\"places\": [\"../x\", 7, \"projects/1\"], \"refused\": [], \"resent\": {\"a\": \"b\"}}",
+    ] {
+        let (host, registry) = world(2);
+        host.state
+            .borrow_mut()
+            .insert("hooks".to_owned(), memory.to_owned());
+        let plan = connect(&host, &registry, &json!({"projects": [2]}));
+        assert_eq!(lists(&plan), ["projects/2/hooks"], "{memory}");
+    }
+}

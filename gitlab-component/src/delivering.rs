@@ -656,7 +656,7 @@ proptest! {
         told_by_note in any::<bool>(),
     ) {
         let mut gitlab = FakeGitLab::with_project();
-        gitlab.add(list, 17, "2026-11-20T10:00:00Z", row.clone());
+        gitlab.add(list, 17, "2026-11-20T10:00:00Z", row);
         let path = format!("/projects/42/{list}/17/discussions");
         gitlab.plain.insert(path, discussions.clone());
         let settings = json!({"projects": [42], "include_confidential": include_confidential});

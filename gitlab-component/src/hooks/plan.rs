@@ -324,8 +324,8 @@ impl Making<'_> {
         let group = group.map_or_else(String::new, |group| format!("; {group}"));
         let reason = format!("{why}: {words}{group}");
         self.lacks(what, &place.subject, &reason);
-        // What failed for a passing reason is tried again in the next call.
-        if matches!(status, 400..=499) {
+        // A role stays for a while. What else is in the way (an address that is blocked, too many hooks) is tried again in the next call.
+        if matches!(status, 403 | 404) {
             let mut memory = self.memory.borrow_mut();
             memory.refused.insert(place.path, reason);
         }
@@ -351,7 +351,6 @@ impl Making<'_> {
             plan.polled.push(Polled { subject, reason });
         }
         plan.hooks.sort_by(|one, other| one.id.cmp(&other.id));
-        self.memory.into_inner().save(self.client.host);
         plan
     }
 }
@@ -384,6 +383,20 @@ pub(super) async fn connect(
         looked_at: Cell::new(0),
         lacking: RefCell::default(),
     };
+    let made = make(&making, settings, &selection, now).await;
+    // Also what was made before something went wrong.
+    making.memory.borrow().save(client.host);
+    made?;
+    Ok(making.finish())
+}
+
+/// Sees to all places, and to those that are not wanted any more.
+async fn make(
+    making: &Making<'_>,
+    settings: &Settings,
+    selection: &Selection,
+    now: Moment,
+) -> Result<(), Failure> {
     let before = making.memory.borrow().places.clone();
     let mut used: BTreeSet<String> = BTreeSet::new();
     let mut events = wanted(settings);
@@ -407,7 +420,7 @@ pub(super) async fn connect(
                 let reason = format!(
                     "a hook of the instance needs an administrator's token with the scopes api and admin_mode: {words}"
                 );
-                client.host.log(Level::Info, &reason, &[]);
+                making.client.host.log(Level::Info, &reason, &[]);
                 if settings.hooks == Hooks::System {
                     let what = in_words(&of_instance(settings));
                     making.plan.borrow_mut().polled.push(Polled {
@@ -427,7 +440,7 @@ pub(super) async fn connect(
             });
         }
     } else if !events.is_empty() {
-        below(&making, settings, &selection, &events, now, &mut used).await?;
+        below(making, settings, selection, &events, now, &mut used).await?;
     }
     let gone = making
         .memory
@@ -437,8 +450,7 @@ pub(super) async fn connect(
         .filter(|path| !used.contains(*path) && before.contains(*path))
         .cloned()
         .collect();
-    forget(&making, gone).await?;
-    Ok(making.finish())
+    forget(making, gone).await
 }
 
 /// Whether a hook of the instance is wanted: it covers projects that nobody named, so it has to be asked for, or nothing is named.
