@@ -180,7 +180,8 @@ impl Server {
     ///
     /// # Errors
     /// If the address cannot be bound.
-    pub async fn start(world: World, options: Options) -> io::Result<Self> {
+    pub async fn start(mut world: World, options: Options) -> io::Result<Self> {
+        world.webhooks.belong_to_nobody();
         Self::start_shared(Arc::new(Mutex::new(world)), options).await
     }
 

@@ -506,6 +506,12 @@ impl Webhooks {
         self.log.push_back(sent);
     }
 
+    /// For a world that was copied from a served one: its deliveries are not ours, and neither is its alarm.
+    pub(crate) fn belong_to_nobody(&mut self) {
+        self.in_flight = 0;
+        self.wake = Arc::new(Notify::new());
+    }
+
     /// Whether nothing is waiting and nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.in_flight == 0
