@@ -85,9 +85,10 @@ impl PostgresStore {
             .acquire_timeout(PATIENCE)
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    // A commit that a power failure takes back would be a cursor ahead of its ledger.
+                    // A commit that a power failure takes back would be a cursor ahead of its ledger. Compiling a statement takes
+                    // longer than any of ours.
                     sqlx::query(
-                        "SELECT set_config('idle_in_transaction_session_timeout', $1, false),
+                        "SELECT set_config('idle_in_transaction_session_timeout', $1, false), set_config('jit', 'off', false),
                                 set_config('synchronous_commit', CASE current_setting('synchronous_commit')
                                            WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)",
                     )
@@ -278,11 +279,7 @@ impl Store for PostgresStore {
         let rows = self
             .read(
                 connection,
-                "SELECT source_id, digest, generation, scope, status, event_id, preceded_by,
-                        (SELECT extract(epoch FROM clock_timestamp())::float8 - begun_at FROM events AS first WHERE first.connection = $1
-                            AND first.source_id = entries.source_id AND first.generation = entries.generation AND first.fragment = 0)
-                        AS begun_ago
-                 FROM entries WHERE connection = $1 AND source_id = ANY($2::text[])",
+                pages::SELECT_ENTRIES,
                 &[With::Texts(source_ids)],
             )
             .await?;
@@ -363,14 +360,7 @@ impl Store for PostgresStore {
         records: &[&str],
     ) -> Result<HashMap<String, Vec<Part>>, StoreError> {
         let rows = self
-            .read(
-                connection,
-                "SELECT record, source_id, status FROM entries WHERE connection = $1 AND source_id = ANY($2::text[])
-                 UNION ALL
-                 SELECT record, source_id, status FROM entries
-                 WHERE connection = $1 AND record = ANY($2::text[]) AND record <> source_id",
-                &[With::Texts(records)],
-            )
+            .read(connection, pages::SELECT_PARTS, &[With::Texts(records)])
             .await?;
         let mut parts: HashMap<String, Vec<Part>> = HashMap::new();
         for row in rows {
