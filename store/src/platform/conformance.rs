@@ -6,9 +6,11 @@
 mod claims;
 mod deliveries;
 mod host;
+mod measured;
 mod owners;
 mod races;
 mod sequences;
+mod single;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
