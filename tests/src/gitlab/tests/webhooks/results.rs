@@ -347,3 +347,24 @@ async fn custom_headers_url_variables_and_templates_are_used() {
     let got = stage.after(|world| world.add_note(target, "hello")).await;
     assert_eq!(got[0].path, "/hook/there");
 }
+
+#[tokio::test]
+async fn a_world_copied_from_a_served_one_calls_its_hooks_from_its_own_server() {
+    let stage = Stage::new("18.9.0-ee").await;
+    stage.project_hook(json!({})).await;
+    let target = stage.target();
+    let mut copy = stage.server.world().clone();
+    copy.add_note(target, "before it is served").expect("made");
+    let second = Server::start(copy, Options::default())
+        .await
+        .expect("a server");
+    assert!(second.webhooks_settled(PATIENCE).await);
+    assert_eq!(stage.receiver.take().len(), 1);
+    second
+        .world()
+        .add_note(target, "while it is served")
+        .expect("made");
+    assert!(second.webhooks_settled(PATIENCE).await);
+    assert_eq!(stage.receiver.take().len(), 1);
+    assert_eq!(stage.server.world().webhook_counts().events, 0);
+}
