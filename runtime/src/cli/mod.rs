@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod dead_letters;
+mod hooks;
 mod inspect;
 mod mapper;
 mod prepare;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
             Command::Check(check) => check::check(*check).await,
             Command::Verify(verify) => verify::verify(*verify).await,
             Command::Status(status) => status::status(status).await,
+            Command::Hooks(command) => hooks::hooks(command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(command).await,
             Command::Inspect(inspect) => inspect::inspect(inspect).await,
             Command::Mapper(command) => mapper::mapper(command).await,
