@@ -204,12 +204,12 @@ async fn projects(
     for name in &settings.groups {
         let subject = format!("group {name}");
         match selection::group(client, name).await {
-            Ok((_, found)) if found.is_empty() => findings.push(problem(
+            Ok((_, _, found)) if found.is_empty() => findings.push(problem(
                 &subject,
                 "Found, but it has no projects that this token can see.".to_owned(),
                 "Name another group in `groups` (GITLAB_GROUP_IDS), or give the token's user access to its projects.",
             )),
-            Ok((_, found)) => {
+            Ok((_, _, found)) => {
                 findings.push(good(&subject, format!("Found, with {} projects.", found.len())));
                 found.into_iter().for_each(&mut add);
             }

@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::executor::{Permits, Queue};
-use crate::host::{Failure, Host, HttpError, Level, OnTimeout, Request, Response, WriteError};
+use crate::host::{
+    Failure, Host, HttpError, Level, Method, OnTimeout, Request, Response, WriteError,
+};
 use crate::json;
 use crate::time::Moment;
 
@@ -80,17 +82,31 @@ impl fmt::Display for Refusal {
 pub(crate) struct Listing {
     pub(crate) path: String,
     pub(crate) query: Vec<(String, String)>,
+    /// Milliseconds to wait before it is asked for.
+    delay_ms: u32,
 }
 
 impl Listing {
     pub(crate) fn new(path: String, query: &[(&str, &str)]) -> Self {
         Self {
             path,
+            delay_ms: 0,
             query: query
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
         }
+    }
+
+    /// The same list, asked for only after a while.
+    pub(crate) fn after_ms(self, delay_ms: u32) -> Self {
+        Self { delay_ms, ..self }
+    }
+
+    /// The same list with one more value of a filter that may have several (`iids[]`).
+    pub(crate) fn and(mut self, key: &str, value: &str) -> Self {
+        self.query.push((key.to_owned(), value.to_owned()));
+        self
     }
 
     /// The same list with one more filter, or another value for it.
@@ -133,6 +149,14 @@ impl Sizing {
     pub(crate) fn single() -> Self {
         Self {
             step: PAGE_SIZES.len() - 1,
+            successes: 0,
+        }
+    }
+
+    /// For lists that allow no more than twenty rows.
+    pub(crate) fn small() -> Self {
+        Self {
+            step: 1,
             successes: 0,
         }
     }
@@ -188,7 +212,7 @@ impl<'h> Client<'h> {
         self.clock.get()
     }
 
-    /// One request. `path` is below `/api/v4`.
+    /// One `GET`. `path` is below `/api/v4`.
     async fn get(
         &self,
         path: &str,
@@ -197,14 +221,44 @@ impl<'h> Client<'h> {
         delay_ms: u32,
     ) -> Result<Response, Fault> {
         let request = Request {
+            method: Method::Get,
             path: format!("/api/v4{path}"),
             query,
+            body: None,
             on_timeout,
             delay_ms,
         };
+        accept(self.perform(&request).await?)
+    }
+
+    /// One request that changes something, and what GitLab says afterwards; nothing where it says nothing that can be read. The host
+    /// repeats none of these. What is refused is refused for this request alone, a scope of the token that is too small too.
+    pub(crate) async fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Option<T>, Fault> {
+        let request = Request {
+            method,
+            path: format!("/api/v4{path}"),
+            query: Vec::new(),
+            body: body.map(Value::to_string),
+            on_timeout: OnTimeout::Report,
+            delay_ms: 0,
+        };
+        let response = self.perform(&request).await?;
+        match response.status {
+            200..300 => Ok(json::from_str(&response.body).ok()),
+            403 => Err(Fault::Refused(refusal(&response))),
+            _ => accept(response).map(|_| None),
+        }
+    }
+
+    async fn perform(&self, request: &Request) -> Result<Response, Fault> {
         let outcome = {
             let _permit = self.permits.acquire().await;
-            let ticket = self.host.submit(&request);
+            let ticket = self.host.submit(request);
             self.queue.completion(ticket).await
         };
         match outcome {
@@ -212,7 +266,7 @@ impl<'h> Client<'h> {
                 if self.clock.get().is_none() {
                     self.clock.set(date(&response));
                 }
-                accept(response)
+                Ok(response)
             }
             Err(HttpError::Interrupted) => Err(Fault::Stop(Failure::Interrupted)),
             Err(HttpError::Denied(reason)) => Err(Fault::Stop(Failure::Internal(format!(
@@ -237,11 +291,13 @@ impl<'h> Client<'h> {
         path: &'a str,
         query: &'a [(String, String)],
         on_timeout: OnTimeout,
+        first_delay_ms: u32,
         parse: &'a mut Parse<'_>,
     ) -> LocalBoxFuture<'a, Result<Response, Fault>> {
         Box::pin(async move {
             let mut problem = String::new();
             for delay_ms in SHAPE_DELAYS_MS {
+                let delay_ms = delay_ms.max(first_delay_ms);
                 let response = self.get(path, query.to_vec(), on_timeout, delay_ms).await?;
                 match parse(&response.body) {
                     Ok(()) => {
@@ -284,7 +340,8 @@ impl<'h> Client<'h> {
                 }
                 read(body)
             };
-            self.fetch(path, &query, OnTimeout::Retry, &mut parse).await
+            self.fetch(path, &query, OnTimeout::Retry, 0, &mut parse)
+                .await
         };
         match (result, object) {
             (Ok(_), Some(object)) => Ok(object),
@@ -338,7 +395,10 @@ impl<'h> Client<'h> {
                 if page > 1 {
                     query.push(("page".to_owned(), page.to_string()));
                 }
-                match self.fetch(&listing.path, &query, on_timeout, parse).await {
+                match self
+                    .fetch(&listing.path, &query, on_timeout, listing.delay_ms, parse)
+                    .await
+                {
                     Ok(head) => {
                         sizing.succeeded();
                         return Ok((head, size));
@@ -387,6 +447,7 @@ impl<'h> Client<'h> {
                     &listing.path,
                     &query,
                     OnTimeout::Report,
+                    listing.delay_ms,
                     &mut into(&mut rows),
                 )
                 .await
@@ -433,11 +494,7 @@ fn accept(response: Response) -> Result<Response, Fault> {
     if (200..300).contains(&response.status) {
         return Ok(response);
     }
-    let refusal = Refusal {
-        status: response.status,
-        words: words(&response.body, response.status),
-        location: response.header("location").map(str::to_owned),
-    };
+    let refusal = refusal(&response);
     let code = serde_json::from_str::<Value>(&response.body).ok();
     let code = code
         .as_ref()
@@ -452,6 +509,14 @@ fn accept(response: Response) -> Result<Response, Fault> {
             "{refusal}. The token's scopes are too small: create one with the scope read_api."
         )))),
         _ => Err(Fault::Refused(refusal)),
+    }
+}
+
+fn refusal(response: &Response) -> Refusal {
+    Refusal {
+        status: response.status,
+        words: words(&response.body, response.status),
+        location: response.header("location").map(str::to_owned),
     }
 }
 

@@ -14,7 +14,7 @@
 mod bindings {
     wit_bindgen::generate!({
         path: "../wit",
-        world: "connector",
+        world: "connector-with-hooks",
         ownership: Borrowing { duplicate_if_necessary: true },
     });
 
@@ -26,11 +26,12 @@ mod bindings {
 use std::sync::Once;
 
 use bindings::cortexdb::connector::{http, log, state, types, writer};
-use bindings::exports::cortexdb::connector::source;
+use bindings::exports::cortexdb::connector::{hooks, source};
 
 use crate::host::{
-    Experience, Failure, Finding, Held, Host, HttpError, Level, Modality, Mode, OnTimeout, Origin,
-    Outcome, Request, Response, RunContext, Severity, StreamState, Ticket, WriteError,
+    Delivery, Experience, Failure, Finding, Held, Hook, HookState, Host, HttpError, Level, Method,
+    Modality, Mode, OnTimeout, Origin, Outcome, Polled, Proof, Request, Response, RunContext,
+    Severity, StreamState, Target, Ticket, Verdict, WriteError,
 };
 
 /// The component.
@@ -66,6 +67,102 @@ impl source::Guest for Component {
     fn sync(context: source::RunContext) -> Result<(), source::Failure> {
         report_panics();
         crate::sync(&Imports, &run_context(context)).map_err(failure)
+    }
+}
+
+impl hooks::Guest for Component {
+    fn describe() -> hooks::HooksDescription {
+        let description = crate::hooks::DESCRIPTION;
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        hooks::HooksDescription {
+            proofs: description
+                .proofs
+                .iter()
+                .map(|proof| match proof {
+                    Proof::StandardWebhooks => hooks::Proof::StandardWebhooks,
+                    Proof::Header(name) => hooks::Proof::Header((*name).to_owned()),
+                })
+                .collect(),
+            id_headers: texts(description.id_headers),
+            headers: texts(description.headers),
+        }
+    }
+
+    fn handle_delivery(
+        context: hooks::RunContext,
+        batch: Vec<hooks::Delivery>,
+    ) -> Result<Vec<hooks::Verdict>, hooks::Failure> {
+        report_panics();
+        let batch: Vec<Delivery> = batch
+            .into_iter()
+            .map(|delivery| Delivery {
+                headers: delivery.headers,
+                body: delivery.body,
+            })
+            .collect();
+        let verdicts = crate::hooks::handle_delivery(&Imports, &run_context(context), &batch);
+        let verdicts = verdicts.map_err(failure)?.into_iter();
+        Ok(verdicts
+            .map(|verdict| match verdict {
+                Verdict::Handled => hooks::Verdict::Handled,
+                Verdict::Ignored(reason) => hooks::Verdict::Ignored(reason),
+                Verdict::Poll(reason) => hooks::Verdict::Poll(reason),
+            })
+            .collect())
+    }
+
+    fn connect(
+        context: hooks::RunContext,
+        to: hooks::Target,
+    ) -> Result<hooks::Plan, hooks::Failure> {
+        report_panics();
+        let plan = crate::hooks::connect(&Imports, &run_context(context), &target(to));
+        let plan = plan.map_err(failure)?;
+        Ok(hooks::Plan {
+            hooks: plan.hooks.into_iter().map(hook).collect(),
+            polled: plan.polled.into_iter().map(polled).collect(),
+            missed: plan.missed,
+        })
+    }
+
+    fn disconnect(
+        context: hooks::RunContext,
+        to: hooks::Target,
+    ) -> Result<Vec<hooks::Polled>, hooks::Failure> {
+        report_panics();
+        let left = crate::hooks::disconnect(&Imports, &run_context(context), &target(to));
+        Ok(left.map_err(failure)?.into_iter().map(polled).collect())
+    }
+}
+
+fn target(target: hooks::Target) -> Target {
+    Target {
+        url: target.url,
+        name: target.name,
+        secret: target.secret,
+        signing_token: target.signing_token,
+        rotated: target.rotated,
+    }
+}
+
+fn hook(hook: Hook) -> hooks::Hook {
+    hooks::Hook {
+        id: hook.id,
+        subject: hook.subject,
+        state: match hook.state {
+            HookState::Active => hooks::HookState::Active,
+            HookState::Disabled => hooks::HookState::Disabled,
+            HookState::Failing => hooks::HookState::Failing,
+        },
+        events: hook.events,
+        message: hook.message,
+    }
+}
+
+fn polled(polled: Polled) -> hooks::Polled {
+    hooks::Polled {
+        subject: polled.subject,
+        reason: polled.reason,
     }
 }
 
@@ -118,12 +215,25 @@ struct Imports;
 impl Host for Imports {
     fn submit(&self, request: &Request) -> Ticket {
         http::submit(http::Request {
-            method: http::Method::Get,
+            method: match request.method {
+                Method::Get => http::Method::Get,
+                Method::Post => http::Method::Post,
+                Method::Put => http::Method::Put,
+                Method::Delete => http::Method::Delete,
+            },
             path: &request.path,
             query: &pairs(&request.query),
-            headers: &[],
-            body: None,
-            expect: http::Expectation::Json,
+            headers: if request.body.is_some() {
+                &[("content-type", "application/json")]
+            } else {
+                &[]
+            },
+            body: request.body.as_deref().map(http::BodyParam::Text),
+            expect: if request.method == Method::Get {
+                http::Expectation::Json
+            } else {
+                http::Expectation::Any
+            },
             on_timeout: match request.on_timeout {
                 OnTimeout::Retry => http::OnTimeout::Retry,
                 OnTimeout::Report => http::OnTimeout::Report,

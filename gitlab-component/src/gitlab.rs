@@ -212,6 +212,7 @@ api_object! {
 
     /// The group or user that a project belongs to.
     Namespace {
+        id: Option<u64>,
         full_path: Option<String>,
     }
 
@@ -366,6 +367,83 @@ api_object! {
         scopes: Vec<Option<String>>,
         /// A date without a time.
         expires_at: Option<String>,
+    }
+
+    /// A webhook's body, as far as it says which record to look at. Its kinds have different shapes; each field is there in some.
+    Delivery {
+        object_kind: Option<String>,
+        /// What system hooks and some hooks of groups have in its place.
+        event_name: Option<String>,
+        project_id: Option<u64>,
+        project: Option<Box<Project>>,
+        object_attributes: Option<Box<DeliverySubject>>,
+        merge_request: Option<Box<DeliverySubject>>,
+        issue: Option<Box<DeliverySubject>>,
+        work_item: Option<Box<DeliverySubject>>,
+        #[serde(rename = "ref")]
+        reference: Option<String>,
+        /// Of a release.
+        tag: Option<String>,
+        /// Of a `repository_update`; other kinds have something else of this name.
+        changes: Vec<Option<Box<RefChange>>>,
+    }
+
+    /// The record that a webhook tells of, or the one that this belongs to.
+    DeliverySubject {
+        id: Option<u64>,
+        iid: Option<u64>,
+        project_id: Option<u64>,
+        target_project_id: Option<u64>,
+        noteable_type: Option<String>,
+        updated_at: Option<String>,
+    }
+
+    /// A branch or tag that a push moved.
+    RefChange {
+        #[serde(rename = "ref")]
+        reference: Option<String>,
+    }
+
+    /// `GET …/hooks`. What a kind of hook or an older GitLab does not have is absent.
+    Hook {
+        id: Option<u64>,
+        name: Option<String>,
+        url: Option<String>,
+        alert_status: Option<String>,
+        disabled_until: Option<String>,
+        enable_ssl_verification: Option<bool>,
+        token_present: Option<bool>,
+        signing_token_present: Option<bool>,
+        push_events_branch_filter: Option<String>,
+        custom_webhook_template: Option<String>,
+        push_events: Option<bool>,
+        tag_push_events: Option<bool>,
+        merge_requests_events: Option<bool>,
+        repository_update_events: Option<bool>,
+        issues_events: Option<bool>,
+        confidential_issues_events: Option<bool>,
+        note_events: Option<bool>,
+        confidential_note_events: Option<bool>,
+        pipeline_events: Option<bool>,
+        releases_events: Option<bool>,
+        project_events: Option<bool>,
+        job_events: Option<bool>,
+        wiki_page_events: Option<bool>,
+        deployment_events: Option<bool>,
+        feature_flag_events: Option<bool>,
+        milestone_events: Option<bool>,
+        emoji_events: Option<bool>,
+        member_events: Option<bool>,
+        subgroup_events: Option<bool>,
+        resource_access_token_events: Option<bool>,
+        vulnerability_events: Option<bool>,
+    }
+
+    /// `GET …/hooks/:id/events`: a call that GitLab made.
+    HookCall {
+        id: Option<u64>,
+        /// A number, or words where there was no answer.
+        response_status: Option<String>,
     }
 
     /// `GET /metadata`, `GET /version`.

@@ -19,13 +19,30 @@ pub enum OnTimeout {
     Report,
 }
 
-/// A `GET` whose answer must be JSON: the only kind of request that this connector makes.
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Reads; the answer must be JSON. Records are read with nothing else.
+    Get,
+    /// Makes a webhook, or has one sent.
+    Post,
+    /// Changes a webhook.
+    Put,
+    /// Removes a webhook.
+    Delete,
+}
+
+/// A request to GitLab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// What it is for.
+    pub method: Method,
     /// Absolute and percent-encoded.
     pub path: String,
     /// Not encoded.
     pub query: Vec<(String, String)>,
+    /// JSON, where something is sent along.
+    pub body: Option<String>,
     /// What to do when the answer takes too long.
     pub on_timeout: OnTimeout,
     /// Milliseconds to wait before the first attempt.
@@ -244,6 +261,107 @@ pub struct Finding {
     pub message: String,
     /// What to do about it.
     pub remedy: Option<String>,
+}
+
+/// A call of GitLab's, verified by the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Those of [`HooksDescription::headers`] that were present; names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// As received.
+    pub body: String,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// What it points at was read, and handed over or retracted; or it was known already.
+    Handled,
+    /// Nothing that this connection wants; the reason.
+    Ignored(String),
+    /// It may matter and cannot be followed to a record; the reason.
+    Poll(String),
+}
+
+/// How a call proves that it comes from GitLab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// Signed, as in Standard Webhooks.
+    StandardWebhooks,
+    /// The secret in this header, as it is.
+    Header(&'static str),
+}
+
+/// What the host must know about the calls of GitLab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HooksDescription {
+    /// In the order in which they are tried.
+    pub proofs: &'static [Proof],
+    /// Headers that name a call, the same when it is repeated.
+    pub id_headers: &'static [&'static str],
+    /// Further headers that are wanted.
+    pub headers: &'static [&'static str],
+}
+
+/// Where GitLab is to send its calls.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The address.
+    pub url: String,
+    /// Recognises the hooks of this connection: their name.
+    pub name: String,
+    /// Sent along as `X-Gitlab-Token`.
+    pub secret: String,
+    /// What GitLab 19.0 and later sign with.
+    pub signing_token: String,
+    /// Whether one of the two is new.
+    pub rotated: bool,
+}
+
+/// How a hook is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookState {
+    /// As it should be.
+    Active,
+    /// GitLab has switched it off.
+    Disabled,
+    /// On, and its calls fail.
+    Failing,
+}
+
+/// A hook of GitLab's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Its path (`groups/12/hooks/7`).
+    pub id: String,
+    /// What it covers (`group acme`).
+    pub subject: String,
+    /// How it is doing.
+    pub state: HookState,
+    /// What it tells of, as GitLab names it.
+    pub events: Vec<String>,
+    /// What was done about it in this call, or what is wrong.
+    pub message: Option<String>,
+}
+
+/// What no hook tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Polled {
+    /// What (`everything of project acme/widget`).
+    pub subject: String,
+    /// Why, and what would change it.
+    pub reason: String,
+}
+
+/// What is told by hooks, and what is not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The hooks of this connection.
+    pub hooks: Vec<Hook>,
+    /// What is found by polling alone.
+    pub polled: Vec<Polled>,
+    /// Calls may have been lost since the last time.
+    pub missed: bool,
 }
 
 /// The imports of the connector.

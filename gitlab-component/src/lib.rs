@@ -16,6 +16,7 @@
 //! | `mapping` | what a record means; pure |
 //! | `time` | points in time |
 //! | `check` | can it work? |
+//! | [`hooks`] | webhooks: what GitLab's calls mean, and which it is asked to make |
 //! | `executor` | `async` Rust on the host's completion queue |
 //! | [`host`] | what is needed from the outside |
 //! | `face` | the generated bindings; wasm only |
@@ -25,12 +26,17 @@
 mod allocator;
 mod check;
 mod client;
+#[cfg(test)]
+mod connecting;
+#[cfg(test)]
+mod delivering;
 mod executor;
 #[cfg(target_arch = "wasm32")]
 mod face;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gitlab;
+pub mod hooks;
 pub mod host;
 mod json;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::client::{Client, Fault, Listing, Refusal};
+use crate::client::{Client, Fault, Listing, Refusal, Sizing, Slice};
 use crate::executor::gather;
 use crate::gitlab;
 use crate::host::{Failure, Level};
@@ -89,6 +89,8 @@ pub(crate) struct Selection {
 pub(crate) struct Group {
     /// As a segment of an API path.
     pub(crate) segment: String,
+    /// Its full path, or what the user named it.
+    pub(crate) path: String,
     /// Ids of its projects and those of its subgroups, without the ones that a group before it has.
     pub(crate) projects: Vec<u64>,
 }
@@ -149,13 +151,14 @@ pub(crate) async fn resolve(
     let mut in_a_group = BTreeSet::new();
     for (name, result) in resolved {
         match result {
-            Ok((segment, projects)) => {
+            Ok((segment, path, projects)) => {
                 if projects.is_empty() {
                     empty.push(name.to_string());
                 }
                 let ids = projects.iter().map(|project| project.id);
                 groups.push(Group {
                     segment,
+                    path,
                     projects: ids.filter(|id| in_a_group.insert(*id)).collect(),
                 });
                 projects
@@ -222,7 +225,7 @@ fn remember(client: &Client<'_>, name: &Name, id: u64) {
 }
 
 /// Whether this project was read by an earlier run: then its name is no typing error.
-fn was_read(client: &Client<'_>, name: &Name) -> bool {
+pub(crate) fn was_read(client: &Client<'_>, name: &Name) -> bool {
     let id = match name {
         Name::Id(id) => Some(id.to_string()),
         Name::Path(path) => client.host.state(&path_key(path)),
@@ -282,11 +285,11 @@ fn project_id_in(location: &str) -> Option<u64> {
     rest.split(['/', '?', '#']).next()?.parse().ok()
 }
 
-/// All projects of a group and its subgroups, and the group as a segment of an API path.
+/// A group as a segment of an API path, its full path, and all projects of it and its subgroups.
 pub(crate) async fn group(
     client: &Client<'_>,
     name: &Name,
-) -> Result<(String, Vec<Project>), Unresolved> {
+) -> Result<(String, String, Vec<Project>), Unresolved> {
     let group: gitlab::Group = client
         .object(
             &format!("/groups/{}", name.segment()),
@@ -294,6 +297,7 @@ pub(crate) async fn group(
         )
         .await?;
     let segment = group.id.map_or_else(|| name.segment(), |id| id.to_string());
+    let path = group.full_path.unwrap_or_else(|| name.to_string());
     let listing = Listing::new(
         format!("/groups/{segment}/projects"),
         &[
@@ -311,12 +315,11 @@ pub(crate) async fn group(
         Ok(())
     })
     .await?;
-    Ok((segment, selected.projects))
+    Ok((segment, path, selected.projects))
 }
 
-/// All projects that the token's user is a member of.
-pub(crate) async fn memberships(client: &Client<'_>) -> Result<Vec<Project>, Fault> {
-    let listing = Listing::new(
+fn membership_listing() -> Listing {
+    Listing::new(
         "/projects".to_owned(),
         &[
             ("membership", "true"),
@@ -324,7 +327,12 @@ pub(crate) async fn memberships(client: &Client<'_>) -> Result<Vec<Project>, Fau
             ("order_by", "id"),
             ("sort", "asc"),
         ],
-    );
+    )
+}
+
+/// All projects that the token's user is a member of.
+pub(crate) async fn memberships(client: &Client<'_>) -> Result<Vec<Project>, Fault> {
+    let listing = membership_listing();
     let mut projects = Vec::new();
     client
         .keyset(&listing, |rows: Vec<gitlab::Project>| {
@@ -332,6 +340,132 @@ pub(crate) async fn memberships(client: &Client<'_>) -> Result<Vec<Project>, Fau
         })
         .await?;
     Ok(projects)
+}
+
+/// Whether a project is one of those that a run would read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is, and this is how GitLab shows it now.
+    Selected(Box<Project>),
+    /// It is there, and not selected.
+    Elsewhere,
+    /// This token does not see it; GitLab's words.
+    Invisible(String),
+}
+
+/// Tells by the rules of [`resolve`] which of these projects are selected, without reading a list of projects.
+pub(crate) async fn locate(
+    client: &Client<'_>,
+    settings: &Settings,
+    ids: &[u64],
+) -> Result<Vec<Result<Place, Fault>>, Fault> {
+    let everything = settings.projects.is_empty() && settings.groups.is_empty();
+    let seen = gather(
+        CONCURRENT,
+        ids.iter().map(async |id| {
+            let seen = if everything {
+                membership(client, *id).await
+            } else {
+                client
+                    .object::<gitlab::Project>(&format!("/projects/{id}"), &[])
+                    .await
+                    .map(Some)
+            };
+            match seen {
+                Err(fault @ Fault::Stop(_)) => Err(fault),
+                seen => Ok(seen),
+            }
+        }),
+    )
+    .await?;
+    let undecided = seen.iter().flatten().flatten().any(|project| {
+        !everything && !is_named(client, settings, project) && !is_below(settings, project, &[])
+    });
+    let mut paths = Vec::new();
+    if undecided {
+        let by_id = settings
+            .groups
+            .iter()
+            .filter(|name| matches!(name, Name::Id(_)));
+        let groups = by_id.map(async |name| {
+            let path = format!("/groups/{}", name.segment());
+            match client
+                .object::<gitlab::Group>(&path, &[("with_projects", "false")])
+                .await
+            {
+                Ok(group) => Ok(group.full_path),
+                // Nothing is selected by a group that is not there.
+                Err(Fault::Refused(_)) => Ok(None),
+                Err(fault) => Err(fault),
+            }
+        });
+        paths.extend(gather(CONCURRENT, groups).await?.into_iter().flatten());
+    }
+    let place = |project: gitlab::Project| {
+        let selected = everything
+            || is_named(client, settings, &project)
+            || is_below(settings, &project, &paths);
+        match Project::new(project) {
+            Some(project) if selected => Place::Selected(Box::new(project)),
+            _ => Place::Elsewhere,
+        }
+    };
+    let places = seen.into_iter().map(|seen| match seen {
+        Ok(Some(project)) => Ok(place(project)),
+        Ok(None) => Ok(Place::Elsewhere),
+        Err(Fault::Refused(refusal)) => Ok(Place::Invisible(refusal.to_string())),
+        Err(fault) => Err(fault),
+    });
+    Ok(places.collect())
+}
+
+/// One project of the list of memberships.
+async fn membership(client: &Client<'_>, id: u64) -> Result<Option<gitlab::Project>, Fault> {
+    let listing = membership_listing()
+        .with("id_after", &id.saturating_sub(1).to_string())
+        .with("id_before", &id.saturating_add(1).to_string());
+    let slice: Slice<gitlab::Project> = client.slice(&listing, 0, &mut Sizing::single()).await?;
+    let mut rows = slice.rows.into_iter();
+    Ok(rows.find(|project| project.id == Some(id)))
+}
+
+fn is_named(client: &Client<'_>, settings: &Settings, project: &gitlab::Project) -> bool {
+    settings.projects.iter().any(|name| match name {
+        Name::Id(id) => project.id == Some(*id),
+        Name::Path(path) => {
+            let now = project.path_with_namespace.as_deref();
+            now.is_some_and(|now| now.eq_ignore_ascii_case(path))
+                // A path that it had before.
+                || project.id.is_some_and(|id| {
+                    client.host.state(&path_key(path)) == Some(id.to_string())
+                })
+        }
+    })
+}
+
+/// Whether the project lies in a named group, or in one with such a path.
+fn is_below(settings: &Settings, project: &gitlab::Project, paths: &[String]) -> bool {
+    let Some(namespace) = &project.namespace else {
+        return false;
+    };
+    let below = |group: &str| {
+        namespace
+            .full_path
+            .as_deref()
+            .is_some_and(|path| is_at_or_below(path, group))
+    };
+    paths.iter().any(|path| below(path))
+        || settings.groups.iter().any(|name| match name {
+            Name::Id(id) => namespace.id == Some(*id),
+            Name::Path(path) => below(path),
+        })
+}
+
+/// Whether a full path is that of a group or of something below it. GitLab does not tell capitals from small letters.
+pub(crate) fn is_at_or_below(path: &str, group: &str) -> bool {
+    let (path, group) = (path.to_ascii_lowercase(), group.to_ascii_lowercase());
+    path.strip_prefix(&group)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What a fault means before anything was read: there is no stream yet that could fail alone.

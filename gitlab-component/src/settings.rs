@@ -84,6 +84,19 @@ pub(crate) struct Settings {
     pub(crate) forget_unreachable_commits: bool,
     /// Where there are many projects, each is looked at this often although GitLab lists no activity in it.
     pub(crate) sweep_minutes: u32,
+    /// Where webhooks are registered.
+    pub(crate) hooks: Hooks,
+}
+
+/// Where webhooks are registered, for a connection that has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hooks {
+    /// In the groups where possible, otherwise in the projects; of the instance where nothing is named.
+    Auto,
+    System,
+    Group,
+    Project,
+    Off,
 }
 
 /// Which kinds of record to read.
@@ -110,7 +123,7 @@ impl Settings {
         let Value::Object(settings) = value else {
             return Err("The settings must be a JSON object.".to_owned());
         };
-        const KNOWN: [&str; 8] = [
+        const KNOWN: [&str; 9] = [
             "projects",
             "groups",
             "events",
@@ -119,6 +132,7 @@ impl Settings {
             "child_pipelines",
             "forget_unreachable_commits",
             "sweep_minutes",
+            "hooks",
         ];
         if let Some(unknown) = settings.keys().find(|key| !KNOWN.contains(&key.as_str())) {
             return Err(format!(
@@ -135,6 +149,7 @@ impl Settings {
             child_pipelines: flag(&settings, "child_pipelines", true)?,
             forget_unreachable_commits: flag(&settings, "forget_unreachable_commits", false)?,
             sweep_minutes: minutes(&settings, "sweep_minutes", SWEEP_MINUTES)?,
+            hooks: hooks(&settings)?,
         })
     }
 }
@@ -255,6 +270,26 @@ fn minutes(settings: &Map<String, Value>, key: &str, default: u32) -> Result<u32
                 settings[key]
             )
         })
+}
+
+fn hooks(settings: &Map<String, Value>) -> Result<Hooks, String> {
+    let chosen = match settings.get("hooks") {
+        None | Some(Value::Null) => return Ok(Hooks::Auto),
+        Some(Value::String(text)) => text.trim().to_ascii_lowercase(),
+        Some(other) => other.to_string(),
+    };
+    Ok(match chosen.as_str() {
+        "auto" | "" => Hooks::Auto,
+        "system" => Hooks::System,
+        "group" => Hooks::Group,
+        "project" => Hooks::Project,
+        "off" => Hooks::Off,
+        _ => {
+            return Err(format!(
+                "`hooks` (GITLAB_HOOKS) is {chosen}; it must be auto, system, group, project or off."
+            ));
+        }
+    })
 }
 
 fn flag(settings: &Map<String, Value>, key: &str, default: bool) -> Result<bool, String> {

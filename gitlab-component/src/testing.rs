@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::host::{
-    Experience, Held, Host, HttpError, Level, Mode, Origin, Outcome, Request, Response, RunContext,
-    StreamState, Ticket, WriteError,
+    Delivery, Experience, Held, Host, HttpError, Level, Mode, Origin, Outcome, Request, Response,
+    RunContext, StreamState, Ticket, Verdict, WriteError,
 };
 use crate::time::Moment;
 
@@ -151,6 +151,14 @@ impl FakeGitLab {
                 .into_iter()
                 .map(Value::from)
                 .collect()
+        } else if path == "/projects" && query.contains_key("id_after") {
+            let (after, before) = (number("id_after", 0), number("id_before", u64::MAX));
+            let rows = self.plain.get(&path).into_iter().flatten();
+            let is_between = |row: &&Value| {
+                let id = row["id"].as_u64().expect("an id");
+                id > after && id < before
+            };
+            rows.filter(is_between).cloned().collect()
         } else if let Some(rows) = self.plain.get(&path) {
             // Releases hide when they were changed; here it is when they were made.
             let after = query.get("updated_after").map(|text| micros(text));
@@ -162,7 +170,17 @@ impl FakeGitLab {
             };
             rows.iter().filter(is_new).cloned().collect()
         } else if let Some(rows) = self.lists.get(&path) {
-            Self::filtered(rows, &query)
+            let iids: Vec<&str> = request
+                .query
+                .iter()
+                .filter(|(key, _)| key == "iids[]")
+                .map(|(_, value)| value.as_str())
+                .collect();
+            let is_asked_for = |row: &&Row| {
+                iids.is_empty() || iids.contains(&row.body["iid"].to_string().as_str())
+            };
+            let rows: Vec<Row> = rows.iter().filter(is_asked_for).cloned().collect();
+            Self::filtered(&rows, &query)
         } else if let Some(list) = path.strip_prefix("/groups/5/") {
             // The only group has every project.
             let rows: Vec<Row> = self.rows_of_all_projects(list);
@@ -380,6 +398,38 @@ impl TestHost {
         self.waiting.borrow_mut().clear();
         self.listed.borrow_mut().clear();
         crate::sync(self, context)
+    }
+
+    /// Hands over calls of GitLab's, as pairs of their header and their body.
+    pub(crate) fn deliver_texts(
+        &self,
+        settings: &Value,
+        calls: &[(Option<&str>, String)],
+    ) -> Result<Vec<Verdict>, crate::host::Failure> {
+        self.calls.borrow_mut().clear();
+        self.requests.borrow_mut().clear();
+        self.waiting.borrow_mut().clear();
+        let batch: Vec<Delivery> = calls
+            .iter()
+            .map(|(header, body)| Delivery {
+                headers: header
+                    .iter()
+                    .map(|header| ("x-gitlab-event".to_owned(), (*header).to_owned()))
+                    .collect(),
+                body: body.clone(),
+            })
+            .collect();
+        crate::hooks::handle_delivery(self, &context(settings, None), &batch)
+    }
+
+    /// The same for bodies that are JSON and have no header.
+    pub(crate) fn deliver(
+        &self,
+        settings: &Value,
+        bodies: &[Value],
+    ) -> Result<Vec<Verdict>, crate::host::Failure> {
+        let calls: Vec<_> = bodies.iter().map(|body| (None, body.to_string())).collect();
+        self.deliver_texts(settings, &calls)
     }
 
     /// Everything that was retracted, sorted.

@@ -203,6 +203,14 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
     Ok(End::Complete)
 }
 
+/// Whether the history has been read once, so that what is new since is little.
+pub(super) fn was_read(stream: &Stream<'_>) -> bool {
+    let position = stream
+        .cursor()
+        .and_then(|cursor| Position::parse(stream, &cursor));
+    position.is_some_and(|position| position.page.is_none())
+}
+
 fn is_earlier(one: &str, other: &str) -> bool {
     Moment::parse(one)
         .zip(Moment::parse(other))

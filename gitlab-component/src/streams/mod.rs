@@ -9,6 +9,7 @@ pub(crate) mod quiet;
 mod reconcile;
 pub(crate) mod releases;
 pub(crate) mod shared;
+pub(crate) mod single;
 pub(crate) mod threads;
 
 use std::cell::{Cell, RefCell};
@@ -208,6 +209,11 @@ impl<'s> Stream<'s> {
         Ok(())
     }
 
+    /// An empty page names the origin: a host that lost its memory must look up what it wrote there before it can forget it.
+    pub(crate) fn write_nothing(&self) -> Result<(), Fault> {
+        Ok(self.host().write(&self.key, &self.origin, &[])?)
+    }
+
     pub(crate) fn skip(&self, policy: &str, count: u64) {
         // What is met again was counted when it was met first.
         let again = self.is_read_again() && !self.only_lists();
@@ -220,8 +226,7 @@ impl<'s> Stream<'s> {
         if source_ids.is_empty() || self.only_lists() {
             return Ok(());
         }
-        // An empty page names the origin: a host that lost its memory must look up what it wrote there before it can forget it.
-        self.host().write(&self.key, &self.origin, &[])?;
+        self.write_nothing()?;
         Ok(self.host().retract(&self.key, source_ids, reason)?)
     }
 

@@ -12,6 +12,7 @@ use super::{End, Stream, child_fault};
 use crate::client::{Fault, Listing};
 use crate::executor::gather;
 use crate::gitlab::Pipeline;
+use crate::host::Verdict;
 use crate::time::Moment;
 use crate::walk::{self, Row, Stamp, TimeWalk};
 
@@ -221,6 +222,28 @@ fn worth_a_look(stream: &Stream<'_>, finished: &[&Pipeline]) -> Result<Vec<u64>,
     }
     stream.list("pipeline", &listed, true)?;
     Ok(ids)
+}
+
+/// Reads one pipeline; `None` if GitLab does not know it.
+pub(super) async fn read_one(stream: &Stream<'_>, id: u64) -> Result<Option<Verdict>, Fault> {
+    let Some(pipeline) = detail(stream, id).await? else {
+        return Ok(None);
+    };
+    let settings = stream.session.settings;
+    if pipeline.source.as_deref() == Some(CHILD) && !settings.child_pipelines {
+        return Ok(Some(Verdict::Ignored(
+            "pipelines that other pipelines start are not wanted".to_owned(),
+        )));
+    }
+    let status = pipeline.status.clone().unwrap_or_default();
+    if !settings.pipeline_statuses.contains(&status) {
+        return Ok(Some(Verdict::Ignored(format!(
+            "a pipeline that is {status:?} is not recorded"
+        ))));
+    }
+    let experiences: Vec<_> = stream.mapper().pipeline(&pipeline).into_iter().collect();
+    stream.write(&experiences)?;
+    Ok(Some(Verdict::Handled))
 }
 
 /// A pipeline in full; `None` if it was deleted since it was listed.

@@ -20,7 +20,7 @@ const CONCURRENT: usize = 16;
 const SEES_INTERNALS: u64 = 15;
 
 /// What became of a record that was not listed.
-enum Verdict {
+pub(super) enum Fate {
     /// GitLab does not know it.
     Gone,
     /// It is there, and must not be kept any more.
@@ -29,6 +29,14 @@ enum Verdict {
     Exists,
     /// It cannot be told; GitLab's words.
     Unclear(String),
+}
+
+/// What was found about records that were not listed.
+pub(super) struct Settled {
+    /// Why nothing can be told of the whole stream, where that is so.
+    pub(super) off: Option<String>,
+    /// Records that are kept, and why.
+    pub(super) kept: Vec<(String, String)>,
 }
 
 /// Settles every kind of a stream that has been read from beginning to end.
@@ -48,7 +56,7 @@ pub(super) async fn settle(stream: &Stream<'_>, kinds: &[&'static str]) -> Resul
             after = Some(last.source_id.clone());
             if *kind == "commit" {
                 settle_commits(stream, &page).await?;
-            } else if let Some(off) = settle_page(stream, kind, &page).await? {
+            } else if let Some(off) = settle_page(stream, kind, &page).await?.off {
                 return Ok(End::Off(off));
             }
         }
@@ -56,27 +64,28 @@ pub(super) async fn settle(stream: &Stream<'_>, kinds: &[&'static str]) -> Resul
     Ok(End::Complete)
 }
 
-/// Looks at records one by one; answers why nothing can be told, where that is so for the whole stream.
-async fn settle_page(
+/// Looks at records one by one, and forgets those that are gone or hidden.
+pub(super) async fn settle_page(
     stream: &Stream<'_>,
     kind: &str,
     page: &[Held],
-) -> Result<Option<String>, Fault> {
+) -> Result<Settled, Fault> {
     let verdicts = gather(
         CONCURRENT,
         page.iter().map(|held| look_at(stream, kind, held)),
     )
     .await?;
-    let (mut gone, mut hidden, mut there) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut gone, mut hidden) = (Vec::new(), Vec::new());
+    let mut kept = Vec::new();
     let mut unclear = Vec::new();
     for (held, verdict) in page.iter().zip(verdicts) {
         match verdict {
-            Verdict::Gone => gone.push(held.source_id.clone()),
-            Verdict::Hidden => hidden.push(held.source_id.clone()),
-            Verdict::Exists => there.push(held.source_id.clone()),
-            Verdict::Unclear(words) => {
+            Fate::Gone => gone.push(held.source_id.clone()),
+            Fate::Hidden => hidden.push(held.source_id.clone()),
+            Fate::Exists => kept.push((held.source_id.clone(), "it exists".to_owned())),
+            Fate::Unclear(words) => {
+                kept.push((held.source_id.clone(), words.clone()));
                 unclear.push(words);
-                there.push(held.source_id.clone());
             }
         }
     }
@@ -92,7 +101,10 @@ async fn settle_page(
     if !gone.is_empty() {
         let project = see_project(stream).await?;
         if let Some(off) = switched_off(stream, &project) {
-            return Ok(Some(off));
+            return Ok(Settled {
+                off: Some(off),
+                kept,
+            });
         }
         if stream.session.settings.include_confidential
             && matches!(kind, "issue" | "note")
@@ -107,13 +119,15 @@ async fn settle_page(
             );
             let fields = [("stream", stream.key.as_str())];
             stream.host().log(Level::Warn, &message, &fields);
-            there.append(&mut gone);
+            let why = "the token's role does not show what is confidential";
+            kept.extend(gone.drain(..).map(|id| (id, why.to_owned())));
         }
     }
+    let there: Vec<String> = kept.iter().map(|(id, _)| id.clone()).collect();
     stream.list(kind, &there, false)?;
     stream.retract(&gone, "deleted in GitLab")?;
     stream.retract(&hidden, "became confidential")?;
-    Ok(None)
+    Ok(Settled { off: None, kept })
 }
 
 /// Commits are not deleted; they drop out of the branch. A history that was read whole proves that, and GitLab would go on
@@ -167,9 +181,9 @@ fn sees_internals(project: &gitlab::Project) -> bool {
 }
 
 /// Asks GitLab for one record.
-async fn look_at(stream: &Stream<'_>, kind: &str, held: &Held) -> Result<Verdict, Fault> {
+pub(super) async fn look_at(stream: &Stream<'_>, kind: &str, held: &Held) -> Result<Fate, Fault> {
     let Some(path) = path_of(stream, kind, held) else {
-        return Ok(Verdict::Unclear("its address is not known".to_owned()));
+        return Ok(Fate::Unclear("its address is not known".to_owned()));
     };
     match stream
         .client()
@@ -179,13 +193,13 @@ async fn look_at(stream: &Stream<'_>, kind: &str, held: &Held) -> Result<Verdict
         Ok(record) => {
             let hidden = record.confidential == Some(true) || record.internal == Some(true);
             Ok(if hidden && !stream.session.settings.include_confidential {
-                Verdict::Hidden
+                Fate::Hidden
             } else {
-                Verdict::Exists
+                Fate::Exists
             })
         }
-        Err(Fault::Refused(refusal)) if refusal.status == 404 => Ok(Verdict::Gone),
-        Err(Fault::Refused(refusal)) => Ok(Verdict::Unclear(refusal.to_string())),
+        Err(Fault::Refused(refusal)) if refusal.status == 404 => Ok(Fate::Gone),
+        Err(Fault::Refused(refusal)) => Ok(Fate::Unclear(refusal.to_string())),
         Err(fault) => Err(fault),
     }
 }

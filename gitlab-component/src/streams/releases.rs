@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{End, Stream};
 use crate::client::{Fault, Listing};
 use crate::gitlab::Release;
+use crate::settings::percent_encode;
 use crate::time::Moment;
 use crate::walk::{self, Stamp, is_ahead};
 
@@ -24,6 +25,19 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
     let cursor = json!({ "updated_after": stream.horizon(started).text });
     stream.set_cursor(&stream.with_floor(cursor));
     Ok(End::Complete)
+}
+
+/// Reads the release of one tag; whether there is one.
+pub(super) async fn read_one(stream: &Stream<'_>, tag: &str) -> Result<bool, Fault> {
+    let path = stream.path(&format!("releases/{}", percent_encode(tag)));
+    let release: Release = match stream.client().object(&path, &[]).await {
+        Ok(release) => release,
+        Err(Fault::Refused(refusal)) if refusal.status == 404 => return Ok(false),
+        Err(fault) => return Err(fault),
+    };
+    let experiences: Vec<_> = stream.mapper().release(&release).into_iter().collect();
+    stream.write(&experiences)?;
+    Ok(true)
 }
 
 /// Writes the releases that were changed after a time; answers GitLab's clock at the first answer.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use futures_util::future::FutureExt;
 use serde_json::{Value, json};
 
-use super::threads::{self, Commented};
+use super::threads::{self, Announced, Commented};
 use super::{End, Reading, Session, Stream, stream};
 use crate::CONCURRENT_PROJECTS;
 use crate::client::{Fault, Listing};
@@ -253,8 +253,8 @@ impl Reader<'_> {
         };
         rows.retain(is_new);
         let count = rows.len();
-        match threads::write_page(&self.stream, rows).await {
-            Ok(()) => self.stream.progress(count, None),
+        match threads::write_page(&self.stream, rows, &Announced::new()).await {
+            Ok(_) => self.stream.progress(count, None),
             Err(fault @ Fault::Stop(_)) => return Err(fault),
             Err(fault) => *self.failed.borrow_mut() = Some(fault),
         }

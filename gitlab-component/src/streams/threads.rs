@@ -5,7 +5,7 @@
 //! to what it answers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::FutureExt;
 use serde::de::IgnoredAny;
@@ -164,7 +164,7 @@ pub(crate) async fn read<T: Commented>(stream: &Stream<'_>) -> Result<End, Fault
     let mut walk = TimeWalk::<T>::new(stream.client(), listing, "created_at", start);
     while let Some(batch) = walk.next().await? {
         let rows = batch.rows.len();
-        write_page(stream, batch.rows).await?;
+        write_page(stream, batch.rows, &Announced::new()).await?;
         stream.progress(rows, walk.total());
         if let Some(at) = batch.resume {
             let horizon = stream.horizon(walk.started());
@@ -216,11 +216,15 @@ pub(super) fn position<T: Commented>(
         .ok_or("`updated_after` is not a time")
 }
 
-/// Writes a page of parents, and then everything that was said about them.
+/// Comments that are known to exist, by the iid of their parent, whatever GitLab says about its number of comments.
+pub(super) type Announced = BTreeMap<u64, BTreeSet<u64>>;
+
+/// Writes a page of parents, and then everything that was said about them. Answers which of the announced comments were not met.
 pub(super) async fn write_page<T: Commented>(
     stream: &Stream<'_>,
     rows: Vec<T>,
-) -> Result<(), Fault> {
+    announced: &Announced,
+) -> Result<Announced, Fault> {
     let settings = stream.session.settings;
     let mapper = stream.mapper();
     let mut experiences = Vec::new();
@@ -240,7 +244,8 @@ pub(super) async fn write_page<T: Commented>(
         if T::wanted(settings) {
             experiences.extend(row.map(mapper));
         }
-        if settings.events.note && row.comments() != Some(0) {
+        let talked = announced.contains_key(&iid);
+        if settings.events.note && (row.comments() != Some(0) || talked) {
             parents.push((
                 iid,
                 row.comments().unwrap_or_default(),
@@ -258,17 +263,21 @@ pub(super) async fn write_page<T: Commented>(
     stream.skip("confidential-issue", hidden.len() as u64);
     stream.retract(&hidden, "became confidential")?;
 
-    let notes = Notes::new(stream);
+    let notes = Notes::new(stream, announced);
     let readings = parents
         .iter()
         .map(|(iid, comments, parent)| notes.read::<T>(*iid, *comments, parent).boxed_local());
     side_by_side(CONCURRENT_DISCUSSIONS, readings.collect()).await?;
-    notes.flush()
+    notes.flush()?;
+    Ok(notes.unmet.into_inner())
 }
 
 /// The comments of one page of parents, on their way to the host.
 struct Notes<'s> {
     stream: &'s Stream<'s>,
+    announced: &'s Announced,
+    /// Those of the announced that were not met.
+    unmet: RefCell<Announced>,
     experiences: RefCell<Vec<Experience>>,
     /// Source ids of comments that must not be kept.
     hidden: RefCell<Vec<String>>,
@@ -278,9 +287,11 @@ struct Notes<'s> {
 }
 
 impl<'s> Notes<'s> {
-    fn new(stream: &'s Stream<'s>) -> Self {
+    fn new(stream: &'s Stream<'s>, announced: &'s Announced) -> Self {
         Self {
             stream,
+            announced,
+            unmet: RefCell::default(),
             experiences: RefCell::default(),
             hidden: RefCell::default(),
             system: Cell::default(),
@@ -301,6 +312,7 @@ impl<'s> Notes<'s> {
             self.stream.path(&format!("{}/{iid}/discussions", T::LIST)),
             &[],
         );
+        let announced = self.announced.get(&iid);
         let mut seen = BTreeSet::new();
         let mut sizing = Sizing::default();
         for pass in 0..DISCUSSION_PASSES {
@@ -334,8 +346,15 @@ impl<'s> Notes<'s> {
                     self.flush()?;
                 }
                 if !slice.page.more {
-                    let doubtful = pass == 0 && comments > 0 && seen.is_empty();
+                    let unmet: BTreeSet<u64> = announced
+                        .map(|announced| announced.difference(&seen).copied().collect())
+                        .unwrap_or_default();
+                    let missing = comments > 0 && seen.is_empty() || !unmet.is_empty();
+                    let doubtful = pass == 0 && missing;
                     if !doubtful && (offset == 0 || slice.page.total == total) {
+                        if !unmet.is_empty() {
+                            self.unmet.borrow_mut().insert(iid, unmet);
+                        }
                         return Ok(());
                     }
                     break;
