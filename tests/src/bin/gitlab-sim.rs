@@ -9,11 +9,33 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use simulators::gitlab::{Micros, Options, Server, Size, TOKEN, Token, World};
+use simulators::gitlab::{Micros, Options, Server, Size, TOKEN, Token, WebhookFaults, World};
+
+const TOKENS: &str = "\
+Tokens:
+  sim-token           read_api, sees everything (Maintainer)
+  sim-api-token       api, the same user: may manage hooks of projects
+  sim-owner-token     api, Owner of every group: may manage hooks of groups, too
+  sim-admin-token     api, administrator: may manage system hooks, too
+  sim-reporter-token, sim-guest-token, sim-stranger-token   read_api, sees less
+  sim-oauth-token     Bearer only
+  sim-narrow-token    read_user only
+  sim-revoked-token, sim-expired-token   refused
+
+Control, beside /api/v4:
+  GET    /_sim/world, /_sim/stats, /_sim/requests, /_sim/expected
+  POST   /_sim/mutate/NAME        change something: {\"project\": 1, …}
+  GET    /_sim/webhooks           hooks, their state, what became of the events
+  GET    /_sim/webhooks/deliveries?hook=1&last=100
+  POST   /_sim/webhooks/fire      {\"kind\": \"merge_request\", \"project\": 1, \"iid\": 1}; also issue, note, pipeline, release, push
+  POST   /_sim/webhooks/storm     {\"per_second\": 100, \"ms\": 1000, \"seed\": 0}
+  POST   /_sim/webhooks/faults    as --hook-faults; DELETE heals
+  POST   /_sim/knobs              {\"version\": \"19.1.0-ee\", \"premium\": true, \"auto_disabling\": false, \"silent_mode\": false, …}
+  POST   /_sim/clock              {\"advance_seconds\": 60}";
 
 /// A GitLab in memory, for tests and demonstrations.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = TOKENS)]
 struct Arguments {
     /// Address to listen on; port 0 picks a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -39,9 +61,36 @@ struct Arguments {
     /// Relative root, such as /gitlab.
     #[arg(long, default_value = "")]
     root: String,
+    /// Version of GitLab; webhooks are signed from 19.0 on.
+    #[arg(long, default_value = "18.9.0-ee")]
+    gitlab_version: String,
+    /// Without Premium: no group hooks.
+    #[arg(long)]
+    free: bool,
+    /// Disable hooks that keep failing, as GitLab.com does.
+    #[arg(long)]
+    auto_disable_hooks: bool,
+    /// Refuse hooks to this machine and its network, as a fresh GitLab does.
+    #[arg(long)]
+    no_local_hooks: bool,
+    /// Call no hooks at all.
+    #[arg(long)]
+    silent: bool,
+    /// Seconds that a hook's receiver may take.
+    #[arg(long, default_value_t = 10)]
+    hook_timeout: u64,
+    /// What goes wrong with webhooks, as JSON: {"duplicate": 1, "drop_share": 0.1, "delay_ms": 0, "jitter_ms": 500, "truncate": 100,
+    /// "break_off": 100, "forge": ["wrong_secret", "no_secret", "no_signature", "stale", "altered", "foreign"], "template": "…",
+    /// "seed": 1}, each of them optional.
+    #[arg(long, value_parser = webhook_faults)]
+    hook_faults: Option<WebhookFaults>,
     /// Start the server's clock at a fixed instant of February 2026 instead of now.
     #[arg(long)]
     fixed_clock: bool,
+}
+
+fn webhook_faults(text: &str) -> Result<WebhookFaults, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn size(text: &str) -> Result<Size, String> {
@@ -91,6 +140,16 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         world
             .tokens
             .push(Token::personal(value, user, &["read_api"]));
+    }
+    let knobs = &mut world.knobs;
+    knobs.version = arguments.gitlab_version;
+    knobs.premium = !arguments.free;
+    knobs.auto_disabling = arguments.auto_disable_hooks;
+    knobs.local_hook_targets = !arguments.no_local_hooks;
+    knobs.silent_mode = arguments.silent;
+    knobs.hook_timeout = Duration::from_secs(arguments.hook_timeout);
+    if let Some(faults) = arguments.hook_faults {
+        world.set_webhook_faults(faults);
     }
     let link_origin = arguments.link_host.map(|host| {
         if host.contains("://") {

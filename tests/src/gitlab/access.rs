@@ -85,6 +85,9 @@ impl World {
     #[must_use]
     pub fn role(&self, viewer: Viewer, project: &Project) -> Option<Role> {
         let user = viewer.0?;
+        if self.admins.contains(&user) {
+            return Some(Role::Owner);
+        }
         let direct = project.members.get(&user).copied();
         let inherited = self.group_role(viewer, project.group);
         let shared = project
@@ -101,6 +104,9 @@ impl World {
     #[must_use]
     pub fn group_role(&self, viewer: Viewer, group: u64) -> Option<Role> {
         let user = viewer.0?;
+        if self.admins.contains(&user) {
+            return Some(Role::Owner);
+        }
         self.ancestors(group)
             .iter()
             .filter_map(|id| self.groups.get(id)?.members.get(&user).copied())
@@ -113,6 +119,12 @@ impl World {
             Visibility::Internal => viewer.0.is_some(),
             Visibility::Private => false,
         }
+    }
+
+    /// Whether the viewer administers the instance.
+    #[must_use]
+    pub fn is_admin(&self, viewer: Viewer) -> bool {
+        viewer.0.is_some_and(|user| self.admins.contains(&user))
     }
 
     /// Whether the project exists for the viewer.

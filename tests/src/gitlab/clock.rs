@@ -67,6 +67,25 @@ impl Micros {
         seconds.format("%Y-%m-%dT%H:%M:%S.000%:z").to_string()
     }
 
+    /// The form of most webhooks: UTC and whole seconds, or with an offset where the instance's zone is not UTC.
+    #[must_use]
+    pub fn hook(self, offset_minutes: i32) -> String {
+        let seconds = Self(self.unix() * SECOND).utc();
+        match FixedOffset::east_opt(offset_minutes * 60).filter(|_| offset_minutes != 0) {
+            None => seconds.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
+            Some(zone) => {
+                let there = seconds.with_timezone(&zone);
+                there.format("%Y-%m-%d %H:%M:%S %z").to_string()
+            }
+        }
+    }
+
+    /// The form of system hooks about projects, groups and users: UTC and whole seconds.
+    #[must_use]
+    pub fn seconds(self) -> String {
+        self.utc().to_rfc3339_opts(SecondsFormat::Secs, true)
+    }
+
     /// The form of the HTTP `Date` header.
     #[must_use]
     pub fn http_date(self) -> String {
@@ -171,6 +190,16 @@ mod tests {
         let time = Micros::parse("2021-09-20T09:50:22.001Z").expect("a time");
         assert_eq!(time.git(120), "2021-09-20T11:50:22.000+02:00");
         assert_eq!(time.git(-330), "2021-09-20T04:20:22.000-05:30");
+    }
+
+    #[test]
+    fn webhooks_have_times_of_their_own() {
+        let time = Micros::parse("2025-08-06T01:23:04.999Z").expect("a time");
+        assert_eq!(time.hook(0), "2025-08-06 01:23:04 UTC");
+        assert_eq!(time.hook(-420), "2025-08-05 18:23:04 -0700");
+        assert_eq!(time.seconds(), "2025-08-06T01:23:04Z");
+        assert!(Micros::parse(&time.hook(0)).expect("its own output") < time);
+        assert!(Micros::parse(&time.hook(-420)).expect("its own output") < time);
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub const COMMANDS: &[&str] = &[
     "push_commits",
     "push_merge",
     "force_push",
+    "push_refs",
     "collect_garbage",
     "new_pipeline",
     "set_pipeline_status",
@@ -180,6 +181,11 @@ impl World {
             "force_push" => {
                 self.force_push(project, branch, args.count("drop", 1), args.count("add", 1))
             }
+            "push_refs" => self.push_refs(
+                project,
+                &args.parse::<Vec<String>>("made")?.unwrap_or_default(),
+                &args.parse::<Vec<String>>("removed")?.unwrap_or_default(),
+            ),
             "collect_garbage" => {
                 self.project_mut(project)?.repository.collect_garbage();
                 Ok(super::mutate::Mutation::new(

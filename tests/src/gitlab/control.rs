@@ -1,5 +1,7 @@
 //! The control API under `/_sim/`: what a test does by calling methods, for whoever runs the binary.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::call::Params;
@@ -8,8 +10,9 @@ use super::faults::Rule;
 use super::generate::TOKEN;
 use super::reply::Reply;
 use super::server::{Shared, lock};
+use super::webhooks::Storm;
 use super::wire::Request;
-use super::world::World;
+use super::world::{Knobs, World};
 
 fn bad_request(text: impl std::fmt::Display) -> Reply {
     Reply::message(400, &text.to_string())
@@ -59,6 +62,11 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
             }
             Err(error) => bad_request(error),
         },
+        (method, ["webhooks", rest @ ..]) => webhooks(shared, request, method, rest, body),
+        ("POST", ["knobs"]) => match set_knobs(&mut lock(&shared.world).knobs, &body) {
+            Ok(()) => Reply::ok(&json!({})),
+            Err(why) => bad_request(why),
+        },
         ("DELETE", ["faults"]) => {
             lock(&shared.faults).set(Vec::new());
             Reply::ok(&json!({ "rules": 0 }))
@@ -78,6 +86,103 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
         }
         _ => Reply::no_route(),
     }
+}
+
+/// Hooks: their list, what was sent, and what goes wrong with it.
+fn webhooks(shared: &Shared, request: &Request, method: &str, rest: &[&str], body: Value) -> Reply {
+    let mut world = lock(&shared.world);
+    match (method, rest) {
+        ("GET", []) => {
+            let hooks: Vec<Value> = world
+                .webhooks
+                .hooks
+                .values()
+                .map(|hook| {
+                    let mut out = world.webhook_json(hook);
+                    out["owner"] = json!(hook.owner);
+                    out["failures"] = json!(hook.failures);
+                    out
+                })
+                .collect();
+            Reply::ok(&json!({
+                "hooks": hooks,
+                "counts": world.webhook_counts(),
+                "waiting": world.webhooks.queue.len() + world.webhooks.in_flight,
+            }))
+        }
+        ("GET", ["deliveries"]) => {
+            let params = Params::parse(&request.query);
+            let number = |name: &str| params.get(name).and_then(|text| text.parse::<u64>().ok());
+            let (hook, last) = (number("hook"), number("last").unwrap_or(100));
+            let sent = world.webhooks.log.iter().rev();
+            let sent: Vec<_> = sent
+                .filter(|sent| hook.is_none_or(|hook| sent.hook == hook))
+                .take(usize::try_from(last).unwrap_or(usize::MAX))
+                .collect();
+            Reply::ok(&json!(sent))
+        }
+        ("POST", ["faults"]) => match serde_json::from_value(body) {
+            Ok(faults) => {
+                world.set_webhook_faults(faults);
+                Reply::ok(&json!(world.webhooks.faults))
+            }
+            Err(error) => bad_request(error),
+        },
+        ("DELETE", ["faults"]) => {
+            world.set_webhook_faults(Default::default());
+            Reply::ok(&json!({}))
+        }
+        ("POST", ["fire"]) => match serde_json::from_value(body) {
+            Ok(what) => Reply::ok(&json!({ "queued": world.announce(what) })),
+            Err(error) => bad_request(error),
+        },
+        ("POST", ["storm"]) => {
+            let number = |name: &str, default: u64| {
+                body.get(name).and_then(Value::as_u64).unwrap_or(default)
+            };
+            let per_second = u32::try_from(number("per_second", 100)).unwrap_or(u32::MAX);
+            let lasting = Duration::from_millis(number("ms", 1000));
+            drop(world);
+            let world = std::sync::Arc::clone(&shared.world);
+            Storm::start(world, per_second, lasting, number("seed", 0));
+            Reply::ok(&json!({ "per_second": per_second, "ms": lasting.as_millis() }))
+        }
+        _ => Reply::no_route(),
+    }
+}
+
+/// The knobs of webhooks, by name; an unknown name is refused.
+fn set_knobs(knobs: &mut Knobs, body: &Value) -> Result<(), String> {
+    let fields = body.as_object().ok_or("expected an object")?;
+    let mut fresh = knobs.clone();
+    for (name, value) in fields {
+        let wrong = || format!("{name}: not a value that it can have");
+        let flag = || value.as_bool().ok_or_else(wrong);
+        match name.as_str() {
+            "version" => value
+                .as_str()
+                .ok_or_else(wrong)?
+                .clone_into(&mut fresh.version),
+            "premium" => fresh.premium = flag()?,
+            "auto_disabling" => fresh.auto_disabling = flag()?,
+            "local_hook_targets" => fresh.local_hook_targets = flag()?,
+            "silent_mode" => fresh.silent_mode = flag()?,
+            "hook_timeout_ms" => {
+                fresh.hook_timeout = Duration::from_millis(value.as_u64().ok_or_else(wrong)?);
+            }
+            "hook_zone_minutes" => {
+                let minutes = value.as_i64().and_then(|number| i32::try_from(number).ok());
+                fresh.hook_zone_minutes = minutes.ok_or_else(wrong)?;
+            }
+            "hook_clock_skew_seconds" => {
+                fresh.hook_clock_skew_seconds = value.as_i64().ok_or_else(wrong)?;
+            }
+            "hook_calls_per_minute" => fresh.hook_calls_per_minute = value.as_u64(),
+            _ => return Err(format!("no knob {name}")),
+        }
+    }
+    *knobs = fresh;
+    Ok(())
 }
 
 fn stats(shared: &Shared) -> Reply {

@@ -34,6 +34,10 @@ pub const REVOKED_TOKEN: &str = "sim-revoked-token";
 pub const EXPIRED_TOKEN: &str = "sim-expired-token";
 /// Scope `read_user` only.
 pub const NARROW_TOKEN: &str = "sim-narrow-token";
+/// Scope `api`, Owner of every group: sees the world, and may manage hooks of groups and projects.
+pub const OWNER_TOKEN: &str = "sim-owner-token";
+/// Scope `api`, administrator: sees the world, and may manage system hooks, too.
+pub const ADMIN_TOKEN: &str = "sim-admin-token";
 /// A user who is a member of nothing.
 pub const STRANGER_TOKEN: &str = "sim-stranger-token";
 
@@ -88,6 +92,8 @@ impl World {
         for index in 0..size.huge_texts {
             maker.huge_text(index);
         }
+        // Last, so that the rest of a world is what it was before there were these two.
+        maker.managers();
         maker.world
     }
 
@@ -195,6 +201,19 @@ impl Maker {
             }
         }
         vec![acme, platform, core]
+    }
+
+    fn managers(&mut self) {
+        let owner = self.user("owner", "Olga Owner", false);
+        let admin = self.user("root", "Administrator", false);
+        self.token(OWNER_TOKEN, owner, &["api"]);
+        self.token(ADMIN_TOKEN, admin, &["api"]);
+        self.world.admins.insert(admin);
+        for id in self.world.top_groups() {
+            if let Some(group) = self.world.groups.get_mut(&id) {
+                group.members.insert(owner, Role::Owner);
+            }
+        }
     }
 
     fn group(&mut self, path: &str, name: &str, parent: Option<u64>) -> u64 {

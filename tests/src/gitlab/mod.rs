@@ -20,6 +20,7 @@
 //!   [`World::expected`] is the oracle of what a correct connector has stored.
 //! * [`Server`] serves a world; [`Rule`]s spoil its answers, [`Server::on_request`] changes the world while a client pages, and
 //!   [`Server::requests`] tells what was asked.
+//! * [`Webhook`]s call receivers whenever a mutation announces something; [`WebhookFaults`] spoil the calls.
 //! * [`Knobs`] switch single behaviours of GitLab.
 
 mod access;
@@ -44,6 +45,7 @@ mod routes;
 mod server;
 mod size;
 mod throttle;
+mod webhooks;
 mod wire;
 mod world;
 
@@ -56,8 +58,8 @@ pub use command::COMMANDS;
 pub use expected::{EventType, Expected, Selection, source_id};
 pub use faults::{Fault, Rule};
 pub use generate::{
-    API_TOKEN, EPOCH, EXPIRED_TOKEN, GUEST_TOKEN, NARROW_TOKEN, OAUTH_TOKEN, REPORTER_TOKEN,
-    REVOKED_TOKEN, STRANGER_TOKEN, TOKEN,
+    ADMIN_TOKEN, API_TOKEN, EPOCH, EXPIRED_TOKEN, GUEST_TOKEN, NARROW_TOKEN, OAUTH_TOKEN,
+    OWNER_TOKEN, REPORTER_TOKEN, REVOKED_TOKEN, STRANGER_TOKEN, TOKEN,
 };
 pub use graph::{Revision, Walk};
 pub use log::{Counter, Entry};
@@ -70,4 +72,8 @@ pub use mutate::{Done, Mutation, Refused};
 pub use server::{Options, Server};
 pub use size::Size;
 pub use throttle::EndpointLimit;
+pub use webhooks::{
+    Announcement, Forgery, HookOwner, RefChange, Sent, Storm, Trigger, Webhook, WebhookCounts,
+    WebhookFaults, signature, verify,
+};
 pub use world::{Knobs, Noteable, Target, World};

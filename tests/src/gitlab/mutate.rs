@@ -2,7 +2,8 @@
 //!
 //! The rules that matter to an incremental reader are about `updated_at`: a comment touches its parent, but only if the parent
 //! has been quiet for sixty seconds; resolving a thread and deleting a comment touch nothing. A simulator that bumped
-//! everything on every change would hide the loss of comments.
+//! everything on every change would hide the loss of comments. Webhooks tell of less than one would think: not of deletions, not of
+//! resolved threads, not of a bare `updated_at`.
 
 use serde::Serialize;
 
@@ -215,7 +216,9 @@ impl World {
             threads: Threads::default(),
         };
         found.merge_requests.insert(iid, merge_request);
-        self.record_on(Target::merge_request(project, iid), "opened");
+        let target = Target::merge_request(project, iid);
+        self.record_on(target, "opened");
+        self.announce_change(target, "open", None);
         Ok(Mutation::new("new_merge_request", project, iid, title))
     }
 
@@ -231,6 +234,8 @@ impl World {
         description: Option<&str>,
     ) -> Done {
         let now = self.now();
+        let target = Target::merge_request(project, iid);
+        let before = self.snapshot(target);
         let found = self.merge_request_mut(project, iid)?;
         if let Some(title) = title {
             title.clone_into(&mut found.title);
@@ -240,6 +245,7 @@ impl World {
         }
         found.updated_at = now;
         let title = found.title.clone();
+        self.announce_change(target, "update", before.as_ref());
         Ok(Mutation::new("edit_merge_request", project, iid, title))
     }
 
@@ -249,6 +255,8 @@ impl World {
     /// If there is no such merge request.
     pub fn set_merge_request_state(&mut self, project: u64, iid: u64, state: MergeState) -> Done {
         let (now, who) = (self.now(), self.somebody());
+        let target = Target::merge_request(project, iid);
+        let before = self.snapshot(target);
         let title = self.merge_request_mut(project, iid)?.title.clone();
         let merge_commit = if state == MergeState::Merged {
             self.push_merge(
@@ -271,7 +279,14 @@ impl World {
             MergeState::Closed => "closed",
             MergeState::Opened | MergeState::Locked => "reopened",
         };
-        self.record_on(Target::merge_request(project, iid), action);
+        self.record_on(target, action);
+        let action = match state {
+            MergeState::Merged => "merge",
+            MergeState::Closed => "close",
+            MergeState::Opened => "reopen",
+            MergeState::Locked => "update",
+        };
+        self.announce_change(target, action, before.as_ref());
         Ok(Mutation::new(
             "set_merge_request_state",
             project,
@@ -335,7 +350,9 @@ impl World {
             threads: Threads::default(),
         };
         found.issues.insert(iid, issue);
-        self.record_on(Target::issue(project, iid), "opened");
+        let target = Target::issue(project, iid);
+        self.record_on(target, "opened");
+        self.announce_change(target, "open", None);
         Ok(Mutation::new("new_issue", project, iid, title))
     }
 
@@ -351,6 +368,8 @@ impl World {
         description: Option<&str>,
     ) -> Done {
         let now = self.now();
+        let target = Target::issue(project, iid);
+        let before = self.snapshot(target);
         let found = self.issue_mut(project, iid)?;
         if let Some(title) = title {
             title.clone_into(&mut found.title);
@@ -360,6 +379,7 @@ impl World {
         }
         found.updated_at = now;
         let title = found.title.clone();
+        self.announce_change(target, "update", before.as_ref());
         Ok(Mutation::new("edit_issue", project, iid, title))
     }
 
@@ -369,12 +389,16 @@ impl World {
     /// If there is no such issue.
     pub fn set_issue_open(&mut self, project: u64, iid: u64, open: bool) -> Done {
         let (now, who) = (self.now(), self.somebody());
+        let target = Target::issue(project, iid);
+        let before = self.snapshot(target);
         let found = self.issue_mut(project, iid)?;
         found.open = open;
         found.closed = (!open).then_some((now, Some(who)));
         found.updated_at = now;
         let action = if open { "reopened" } else { "closed" };
-        self.record_on(Target::issue(project, iid), action);
+        self.record_on(target, action);
+        let event = if open { "reopen" } else { "close" };
+        self.announce_change(target, event, before.as_ref());
         Ok(Mutation::new("set_issue_open", project, iid, action))
     }
 
@@ -384,9 +408,12 @@ impl World {
     /// If there is no such issue.
     pub fn set_confidential(&mut self, project: u64, iid: u64, confidential: bool) -> Done {
         let now = self.now();
+        let target = Target::issue(project, iid);
+        let before = self.snapshot(target);
         let found = self.issue_mut(project, iid)?;
         found.confidential = confidential;
         found.updated_at = now;
+        self.announce_change(target, "update", before.as_ref());
         Ok(Mutation::new(
             "set_confidential",
             project,
@@ -414,6 +441,7 @@ impl World {
     pub fn move_issue(&mut self, project: u64, iid: u64, to: u64) -> Done {
         let (now, who) = (self.now(), self.somebody());
         self.project_mut(to)?;
+        let before = self.snapshot(Target::issue(project, iid));
         let mut copy = self.issue_mut(project, iid)?.clone();
         copy.id = self.next_id();
         for discussion in &mut copy.threads.discussions {
@@ -428,6 +456,7 @@ impl World {
         copy.milestone = None;
         let (new_id, new_iid) = (copy.id, copy.iid);
         target.issues.insert(copy.iid, copy);
+        self.announce_change(Target::issue(to, new_iid), "open", None);
         self.add_system_note(
             Target::issue(to, new_iid),
             "moved from another project",
@@ -438,6 +467,7 @@ impl World {
         old.closed = Some((now, Some(who)));
         old.moved_to = Some(new_id);
         old.updated_at = now;
+        self.announce_change(Target::issue(project, iid), "close", before.as_ref());
         Ok(Mutation::new(
             "move_issue",
             project,
@@ -453,6 +483,7 @@ impl World {
     /// # Errors
     /// If there is no such merge request or issue.
     pub fn add_label(&mut self, target: Target, label: &str) -> Done {
+        let before = self.snapshot(target);
         match target.kind {
             Noteable::MergeRequest => {
                 self.merge_request_mut(target.project, target.iid)?
@@ -466,6 +497,7 @@ impl World {
             }
         }
         self.bump(target)?;
+        self.announce_change(target, "update", before.as_ref());
         Ok(Mutation::new(
             "add_label",
             target.project,
@@ -474,7 +506,7 @@ impl World {
         ))
     }
 
-    /// Sets `updated_at` to now and changes nothing else.
+    /// Sets `updated_at` to now and changes nothing else; no webhook tells of it.
     ///
     /// # Errors
     /// If there is no such merge request or issue.
@@ -505,18 +537,17 @@ impl World {
     /// If the project does not exist.
     pub fn bulk_edit(&mut self, project: u64, count: usize, label: &str) -> Done {
         let now = self.now();
-        let mut changed = 0_usize;
-        for found in self
-            .project_mut(project)?
-            .merge_requests
-            .values_mut()
-            .take(count)
-        {
+        let requests = &self.project_mut(project)?.merge_requests;
+        let some: Vec<u64> = requests.keys().copied().take(count).collect();
+        for &iid in &some {
+            let target = Target::merge_request(project, iid);
+            let before = self.snapshot(target);
+            let found = self.merge_request_mut(project, iid)?;
             found.labels.insert(label.to_owned());
             found.updated_at = now;
-            changed += 1;
+            self.announce_change(target, "update", before.as_ref());
         }
-        Ok(Mutation::new("bulk_edit", project, changed, label))
+        Ok(Mutation::new("bulk_edit", project, some.len(), label))
     }
 
     // ---- comments -----------------------------------------------------------------------------------------------
@@ -567,6 +598,7 @@ impl World {
             self.record(target.project, event);
         }
         self.touch(target);
+        self.announce_note(target, id, "create");
         Ok(Mutation::new(
             name,
             target.project,
@@ -647,6 +679,7 @@ impl World {
         let title = self.title_of(target);
         self.record(target.project, comment(target.iid, &title, &note));
         self.touch(target);
+        self.announce_note(target, note.id, "create");
         Ok(Mutation::new(
             "reply",
             target.project,
@@ -672,6 +705,7 @@ impl World {
             None => return refused(format!("no note {note}")),
         }
         self.touch(target);
+        self.announce_note(target, note, "update");
         Ok(Mutation::new(
             "edit_note",
             target.project,
@@ -680,7 +714,7 @@ impl World {
         ))
     }
 
-    /// Deletes a comment: nothing is touched, and its row in the feed goes, too.
+    /// Deletes a comment: nothing is touched, no webhook tells of it, and its row in the feed goes, too.
     ///
     /// # Errors
     /// If there is no such note.

@@ -4,8 +4,9 @@
 //! rewritten, finished pipelines that run again, projects that moved, lost a feature or went away.
 
 use super::clock::Micros;
-use super::model::{Commit, Event, Feature, Pipeline, Release, Role};
+use super::model::{Commit, Event, Feature, MergeState, Pipeline, Release, Role};
 use super::mutate::{Done, Mutation, Refused, refused};
+use super::webhooks::{Announcement, HookOwner, RefChange, Trigger};
 use super::world::World;
 
 impl World {
@@ -60,6 +61,95 @@ impl World {
         self.record(project, event);
     }
 
+    /// What follows a push to one branch: a row in the feed, hooks, and the merge requests of that branch.
+    fn pushed(&mut self, project: u64, branch: &str, from: Option<String>, to: &str, count: usize) {
+        self.record_push(project, branch, from.clone(), Some(to.to_owned()), count);
+        let change = RefChange {
+            reference: format!("refs/heads/{branch}"),
+            before: from,
+            after: Some(to.to_owned()),
+        };
+        self.announce_push(project, vec![change]);
+        let now = self.now();
+        let Some(found) = self.projects.get_mut(&project) else {
+            return;
+        };
+        let mut refreshed = Vec::new();
+        for request in found.merge_requests.values_mut().filter(|request| {
+            request.state == MergeState::Opened
+                && request.source_branch == branch
+                && request.source_project == Some(project)
+        }) {
+            let oldrev = request.sha.replace(to.to_owned());
+            request.updated_at = now;
+            refreshed.push((request.iid, oldrev));
+        }
+        for (iid, oldrev) in refreshed {
+            self.announce(Announcement::MergeRequest {
+                project,
+                iid,
+                action: "update".to_owned(),
+                changes: serde_json::json!({}),
+                oldrev,
+            });
+        }
+    }
+
+    /// Makes branches (`refs/heads/…`) and tags (`refs/tags/…`) at the head of the default branch, and removes others, all in one
+    /// push. `Mutation::id` is the number of references.
+    ///
+    /// # Errors
+    /// If the project does not exist or has no commits, a name is neither, or a reference to be removed does not exist.
+    pub fn push_refs(&mut self, project: u64, made: &[String], removed: &[String]) -> Done {
+        let repository = &mut self.project_mut(project)?.repository;
+        let Some(head) = repository.default_head().cloned() else {
+            return refused("an empty repository");
+        };
+        let is_ref =
+            |name: &&String| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+        if let Some(name) = made.iter().find(|name| !is_ref(name)) {
+            return refused(format!("{name}: neither refs/heads/… nor refs/tags/…"));
+        }
+        let known = |name: &&String| {
+            let branch = name
+                .strip_prefix("refs/heads/")
+                .map(|name| repository.branches.contains_key(name));
+            branch.or_else(|| {
+                name.strip_prefix("refs/tags/")
+                    .map(|name| repository.tags.contains_key(name))
+            }) == Some(true)
+        };
+        if let Some(name) = removed.iter().find(|name| !known(name)) {
+            return refused(format!("no {name}"));
+        }
+        let mut changes = Vec::new();
+        for (reference, remove) in made
+            .iter()
+            .map(|name| (name, false))
+            .chain(removed.iter().map(|name| (name, true)))
+        {
+            let list = if reference.starts_with("refs/tags/") {
+                &mut repository.tags
+            } else {
+                &mut repository.branches
+            };
+            let name = reference.splitn(3, '/').last().unwrap_or_default();
+            let before = if remove {
+                list.remove(name)
+            } else {
+                list.insert(name.to_owned(), head.clone())
+            };
+            changes.push(RefChange {
+                reference: reference.clone(),
+                before,
+                after: (!remove).then(|| head.clone()),
+            });
+        }
+        let count = changes.len();
+        self.announce_push(project, changes);
+        Ok(Mutation::new("push_refs", project, count, ""))
+    }
+
     /// Pushes `count` commits to a branch (creating it from the default branch), dated `age_seconds` before now: with a large
     /// age, commits arrive whose committer dates lie before everything that a reader has already seen. `Mutation::id` is the
     /// new head.
@@ -101,7 +191,7 @@ impl World {
             .repository
             .branches
             .insert(branch.to_owned(), head.clone());
-        self.record_push(project, branch, before, Some(head.clone()), count.max(1));
+        self.pushed(project, branch, before, &head, count.max(1));
         Ok(Mutation::new(
             "push_commits",
             project,
@@ -147,7 +237,7 @@ impl World {
             repository.commits.insert(commit.sha.clone(), commit);
         }
         repository.branches.insert(branch.clone(), sha.clone());
-        self.record_push(project, &branch, Some(head), Some(sha.clone()), 3);
+        self.pushed(project, &branch, Some(head), &sha, 3);
         Ok(Mutation::new(
             "push_merge",
             project,
@@ -191,7 +281,7 @@ impl World {
             .repository
             .branches
             .insert(branch.to_owned(), head.clone());
-        self.record_push(project, branch, Some(old), Some(head.clone()), add.max(1));
+        self.pushed(project, branch, Some(old), &head, add.max(1));
         Ok(Mutation::new(
             "force_push",
             project,
@@ -219,7 +309,7 @@ impl World {
                 .cloned()
                 .unwrap_or_else(|| "0".repeat(40)),
             reference: found.repository.default_branch.clone(),
-            status: status.to_owned(),
+            status: "created".to_owned(),
             source: source.to_owned(),
             name: None,
             created_at: now,
@@ -245,6 +335,7 @@ impl World {
         let Some(found) = self.project_mut(project)?.pipelines.get_mut(&id) else {
             return refused(format!("no pipeline {id}"));
         };
+        let moved = found.status != status;
         status.clone_into(&mut found.status);
         found.updated_at = Some(now);
         if status == "running" {
@@ -255,6 +346,9 @@ impl World {
         let seconds = (now.0 - found.created_at.0) / super::clock::SECOND;
         found.duration = done.then(|| u64::try_from(seconds).unwrap_or(0));
         found.coverage = (status == "success").then(|| "87.65".to_owned());
+        if moved {
+            self.announce(Announcement::Pipeline { project, id });
+        }
         Ok(Mutation::new("set_pipeline_status", project, id, status))
     }
 
@@ -288,8 +382,19 @@ impl World {
             return refused(format!("release {tag} exists"));
         }
         let sha = found.repository.default_head().cloned();
-        if let Some(sha) = &sha {
-            found.repository.tags.insert(tag.to_owned(), sha.clone());
+        let mut fresh_tag = None;
+        if let Some(sha) = &sha
+            && found
+                .repository
+                .tags
+                .insert(tag.to_owned(), sha.clone())
+                .is_none()
+        {
+            fresh_tag = Some(RefChange {
+                reference: format!("refs/tags/{tag}"),
+                before: None,
+                after: Some(sha.clone()),
+            });
         }
         let release = Release {
             tag: tag.to_owned(),
@@ -304,6 +409,10 @@ impl World {
         };
         found.releases.insert(tag.to_owned(), release);
         found.updated_at = now; // releases touch their project
+        if let Some(change) = fresh_tag {
+            self.announce_push(project, vec![change]);
+        }
+        self.announce_release(project, tag, "create");
         Ok(Mutation::new(
             "new_release",
             project,
@@ -325,6 +434,7 @@ impl World {
         };
         release.description = Some(description.to_owned());
         release.updated_at = now;
+        self.announce_release(project, tag, "update");
         Ok(Mutation::new("edit_release", project, tag, ""))
     }
 
@@ -333,10 +443,26 @@ impl World {
     /// # Errors
     /// If there is no such release.
     pub fn delete_release(&mut self, project: u64, tag: &str) -> Done {
-        match self.project_mut(project)?.releases.remove(tag) {
-            Some(gone) => Ok(Mutation::new("delete_release", project, tag, gone.name)),
-            None => refused(format!("no release {tag}")),
-        }
+        let Some(gone) = self.project_mut(project)?.releases.remove(tag) else {
+            return refused(format!("no release {tag}"));
+        };
+        let mut body = self.release_body(&self.projects[&project], &gone, false);
+        body["action"] = serde_json::json!("delete");
+        self.announce(Announcement::Body {
+            trigger: Trigger::Release,
+            project: Some(project),
+            group: None,
+            body,
+        });
+        Ok(Mutation::new("delete_release", project, tag, gone.name))
+    }
+
+    fn announce_release(&mut self, project: u64, tag: &str, action: &str) {
+        self.announce(Announcement::Release {
+            project,
+            tag: tag.to_owned(),
+            action: action.to_owned(),
+        });
     }
 
     // ---- projects -----------------------------------------------------------------------------------------------
@@ -352,6 +478,23 @@ impl World {
         Ok(old)
     }
 
+    /// Tells system hooks, and on creation and destruction also the hooks of the groups, what became of a project.
+    fn announce_project(&mut self, event: &str, project: u64, old_path: Option<&str>) {
+        let Some(found) = self.projects.get(&project) else {
+            return;
+        };
+        let (body, group) = (self.project_event(event, found, old_path), found.group);
+        self.announce_lifecycle(body.clone());
+        if matches!(event, "project_create" | "project_destroy") {
+            self.announce(Announcement::Body {
+                trigger: Trigger::Project,
+                project: None,
+                group: Some(group),
+                body,
+            });
+        }
+    }
+
     /// Renames a project's path; the old path redirects.
     ///
     /// # Errors
@@ -364,6 +507,7 @@ impl World {
         path.clone_into(&mut found.name);
         found.updated_at = now;
         self.forget_claimed_redirects();
+        self.announce_project("project_rename", project, Some(&old));
         Ok(Mutation::new("rename_project", project, path, old))
     }
 
@@ -381,14 +525,17 @@ impl World {
         found.group = group;
         found.updated_at = now;
         self.forget_claimed_redirects();
+        self.announce_project("project_transfer", project, Some(&old));
         Ok(Mutation::new("transfer_project", project, group, old))
     }
 
-    /// Renames a group's path. The old paths of its projects redirect; its own does not, because groups never do.
+    /// Renames a group's path. The old paths of its projects redirect; its own does not, because groups never do. System hooks
+    /// are told of the group, and not of the projects whose paths changed with it.
     ///
     /// # Errors
     /// If the group does not exist.
     pub fn rename_group(&mut self, group: u64, path: &str) -> Done {
+        let old_full = self.group_path(group);
         let inside: Vec<u64> = self
             .group_projects(group, true, false)
             .iter()
@@ -402,6 +549,8 @@ impl World {
         };
         let old = std::mem::replace(&mut found.path, path.to_owned());
         self.forget_claimed_redirects();
+        let body = self.group_rename_event(group, &old, &old_full);
+        self.announce_lifecycle(body);
         Ok(Mutation::new("rename_group", 0, group, old))
     }
 
@@ -427,6 +576,7 @@ impl World {
             found.disabled.insert(feature);
         }
         found.updated_at = now;
+        self.announce_project("project_update", project, None);
         Ok(Mutation::new(
             "set_feature",
             project,
@@ -441,6 +591,7 @@ impl World {
     /// If the project does not exist.
     pub fn set_archived(&mut self, project: u64, archived: bool) -> Done {
         self.project_mut(project)?.archived = archived;
+        self.announce_project("project_update", project, None);
         Ok(Mutation::new(
             "set_archived",
             project,
@@ -492,6 +643,7 @@ impl World {
         };
         self.projects.insert(id, project);
         self.forget_claimed_redirects();
+        self.announce_project("project_create", id, None);
         Ok(Mutation::new("add_project", id, id, full))
     }
 
@@ -507,6 +659,7 @@ impl World {
         found.path = format!("{}-deletion_scheduled-{project}", found.path);
         found.name = format!("{}-deletion_scheduled-{project}", found.name);
         found.updated_at = now;
+        self.announce_project("project_rename", project, Some(&old));
         Ok(Mutation::new("mark_for_deletion", project, project, old))
     }
 
@@ -515,9 +668,12 @@ impl World {
     /// # Errors
     /// If the project does not exist.
     pub fn delete_project(&mut self, project: u64) -> Done {
+        self.announce_project("project_destroy", project, None);
         match self.projects.remove(&project) {
             Some(gone) => {
                 self.redirects.retain(|_, id| *id != project);
+                let of_it = HookOwner::Project(project);
+                self.webhooks.hooks.retain(|_, hook| hook.owner != of_it);
                 Ok(Mutation::new("delete_project", project, project, gone.path))
             }
             None => refused(format!("no project {project}")),
@@ -556,10 +712,24 @@ impl World {
         let Some(found) = self.groups.get_mut(&group) else {
             return refused(format!("no group {group}"));
         };
-        match role {
+        let before = match role {
             Some(role) => found.members.insert(user, role),
             None => found.members.remove(&user),
         };
+        let event = match (before, role) {
+            (None, Some(_)) => "user_add_to_group",
+            (Some(_), Some(_)) => "user_update_for_group",
+            (_, None) => "user_remove_from_group",
+        };
+        let access = role.or(before).map(|role| format!("{role:?}"));
+        let body = self.member_event(event, group, user, &access.unwrap_or_default());
+        self.announce_lifecycle(body.clone());
+        self.announce(Announcement::Body {
+            trigger: Trigger::Member,
+            project: None,
+            group: Some(group),
+            body,
+        });
         Ok(Mutation::new(
             "set_group_role",
             0,

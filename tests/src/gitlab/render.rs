@@ -22,7 +22,7 @@ impl World {
         format!("{}/api/v4", self.external_url)
     }
 
-    fn project_url(&self, project: &Project) -> String {
+    pub(crate) fn project_url(&self, project: &Project) -> String {
         format!("{}/{}", self.external_url, self.project_path(project))
     }
 

@@ -110,9 +110,13 @@ impl Reply {
     }
 
     pub(crate) fn insufficient_scope() -> Self {
+        Self::insufficient_scope_for("api read_api")
+    }
+
+    pub(crate) fn insufficient_scope_for(scope: &str) -> Self {
         let description =
             "The request requires higher privileges than provided by the access token.";
-        let body = json!({ "error": "insufficient_scope", "error_description": description, "scope": "api read_api" });
+        let body = json!({ "error": "insufficient_scope", "error_description": description, "scope": scope });
         Self::json(403, &body)
     }
 

@@ -15,6 +15,7 @@ use super::log::{Counter, Entry, Log};
 use super::reply::Reply;
 use super::routes::{self, Inquiry};
 use super::throttle::{EndpointLimit, Throttle};
+use super::webhooks::{self, Errand, Storm, WebhookFaults};
 use super::wire::{self, Request};
 use super::world::{World, digest40};
 
@@ -111,12 +112,16 @@ impl Shared {
         }
     }
 
-    /// The true answer, and whether a valid token came with the request.
-    fn answer(&self, request: &Request) -> (Reply, bool) {
+    /// The true answer, whether a valid token came with the request, and the delivery that has to be made before it is answered.
+    fn answer(&self, request: &Request) -> (Reply, bool, Option<Errand>) {
         let inquiry = Inquiry {
             method: &request.method,
             path: &request.path,
             query: &request.query,
+            body: &request.body,
+            is_json: request
+                .header("content-type")
+                .is_some_and(|kind| kind.starts_with("application/json")),
             private_token: request.header("private-token"),
             authorization: request.header("authorization"),
             root: &self.options.root,
@@ -126,12 +131,16 @@ impl Shared {
         let now = lock(&self.world).now();
         let class = routes::classify(&request.path, &self.options.root);
         let (limits, refusal) = lock(&self.throttle).admit(who, &class, now);
-        let (mut reply, authorised) = match refusal {
-            Some(reply) => (reply, false),
-            None => routes::answer(&mut lock(&self.world), &inquiry),
+        let (mut reply, authorised, errand) = match refusal {
+            Some(reply) => (reply, false, None),
+            None => {
+                let mut world = lock(&self.world);
+                let (reply, authorised) = routes::answer(&mut world, &inquiry);
+                (reply, authorised, world.webhooks.errand.take())
+            }
         };
         reply.headers.extend(limits);
-        (reply, authorised)
+        (reply, authorised, errand)
     }
 
     fn common_headers(&self, reply: &mut Reply, number: u64) {
@@ -196,7 +205,11 @@ impl Server {
             started: Instant::now(),
             options,
         });
-        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        let connections = accept(listener, Arc::clone(&shared));
+        let deliveries = webhooks::deliver::run(Arc::clone(&shared.world));
+        let task = tokio::spawn(async {
+            tokio::join!(connections, deliveries);
+        });
         Ok(Self {
             address,
             shared,
@@ -225,6 +238,31 @@ impl Server {
     #[must_use]
     pub fn shared_world(&self) -> Arc<Mutex<World>> {
         Arc::clone(&self.shared.world)
+    }
+
+    /// Sets what goes wrong with webhooks; the default heals them.
+    pub fn set_webhook_faults(&self, faults: WebhookFaults) {
+        self.world().set_webhook_faults(faults);
+    }
+
+    /// Waits until every event so far is delivered or lost; `false` if that takes longer than `patience`.
+    pub async fn webhooks_settled(&self, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        loop {
+            if self.world().webhooks.is_idle() {
+                return true;
+            }
+            if Instant::now() > end {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Announces `per_second` random events for as long as told. They are about records that did not change.
+    #[must_use]
+    pub fn storm(&self, per_second: u32, lasting: Duration, seed: u64) -> Storm {
+        Storm::start(self.shared_world(), per_second, lasting, seed)
     }
 
     /// Moves the server's clock.
@@ -409,10 +447,13 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             }
             return;
         }
-        let (mut reply, authorised) = match &plan.reply {
-            Some(reply) => (reply.clone(), false),
+        let (mut reply, authorised, errand) = match &plan.reply {
+            Some(reply) => (reply.clone(), false, None),
             None => shared.answer(&request),
         };
+        if let Some(errand) = errand {
+            reply = webhooks::deliver::run_errand(&shared.world, errand).await;
+        }
         plan.spoil(&mut reply);
         shared.common_headers(&mut reply, visit.number);
         (visit.status, visit.authorised, visit.bytes) =

@@ -3,14 +3,17 @@
 //! Everything lives in plain maps behind one mutex. That is slower than it could be and exactly as consistent as a test needs:
 //! a request sees one state, and a mutation happens between two requests, never inside one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::access::{Token, Viewer};
 use super::clock::{Clock, Micros};
 use super::model::{Group, Project, Threads, User};
+use super::webhooks::Webhooks;
 
 /// Behaviours of GitLab that a test may want to switch off or sharpen.
 #[derive(Clone, Debug)]
@@ -35,6 +38,25 @@ pub struct Knobs {
     pub missing_range_is_empty: bool,
     /// Equal `updated_at` of pipelines and equal `released_at` come in another order in every response.
     pub shuffle_ties: bool,
+    /// Group hooks need Premium: without it they cannot be managed, and those that are there are not called.
+    pub premium: bool,
+    /// Project and group hooks that fail are disabled. GitLab.com: on; self-managed: off.
+    pub auto_disabling: bool,
+    /// Project and group hooks may call this machine and its network. GitLab: off until the admin allows it; here on, because
+    /// that is where receivers are.
+    pub local_hook_targets: bool,
+    /// No hook is called at all.
+    pub silent_mode: bool,
+    /// How long a receiver may take. GitLab: 10 s.
+    pub hook_timeout: Duration,
+    /// Zone of the times in webhooks, in minutes east of UTC.
+    pub hook_zone_minutes: i32,
+    /// How far `webhook-timestamp` is ahead of the machine's clock.
+    pub hook_clock_skew_seconds: i64,
+    /// Calls of project and group hooks in one minute and top group; the rest is lost. GitLab.com: by plan; self-managed: none.
+    pub hook_calls_per_minute: Option<u64>,
+    /// If one push creates, updates or removes more branches (or tags) than this, these are in no push hook. GitLab: 3.
+    pub push_event_hooks_limit: usize,
 }
 
 impl Default for Knobs {
@@ -50,6 +72,15 @@ impl Default for Knobs {
             total_limit: 10_000,
             missing_range_is_empty: true,
             shuffle_ties: true,
+            premium: true,
+            auto_disabling: false,
+            local_hook_targets: true,
+            silent_mode: false,
+            hook_timeout: Duration::from_secs(10),
+            hook_zone_minutes: 0,
+            hook_clock_skew_seconds: 0,
+            hook_calls_per_minute: None,
+            push_event_hooks_limit: 3,
         }
     }
 }
@@ -90,6 +121,9 @@ pub struct World {
     pub tokens: Vec<Token>,
     /// Old full paths of projects that moved, and where they went.
     pub redirects: BTreeMap<String, u64>,
+    /// Users who administer the instance.
+    pub admins: BTreeSet<u64>,
+    pub(crate) webhooks: Webhooks,
     pub(crate) ids: Ids,
     pub(crate) seed: u64,
     pub(crate) merge_request_cache: HashMap<(Viewer, u64), CachedEntry>,
@@ -116,6 +150,8 @@ impl World {
             projects: BTreeMap::new(),
             tokens: Vec::new(),
             redirects: BTreeMap::new(),
+            admins: BTreeSet::new(),
+            webhooks: Webhooks::default(),
             ids: Ids {
                 record: 1000,
                 note: 2_200_000_000,
@@ -245,7 +281,8 @@ impl World {
 }
 
 /// The two kinds of records that carry threads here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Noteable {
     /// A merge request.
     MergeRequest,

@@ -1,5 +1,6 @@
 //! The routes of `/api/v4` and what stands before them: the token, its scope, the project behind a path.
 
+mod hooks;
 mod instance;
 mod issues;
 mod merge_requests;
@@ -13,6 +14,7 @@ use super::access::{Token, TokenKind, Viewer};
 use super::call::{Call, Params, decode};
 use super::model::{Group, Project};
 use super::reply::{Answer, Reply};
+use super::webhooks::HookOwner;
 use super::world::{Target, World};
 
 /// What the routes need to know of an HTTP request.
@@ -21,6 +23,8 @@ pub(crate) struct Inquiry<'a> {
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
     pub(crate) query: &'a str,
+    pub(crate) body: &'a [u8],
+    pub(crate) is_json: bool,
     pub(crate) private_token: Option<&'a str>,
     pub(crate) authorization: Option<&'a str>,
     pub(crate) root: &'a str,
@@ -121,6 +125,9 @@ pub(crate) fn classify(path: &str, root: &str) -> String {
         out.push(match before {
             "projects" | "groups" if index == 1 => ":id",
             "merge_requests" | "issues" if index == 3 => ":iid",
+            "hooks" => ":hook_id",
+            "events" if index > 3 => ":event_id",
+            "test" if index > 3 => ":trigger",
             "notes" => ":note_id",
             "discussions" => ":discussion_id",
             "pipelines" => ":pipeline_id",
@@ -143,6 +150,10 @@ fn route(world: &mut World, call: &Call, inquiry: &Inquiry<'_>, token: Option<&T
     };
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let reading = matches!(inquiry.method, "GET" | "HEAD");
+    let about_hooks = matches!(
+        parts[..],
+        ["hooks", ..] | ["projects" | "groups", _, "hooks", ..]
+    );
     if !reading {
         let moved = |id: &str| {
             world.project_by_path(id).is_none() && world.redirects.contains_key(&id.to_lowercase())
@@ -155,10 +166,25 @@ fn route(world: &mut World, call: &Call, inquiry: &Inquiry<'_>, token: Option<&T
                 "405 Non GET methods are not allowed for moved projects",
             ));
         }
-        return Err(Reply::method_not_allowed());
+        if !about_hooks {
+            return Err(Reply::method_not_allowed());
+        }
+        // Before anything is looked up: who may not write learns nothing of what is there.
+        if token.is_some_and(|token| !token.has_any(&["api"])) {
+            return Err(Reply::insufficient_scope_for("api"));
+        }
     }
     check_scope(&parts, token)?;
     match parts[..] {
+        ["hooks", ref rest @ ..] => hooks::route(world, call, inquiry, HookOwner::System, rest),
+        ["groups", id, "hooks", ref rest @ ..] => {
+            let owner = HookOwner::Group(group(world, call, id)?.id);
+            hooks::route(world, call, inquiry, owner, rest)
+        }
+        ["projects", id, "hooks", ref rest @ ..] => {
+            let owner = HookOwner::Project(project(world, call, id)?.id);
+            hooks::route(world, call, inquiry, owner, rest)
+        }
         ["personal_access_tokens", "self"] => instance::token(world, token),
         ["user"] => instance::user(world, call),
         ["metadata" | "version"] => instance::metadata(world, call),

@@ -4,6 +4,7 @@ mod listing;
 mod oracle;
 mod rules;
 mod serving;
+mod webhooks;
 
 use serde_json::Value;
 
@@ -28,6 +29,8 @@ fn ask(world: &mut World, token: &str, target: &str) -> Reply {
         method: "GET",
         path: &format!("/api/v4{path}"),
         query,
+        body: &[],
+        is_json: false,
         private_token: Some(token),
         authorization: None,
         root: "",
