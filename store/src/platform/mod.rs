@@ -18,6 +18,8 @@ use tokio::sync::watch;
 
 use crate::ledger::{Lease, StoreError};
 
+#[cfg(test)]
+mod conformance;
 mod postgres;
 mod sqlite;
 mod values;

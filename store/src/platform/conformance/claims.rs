@@ -1,0 +1,440 @@
+//! Who runs what, when.
+
+use super::owners::into;
+use super::*;
+
+pub(super) async fn what_is_due_is_claimed_once_and_again_when_it_is_due_again(on: Subject) {
+    assert!(on.claim().await.is_none());
+    let (connection, claim) = on.claimed().await;
+    assert!(claim.due && claim.connection.running);
+    assert_eq!(
+        (claim.claims, &claim.connection.sealed),
+        (1, &connection.sealed)
+    );
+    assert!(on.claim().await.is_none());
+    on.release(&claim).await;
+    let now = on.platform.connection(None, &connection.id).await.unwrap();
+    assert!(!now.running);
+    assert!(on.claim().await.is_none());
+    on.sql("UPDATE platform_connections SET due_at = due_at - 3600001")
+        .await;
+    let again = on.claim().await.unwrap();
+    assert_eq!(again.lease.epoch, claim.lease.epoch + 1);
+    let as_it_was = release(None);
+    on.platform
+        .release_run(again.lease, &again.run, &as_it_was)
+        .await
+        .unwrap();
+    assert!(on.claim().await.is_some(), "its schedule was not touched");
+}
+
+pub(super) async fn a_lost_lease_can_be_claimed_and_every_write_of_its_holder_is_refused(
+    on: Subject,
+) {
+    let platform = &on.platform;
+    let (connection, lost) = on.claimed().await;
+    let lease = lost.lease;
+    platform
+        .receive(&[delivery(lease.connection, "one")])
+        .await
+        .unwrap();
+    on.expire(lease).await;
+    let held = on
+        .other
+        .claim_due("there", MINUTE, 3)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(held.lease.epoch, lease.epoch + 1);
+    let before = platform.connection(None, &connection.id).await.unwrap();
+    let (waiting, _) = platform.waiting(lease.connection, 9, 9999).await.unwrap()[0].clone();
+    let verdict = DeliveryVerdict {
+        id: waiting.id.clone(),
+        state: DeliveryState::Handled,
+        reason: None,
+    };
+    let used = Usage {
+        cpu_ms: 99,
+        ..Usage::default()
+    };
+    let moved = ("s".to_owned(), Some("1".to_owned()));
+    let plan = json!({"hooks": 9});
+    assert!(is_fenced(platform.set_hook_plan(lease, &plan).await));
+    assert!(is_fenced(platform.count_run(lease, &lost.run, &used).await));
+    let release = release(Some(HOUR));
+    assert!(is_fenced(
+        platform.release_run(lease, &lost.run, &release).await
+    ));
+    assert!(is_fenced(
+        platform
+            .move_cursors(lease, &[moved], Some((&lost.run, &used)))
+            .await
+    ));
+    assert!(is_fenced(
+        platform
+            .settle_deliveries(lease, &[verdict], Duration::ZERO)
+            .await
+    ));
+    assert!(on.ledger.renew(lease, MINUTE).await.is_err());
+    assert_eq!(
+        platform.connection(None, &connection.id).await.unwrap(),
+        before
+    );
+    assert!(platform.cursors(lease.connection).await.unwrap().is_empty());
+    let still = platform.waiting(lease.connection, 9, 9999).await.unwrap();
+    assert_eq!(still[0].0, waiting);
+    // The run of the one that was taken over is closed, the other goes on.
+    let runs = platform.runs(&connection.id, &first(9)).await.unwrap();
+    assert_eq!((&*runs[0].outcome, &*runs[0].worker), ("running", "there"));
+    assert_eq!(&*runs[1].outcome, "interrupted");
+    assert_eq!(runs[1].usage.cpu_ms, 0);
+    on.release(&held).await;
+}
+
+pub(super) async fn a_lease_that_ran_out_is_taken_over_within_its_time(on: Subject) {
+    let tenant = on.tenant("acme").await;
+    on.connection(&tenant, "gitlab").await;
+    let ttl = Duration::from_millis(400);
+    let begun = std::time::Instant::now();
+    let first = on
+        .platform
+        .claim_due("here", ttl, 3)
+        .await
+        .unwrap()
+        .unwrap();
+    let taken = loop {
+        if let Some(claim) = on.other.claim_due("there", ttl, 3).await.unwrap() {
+            break claim;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let took = begun.elapsed();
+    assert!(took >= ttl, "taken over after {took:?}, while it was held");
+    assert!(
+        took < ttl + Duration::from_secs(2),
+        "taken over after {took:?}"
+    );
+    assert_eq!(
+        (taken.lease.epoch, taken.claims),
+        (first.lease.epoch + 1, 2)
+    );
+}
+
+pub(super) async fn schedules_that_were_missed_become_one_run(on: Subject) {
+    let (_, claim) = on.claimed().await;
+    on.release(&claim).await;
+    on.sql("UPDATE platform_connections SET due_at = due_at - 360000000")
+        .await;
+    let late = on.claim().await.unwrap();
+    on.release(&late).await;
+    assert!(on.claim().await.is_none());
+}
+
+pub(super) async fn paused_and_parked_connections_wait_and_leaving_ones_do_not(on: Subject) {
+    let platform = &on.platform;
+    let tenant = on.tenant("acme").await;
+    let connection = on.connection(&tenant, "gitlab").await;
+    for state in [ConnectionState::Paused, ConnectionState::Parked] {
+        platform
+            .update_connection(None, &connection.id, None, &into(state))
+            .await
+            .unwrap();
+        platform
+            .receive(&[delivery(connection.ledger, state.as_str())])
+            .await
+            .unwrap();
+        assert!(on.claim().await.is_none(), "{state:?}");
+        assert_eq!(platform.next_due_in().await.unwrap(), None);
+    }
+    let now = platform.connection(None, &connection.id).await.unwrap();
+    assert_eq!(now.waiting_deliveries, 2);
+    platform
+        .update_connection(None, &connection.id, None, &into(ConnectionState::Leaving))
+        .await
+        .unwrap();
+    let claim = on.claim().await.unwrap();
+    assert_eq!(claim.connection.state, ConnectionState::Leaving);
+}
+
+pub(super) async fn a_connection_that_kills_its_workers_is_parked_with_a_reason(on: Subject) {
+    let platform = &on.platform;
+    let tenant = on.tenant("acme").await;
+    let poison = on.connection(&tenant, "poison").await;
+    let mut last = None;
+    for claims in 1..=3 {
+        let claim = on.claim().await.unwrap();
+        assert_eq!(claim.claims, claims);
+        on.expire(claim.lease).await;
+        last = Some(claim.lease);
+    }
+    // The next one of the tenant is claimed in its place.
+    let healthy = on.connection(&tenant, "healthy").await;
+    assert_eq!(on.claim().await.unwrap().connection.id, healthy.id);
+    let parked = platform.connection(None, &poison.id).await.unwrap();
+    assert_eq!(parked.state, ConnectionState::Parked);
+    assert!(parked.state_reason.unwrap().contains("3 times"));
+    let runs = platform.runs(&poison.id, &first(9)).await.unwrap();
+    assert!(runs.iter().all(|run| run.outcome == "interrupted"));
+    let zombie = platform.set_hook_plan(last.unwrap(), &json!({})).await;
+    assert!(is_fenced(zombie));
+    platform
+        .update_connection(None, &poison.id, None, &into(ConnectionState::Active))
+        .await
+        .unwrap();
+    assert_eq!(on.claim().await.unwrap().claims, 1);
+}
+
+pub(super) async fn a_run_that_ends_by_itself_lets_go_of_the_claims(on: Subject) {
+    let (_, claim) = on.claimed().await;
+    on.expire(claim.lease).await;
+    let second = on.claim().await.unwrap();
+    assert_eq!(second.claims, 2);
+    on.platform
+        .release_run(second.lease, &second.run, &release(Some(Duration::ZERO)))
+        .await
+        .unwrap();
+    assert_eq!(on.claim().await.unwrap().claims, 1);
+}
+
+pub(super) async fn a_failure_parks_and_holds_back_deliveries_until_the_next_try(on: Subject) {
+    let platform = &on.platform;
+    let (connection, claim) = on.claimed().await;
+    platform
+        .receive(&[delivery(connection.ledger, "one")])
+        .await
+        .unwrap();
+    let mut failed = release(Some(HOUR));
+    failed.outcome = "failed".into();
+    failed.failures = 4;
+    platform
+        .release_run(claim.lease, &claim.run, &failed)
+        .await
+        .unwrap();
+    platform
+        .receive(&[delivery(connection.ledger, "two")])
+        .await
+        .unwrap();
+    assert!(
+        on.claim().await.is_none(),
+        "nothing is tried before its time"
+    );
+    let now = platform.connection(None, &connection.id).await.unwrap();
+    assert_eq!((now.failures, now.waiting_deliveries), (4, 2));
+    on.sql("UPDATE platform_connections SET held_until = held_until - 3600001")
+        .await;
+    let deliveries_only = on.claim().await.unwrap();
+    assert!(!deliveries_only.due);
+    failed.park = Some("the token was revoked".into());
+    platform
+        .release_run(deliveries_only.lease, &deliveries_only.run, &failed)
+        .await
+        .unwrap();
+    let parked = platform.connection(None, &connection.id).await.unwrap();
+    assert_eq!(parked.state, ConnectionState::Parked);
+    assert_eq!(
+        parked.state_reason.as_deref(),
+        Some("the token was revoked")
+    );
+    let unknown = platform
+        .release_run(deliveries_only.lease, "nothing", &failed)
+        .await;
+    assert!(is_missing(unknown));
+}
+
+pub(super) async fn a_wish_for_a_run_is_not_lost_by_the_run_that_is_going_on(on: Subject) {
+    let (connection, claim) = on.claimed().await;
+    let wake = ConnectionChange {
+        wake: true,
+        ..ConnectionChange::default()
+    };
+    on.platform
+        .update_connection(None, &connection.id, None, &wake)
+        .await
+        .unwrap();
+    on.release(&claim).await;
+    let again = on.claim().await.unwrap();
+    assert!(again.due);
+    on.release(&again).await;
+    assert!(on.claim().await.is_none());
+}
+
+pub(super) async fn tenants_take_turns_and_a_tenant_at_its_cap_lets_others_by(on: Subject) {
+    let platform = &on.platform;
+    let mut tenants = Vec::new();
+    for (name, cap) in [
+        ("a", Some(1)),
+        ("b", None),
+        ("c", Some(3)),
+        ("none", Some(0)),
+    ] {
+        let caps = Caps {
+            concurrent_runs: cap,
+            ..Caps::default()
+        };
+        let tenant = platform.create_tenant(name, &caps).await.unwrap();
+        for number in 0..4 {
+            on.connection(&tenant, &number.to_string()).await;
+        }
+        tenants.push(tenant);
+    }
+    let mut order = String::new();
+    let mut claims = Vec::new();
+    while let Some(claim) = on.claim().await {
+        let tenant = tenants.iter().find(|one| one.id == claim.connection.tenant);
+        order.push_str(&tenant.unwrap().name);
+        claims.push(claim);
+    }
+    assert_eq!(order, "abcbcc");
+    // The place that becomes free is the one that is taken.
+    on.release(&claims[1]).await;
+    let next = on.claim().await.unwrap();
+    assert_eq!(next.connection.tenant, tenants[1].id);
+    assert!(on.claim().await.is_none());
+}
+
+pub(super) async fn what_is_due_next_is_known(on: Subject) {
+    let platform = &on.platform;
+    assert_eq!(platform.next_due_in().await.unwrap(), None);
+    let tenant = on.tenant("acme").await;
+    let connection = on.connection(&tenant, "gitlab").await;
+    assert_eq!(platform.next_due_in().await.unwrap(), Some(Duration::ZERO));
+    let claim = on.claim().await.unwrap();
+    let lease = platform.next_due_in().await.unwrap().unwrap();
+    assert!(lease <= MINUTE && lease > MINUTE / 2, "{lease:?}");
+    on.release(&claim).await;
+    let schedule = platform.next_due_in().await.unwrap().unwrap();
+    assert!(schedule <= HOUR && schedule > HOUR / 2, "{schedule:?}");
+    platform
+        .receive(&[delivery(connection.ledger, "one")])
+        .await
+        .unwrap();
+    assert_eq!(platform.next_due_in().await.unwrap(), Some(Duration::ZERO));
+}
+
+pub(super) async fn runs_of_workers_that_were_superseded_are_swept(on: Subject) {
+    let platform = &on.platform;
+    let (connection, claim) = on.claimed().await;
+    assert_eq!(platform.sweep_runs().await.unwrap(), 0);
+    platform
+        .update_connection(None, &connection.id, None, &into(ConnectionState::Paused))
+        .await
+        .unwrap();
+    assert_eq!(platform.sweep_runs().await.unwrap(), 0, "its worker lives");
+    on.expire(claim.lease).await;
+    assert_eq!(platform.sweep_runs().await.unwrap(), 1);
+    let run = platform.run(&connection.id, &claim.run).await.unwrap();
+    assert_eq!(&*run.outcome, "interrupted");
+    assert!(run.ended_at.is_some());
+    let woken_up = platform
+        .count_run(claim.lease, &claim.run, &Usage::default())
+        .await;
+    assert!(is_fenced(woken_up));
+    // Whoever takes the lease for something else than a run supersedes it, too.
+    platform
+        .update_connection(None, &connection.id, None, &into(ConnectionState::Active))
+        .await
+        .unwrap();
+    let claim = on.claim().await.unwrap();
+    on.expire(claim.lease).await;
+    let name = format!("platform:{}", connection.id);
+    on.ledger.claim(&name, "an operator", MINUTE).await.unwrap();
+    assert!(on.claim().await.is_none());
+    assert_eq!(platform.sweep_runs().await.unwrap(), 1);
+}
+
+pub(super) async fn runs_are_listed_summed_and_trimmed(on: Subject) {
+    let platform = &on.platform;
+    let (connection, one) = on.claimed().await;
+    let used = |number: u64| Usage {
+        runs: 9,
+        cpu_ms: number,
+        peak_memory_bytes: number,
+        requests: number,
+        received_bytes: number,
+        written_bytes: number,
+        records: number,
+        deliveries: number,
+    };
+    platform
+        .count_run(one.lease, &one.run, &used(1))
+        .await
+        .unwrap();
+    platform
+        .count_run(one.lease, &one.run, &used(5))
+        .await
+        .unwrap();
+    on.release(&one).await;
+    platform
+        .receive(&[delivery(connection.ledger, "one")])
+        .await
+        .unwrap();
+    let two = on.claim().await.unwrap();
+    platform
+        .count_run(two.lease, &two.run, &used(3))
+        .await
+        .unwrap();
+    let runs = platform.runs(&connection.id, &first(1)).await.unwrap();
+    assert_eq!(
+        (&*runs[0].kind, &*runs[0].outcome),
+        ("deliveries", "running")
+    );
+    let behind = Page {
+        after: Some(runs[0].id.clone()),
+        most: 9,
+    };
+    let older = platform.runs(&connection.id, &behind).await.unwrap();
+    assert_eq!((older.len(), &*older[0].kind), (1, "sync"));
+    assert_eq!(older[0].receipt, json!({"written": 3}));
+    assert_eq!((older[0].usage.runs, older[0].usage.cpu_ms), (1, 5));
+    let run = platform.run(&connection.id, &one.run).await.unwrap();
+    assert_eq!(run, older[0]);
+    assert!(is_missing(platform.run("nobody", &one.run).await));
+    let mut sums = used(8);
+    sums.runs = 2;
+    sums.peak_memory_bytes = 5;
+    let usage = platform.usage(&connection.tenant, HOUR).await.unwrap();
+    assert_eq!(usage, sums);
+    let none = platform.usage("nobody", HOUR).await.unwrap();
+    assert_eq!(none, Usage::default());
+    on.release(&two).await;
+    on.sql(
+        "UPDATE platform_runs SET started_at = started_at - 7200000, ended_at = ended_at - 7200000",
+    )
+    .await;
+    let earlier = platform.usage(&connection.tenant, HOUR).await.unwrap();
+    assert_eq!(earlier.runs, 0);
+    assert_eq!(platform.trim_runs(3 * HOUR).await.unwrap(), 0);
+    assert_eq!(platform.trim_runs(HOUR).await.unwrap(), 1);
+    let kept = platform.runs(&connection.id, &first(9)).await.unwrap();
+    assert_eq!((kept.len(), &kept[0].id), (1, &two.run));
+}
+
+pub(super) async fn whoever_waits_is_woken(on: Subject) {
+    let platform = &on.platform;
+    let (connection, claim) = on.claimed().await;
+    let mut wakeups = platform.wakeups();
+    // PostgreSQL's listener needs a moment to connect, and says so when it has.
+    tokio::time::timeout(Duration::from_millis(500), wakeups.changed())
+        .await
+        .ok();
+    let woken = async |wakeups: &mut watch::Receiver<u64>| {
+        let woken = tokio::time::timeout(Duration::from_secs(5), wakeups.changed()).await;
+        woken.expect("nobody was woken").unwrap();
+    };
+    wakeups.mark_unchanged();
+    platform
+        .receive(&[delivery(connection.ledger, "one")])
+        .await
+        .unwrap();
+    woken(&mut wakeups).await;
+    // The commits of pages say nothing.
+    let cursor = ("s".to_owned(), Some("1".to_owned()));
+    platform
+        .move_cursors(claim.lease, &[cursor], None)
+        .await
+        .unwrap();
+    let quiet = tokio::time::timeout(Duration::from_millis(200), wakeups.changed()).await;
+    assert!(quiet.is_err());
+    on.release(&claim).await;
+    woken(&mut wakeups).await;
+}
