@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::cortexdb::client::DEFAULT_URL;
 use crate::egress::Policy;
 use crate::egress::grants::Grant;
+use crate::hooks::proof::check_signing_token;
 use crate::host::connector::Description;
 use crate::mappers::OnTrap;
 use crate::patience::parse_duration;
@@ -28,6 +29,9 @@ use crate::source::client::Timeouts;
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(600);
 /// Default time between two cycles of `--watch`.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whoever guesses it can ask for runs; and shorter ones are not searched for in what is shown.
+const SHORTEST_HOOK_SECRET: usize = 16;
 
 /// Default time between two passes of `--watch` that compare everything and forget what is gone.
 pub const DEFAULT_RECONCILE_EVERY: Duration = Duration::from_secs(24 * 3600);
@@ -146,6 +150,19 @@ struct ConfigFile {
     mappers: MapperSection,
     #[serde(default)]
     recorded: RecordedSection,
+    #[serde(default)]
+    hooks: HooksSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HooksSection {
+    listen: Option<String>,
+    public_url: Option<String>,
+    secret: Option<String>,
+    secret_file: Option<PathBuf>,
+    signing_token: Option<String>,
+    signing_token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -501,6 +518,82 @@ fn settle(
         recorded: file.recorded.plan()?,
         mappers: mappers(flags, file.mappers.chain)?,
     })
+}
+
+/// Where a watching run takes calls of its source.
+#[derive(Debug, Clone)]
+pub struct HooksPlan {
+    /// The address to listen on.
+    pub listen: String,
+    /// How the source reaches that address; absent: its hooks are the user's own affair.
+    pub public_url: Option<url::Url>,
+    /// The shared secret that the user chose.
+    pub secret: Option<Secret>,
+    /// The signing token that the user chose.
+    pub signing_token: Option<Secret>,
+}
+
+/// What the flags, the environment and the file say about webhooks. `None`: nobody listens.
+pub fn hooks_plan(
+    description: &Description,
+    flags: &Flags,
+    listen: Option<&str>,
+    public_url: Option<&str>,
+    surroundings: &Surroundings,
+) -> Result<Option<HooksPlan>, ConfigError> {
+    let file = read_config_file(flags.config.as_deref())?.hooks;
+    let text = |flag: Option<&str>, variable: &str, file: Option<String>| {
+        flag.map(str::to_owned)
+            .or_else(|| surroundings.first(&[variable]))
+            .or(file)
+    };
+    let Some(listen) = text(listen, "RUNTIME_LISTEN", file.listen) else {
+        if public_url.is_some() {
+            return Err(invalid(
+                "--public-url says how the source reaches this program, which listens nowhere; add --listen, such as --listen 127.0.0.1:8080",
+            ));
+        }
+        return Ok(None);
+    };
+    let public_url = text(public_url, "RUNTIME_PUBLIC_URL", file.public_url)
+        .map(|text| base_url(&text, "--public-url"))
+        .transpose()?;
+    let prefix = environment_prefix(&description.name);
+    let secret = |variable: String, path: Option<PathBuf>, inline: Option<String>| {
+        let secret = match (surroundings.first(&[&variable]), path) {
+            (Some(secret), _) => Some(secret),
+            (None, Some(path)) => Some(read_secret_file(&path)?),
+            (None, None) => inline,
+        };
+        if let Some(secret) = &secret
+            && (secret.len() < SHORTEST_HOOK_SECRET
+                || !secret.bytes().all(|byte| (0x21..=0x7e).contains(&byte)))
+        {
+            return Err(invalid(format!(
+                "{variable} must have at least {SHORTEST_HOOK_SECRET} printable characters and no white space"
+            )));
+        }
+        Ok(secret.map(Secret::new))
+    };
+    let signing_token = secret(
+        format!("{prefix}WEBHOOK_SIGNING_TOKEN"),
+        file.signing_token_file,
+        file.signing_token,
+    )?;
+    if let Some(token) = &signing_token {
+        check_signing_token(token.reveal())
+            .map_err(|reason| invalid(format!("{prefix}WEBHOOK_SIGNING_TOKEN: {reason}")))?;
+    }
+    Ok(Some(HooksPlan {
+        listen,
+        public_url,
+        secret: secret(
+            format!("{prefix}WEBHOOK_SECRET"),
+            file.secret_file,
+            file.secret,
+        )?,
+        signing_token,
+    }))
 }
 
 /// The flags' mappers, or else the file's.
@@ -1015,6 +1108,50 @@ mod tests {
         Home::with_state(
             &json!({"token": "v4.public.abc", "user_id": "user:u_1", "scope": "org:u_1/user:u_1", "tier": "free"}),
         )
+    }
+
+    #[test]
+    fn listening_takes_the_flag_then_the_environment_and_secrets_that_can_be_secrets() {
+        let home = initialised();
+        let hooks = |variables: &[(&str, &str)], listen: Option<&str>, url: Option<&str>| {
+            let surroundings = home.surroundings(variables);
+            hooks_plan(&gitlab(), &Flags::default(), listen, url, &surroundings)
+        };
+        assert!(hooks(&[], None, None).unwrap().is_none());
+        let variables = [
+            ("RUNTIME_LISTEN", "127.0.0.1:1"),
+            ("RUNTIME_PUBLIC_URL", "https://hooks.example.com/gl"),
+            ("GITLAB_WEBHOOK_SECRET", "0123456789abcdef"),
+        ];
+        let plan = hooks(&variables, Some("127.0.0.1:2"), None)
+            .unwrap()
+            .unwrap();
+        assert_eq!(plan.listen, "127.0.0.1:2");
+        assert_eq!(
+            plan.public_url.unwrap().as_str(),
+            "https://hooks.example.com/gl"
+        );
+        assert_eq!(plan.secret.unwrap().reveal(), "0123456789abcdef");
+        for (variables, listen, url, words) in [
+            (&[][..], None, Some("https://x"), "--listen"),
+            (&[], Some("127.0.0.1:2"), Some("x"), "not a URL"),
+            (
+                &[("GITLAB_WEBHOOK_SECRET", "short")],
+                Some("127.0.0.1:2"),
+                None,
+                "at least 16",
+            ),
+            (
+                &[("GITLAB_WEBHOOK_SIGNING_TOKEN", "0123456789abcdef")],
+                Some("127.0.0.1:2"),
+                None,
+                "whsec_",
+            ),
+        ] {
+            let error = hooks(variables, listen, url).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+            assert!(!error.contains("short"), "{error}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use connector_store::platform::Usage;
 use serde::{Deserialize, Serialize};
 
+use crate::host::hooks::HookPlan;
 use crate::sandbox::limits::Uses;
 use crate::sandbox::trap::TrapReport;
 
@@ -122,6 +123,18 @@ pub enum Event {
         /// First line of the text.
         title: String,
     },
+    /// Calls of the source are taken.
+    Listening {
+        /// The address that is listened on.
+        address: String,
+        /// Where calls of this connection go.
+        path: String,
+        /// How the source reaches it, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
+    },
+    /// The hooks of the source were looked after, and are not as they were.
+    Hooks(Box<HookPlan>),
     /// The run ended.
     Receipt(Box<Receipt>),
 }

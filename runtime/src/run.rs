@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use connector_store::platform::Platform;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ use crate::cortexdb::identity::{Identity, identify};
 use crate::cursors::{CursorError, CursorHome, Cursors};
 use crate::egress::Refusal;
 use crate::egress::resolver::look_ahead;
+use crate::hooks::inbox::{Batch, Settled};
 use crate::host::connector::{CallFailure, Connector, Mode, RunContext, RunKind, SyncEnd};
 use crate::host::hooks::{Delivery, HookPlan, Polled, Target as HookTarget, Verdict};
 use crate::host::imports::Access;
@@ -43,6 +45,8 @@ use crate::writer::{Forgetting, Origin, Target, Writer, WriterError, WriterSetti
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
 /// Renewed four times as often.
 const RENEW: Duration = Duration::from_secs(15);
+/// Deliveries whose attempt could not even begin are tried again after this time.
+const UNSETTLED: Duration = Duration::from_secs(10);
 /// The lock on the state file proves that an earlier run on it is dead, so all runs on one state file share a name, and only they.
 pub(crate) fn owner(state_file: &Path) -> String {
     let path = std::fs::canonicalize(state_file).unwrap_or_else(|_| state_file.to_owned());
@@ -214,6 +218,13 @@ impl Circumstances {
             let reason = self.redactor.apply(&error.to_string()).into_owned();
             (error.outcome(), Some(reason))
         })
+    }
+
+    /// The receipt of a run that did not begin.
+    #[must_use]
+    pub fn receipt_of(&self, error: &RunError) -> Receipt {
+        let (outcome, reason) = self.broken_off(error);
+        self.counters.receipt(outcome, reason, false)
     }
 
     pub(crate) fn ended_by(&self, error: &RunError) -> Ended {
@@ -542,82 +553,207 @@ async fn execute(
     standing: &mut Standing,
     around: &Circumstances,
 ) -> Result<Ended, RunError> {
-    let reach = match &standing.reach {
-        Some(reach) => reach.for_run(plan, around),
-        None => {
-            let reach = Reach::establish(plan, around).await?;
-            standing.reach.insert(reach).clone()
-        }
-    };
-    let name = connection_name(&connector.description.name, plan, reach.identity());
-    let mut cursors = if options.dry_run {
-        Cursors::peek(&plan.state_file, &name)?
-    } else {
-        Cursors::open(&plan.state_file, &name)?
-    };
-    if let Some(aside) = cursors.take_set_aside() {
-        around.reporter.event(&Event::Log {
-            level: Level::Warn,
-            message: format!(
-                "the state file {} could not be read; it is kept as {}. Everything is read again, and the ledger keeps it from being written twice",
-                plan.state_file.display(),
-                aside.display()
-            ),
-            fields: std::collections::BTreeMap::new(),
-        });
-    }
-    let (store, lease) = open_ledger(plan, options, standing.store.as_ref(), &name).await?;
-    let renewing = (!options.dry_run).then(|| keep_lease(Arc::clone(&store), lease, around));
+    let claimed = Claimed::take(connector, plan, options, standing, around).await?;
+    let (store, lease) = (Arc::clone(&claimed.store), claimed.lease);
     let task = match task {
         Some(task) => task,
         None if options.remap => Task::Sync(Mode::Poll),
-        None => Task::Sync(mode_of(options.reconcile, store.as_ref(), lease).await?),
-    };
-    let held = Held {
-        store: Arc::clone(&store),
-        lease,
-        cursors: CursorHome::File(cursors),
-        reach,
+        None => Task::Sync(mode_of(options.reconcile, store.as_ref(), lease.connection).await?),
     };
     let is_sync = matches!(task, Task::Sync(_));
+    let (held, claimed) = claimed.into_held();
     let end = drive(connector, plan, options, task, held, around).await;
-    if let Some(renewing) = renewing {
-        renewing.abort();
-    }
-    let (outcome, reason) = match &end {
-        Ok(end) => (end.outcome, end.reason.clone()),
-        Err(error) => around.broken_off(error),
-    };
-    if !options.dry_run {
-        let receipt = around.counters.receipt(outcome, reason, false);
-        let json = serde_json::to_string(&receipt).unwrap_or_default();
-        // The receipts that are kept are those of syncs: deliveries would push them out within minutes.
-        let kept = if is_sync {
-            store.finish_run(lease, &around.redactor.apply(&json)).await
-        } else {
-            Ok(())
+    claimed.give_back(end, is_sync, options, around).await
+}
+
+/// A connection of the user's that this run has claimed.
+struct Claimed {
+    store: Arc<dyn Store>,
+    lease: Lease,
+    cursors: Cursors,
+    reach: Reach,
+    renewing: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// What is left of it to be given back.
+struct Claim {
+    store: Arc<dyn Store>,
+    lease: Lease,
+    renewing: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Claimed {
+    /// Takes the state file's lock and the ledger's lease.
+    async fn take(
+        connector: &Connector,
+        plan: &Plan,
+        options: &RunOptions,
+        standing: &mut Standing,
+        around: &Circumstances,
+    ) -> Result<Self, RunError> {
+        let reach = match &standing.reach {
+            Some(reach) => reach.for_run(plan, around),
+            None => {
+                let reach = Reach::establish(plan, around).await?;
+                standing.reach.insert(reach).clone()
+            }
         };
-        let released = store.release(lease).await;
+        let name = connection_name(&connector.description.name, plan, reach.identity());
+        let mut cursors = if options.dry_run {
+            Cursors::peek(&plan.state_file, &name)?
+        } else {
+            Cursors::open(&plan.state_file, &name)?
+        };
+        if let Some(aside) = cursors.take_set_aside() {
+            around.reporter.event(&Event::Log {
+                level: Level::Warn,
+                message: format!(
+                    "the state file {} could not be read; it is kept as {}. Everything is read again, and the ledger keeps it from being written twice",
+                    plan.state_file.display(),
+                    aside.display()
+                ),
+                fields: std::collections::BTreeMap::new(),
+            });
+        }
+        let (store, lease) = open_ledger(plan, options, standing.store.as_ref(), &name).await?;
+        let renewing = (!options.dry_run).then(|| keep_lease(Arc::clone(&store), lease, around));
+        Ok(Self {
+            store,
+            lease,
+            cursors,
+            reach,
+            renewing,
+        })
+    }
+
+    fn into_held(self) -> (Held, Claim) {
+        let held = Held {
+            store: Arc::clone(&self.store),
+            lease: self.lease,
+            cursors: CursorHome::File(self.cursors),
+            reach: self.reach,
+        };
+        let claim = Claim {
+            store: self.store,
+            lease: self.lease,
+            renewing: self.renewing,
+        };
+        (held, claim)
+    }
+}
+
+impl Claim {
+    /// Keeps the receipt and gives the lease back. The receipts that are kept are those of syncs: others would push them out within minutes.
+    async fn give_back(
+        self,
+        end: Result<Ended, RunError>,
+        keeps_receipt: bool,
+        options: &RunOptions,
+        around: &Circumstances,
+    ) -> Result<Ended, RunError> {
+        if let Some(renewing) = self.renewing {
+            renewing.abort();
+        }
+        if options.dry_run {
+            return end;
+        }
+        let mut kept = Ok(());
+        if keeps_receipt {
+            let (outcome, reason) = match &end {
+                Ok(end) => (end.outcome, end.reason.clone()),
+                Err(error) => around.broken_off(error),
+            };
+            let receipt = around.counters.receipt(outcome, reason, false);
+            let json = serde_json::to_string(&receipt).unwrap_or_default();
+            kept = self
+                .store
+                .finish_run(self.lease, &around.redactor.apply(&json))
+                .await;
+        }
+        let released = self.store.release(self.lease).await;
         if end.is_ok() {
             kept?;
             released?;
         }
+        end
     }
-    end
 }
 
-/// Whether it is time to compare everything.
-pub(crate) async fn mode_of(
+/// The row of a connection in the ledger and its name, made where there is none yet. Asks CortexDB who we are.
+pub async fn row_of(
+    connector: &Connector,
+    plan: &Plan,
+    standing: &mut Standing,
+    around: &Circumstances,
+) -> Result<(i64, String), RunError> {
+    let options = RunOptions::default();
+    let claimed = Claimed::take(connector, plan, &options, standing, around).await?;
+    let name = connection_name(&connector.description.name, plan, claimed.reach.identity());
+    let row = claimed.lease.connection;
+    if let Some(renewing) = claimed.renewing {
+        renewing.abort();
+    }
+    claimed.store.release(claimed.lease).await?;
+    Ok((row, name))
+}
+
+/// Hands a batch of deliveries of the ledger's to the connector, and writes down what became of them.
+pub async fn run_deliveries(
+    connector: &Connector,
+    plan: &Plan,
+    options: &RunOptions,
+    batch: &mut Batch,
+    platform: &dyn Platform,
+    standing: &mut Standing,
+    around: &Circumstances,
+) -> (Receipt, Settled) {
+    around
+        .counters
+        .update(|totals| totals.kind = Kind::Deliveries);
+    let end = async {
+        let claimed = Claimed::take(connector, plan, options, standing, around).await?;
+        let lease = claimed.lease;
+        let (held, claim) = claimed.into_held();
+        let task = Task::Deliveries(batch.take_deliveries());
+        let end = run_held(connector, plan, options, task, held, around).await;
+        let settled = batch.settle(platform, lease, &end).await;
+        let settled = settled.map_err(CursorError::from);
+        let end = claim.give_back(Ok(end), false, options, around).await?;
+        Ok::<_, RunError>((end, settled?))
+    };
+    let (end, settled) = match end.await {
+        Ok((end, settled)) => (end, settled),
+        Err(error) => (
+            around.ended_by(&error),
+            // Nothing was written down: they wait as they did.
+            Settled {
+                retry_in: Some(UNSETTLED),
+                ..Settled::default()
+            },
+        ),
+    };
+    if matches!(end.outcome, Outcome::Failed | Outcome::Misconfigured) {
+        standing.reach = None;
+    }
+    let receipt = around.counters.receipt(end.outcome, end.reason, false);
+    around
+        .reporter
+        .event(&Event::Receipt(Box::new(receipt.clone())));
+    (receipt, settled)
+}
+
+/// Whether a sync is to compare everything now.
+pub async fn mode_of(
     reconcile: Reconcile,
     store: &dyn Store,
-    lease: Lease,
+    connection: i64,
 ) -> Result<Mode, StoreError> {
     let every = match reconcile {
         Reconcile::Never => return Ok(Mode::Poll),
         Reconcile::Now => return Ok(Mode::Reconcile),
         Reconcile::Every(every) => every,
     };
-    let last = store.last_reconcile(lease.connection).await?;
+    let last = store.last_reconcile(connection).await?;
     let last = last.and_then(|at| chrono::DateTime::parse_from_rfc3339(&at).ok());
     // A time in the future was written by another clock; it says nothing.
     let recent = last.is_some_and(|at| {
@@ -644,8 +780,7 @@ async fn open_ledger(
     }
     // A dry run looks at the ledger, where there is one, and changes nothing.
     if let Some(store) = SqliteStore::open_read_only(&path).await? {
-        let connection = store
-            .connections()
+        let connection = Store::connections(&store)
             .await?
             .into_iter()
             .find(|row| row.name == name);

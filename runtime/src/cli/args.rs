@@ -30,6 +30,9 @@ const ENVIRONMENT: &str = "Environment (a flag beats it, it beats the file):
   GITLAB_EVENTS                        merge_request, issue, note, commit, pipeline, release
   GITLAB_INCLUDE_CONFIDENTIAL          true or false
   CORTEXDB_URL, CORTEXDB_API_KEY, CORTEXDB_ACTOR, CORTEXDB_TENANT_ID, CORTEXDB_SCOPE_TEMPLATE
+  RUNTIME_LISTEN, RUNTIME_PUBLIC_URL   where webhooks are taken, with --watch
+  GITLAB_WEBHOOK_SECRET, GITLAB_WEBHOOK_SIGNING_TOKEN
+                                       what they are proved with [default: random]
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY
                                        proxies (not for loopback, nor with source.allowed_networks)
 Token, actor and scope are also read from ~/.cortexdb/state.json, as `cortexdb init` writes it.";
@@ -55,6 +58,9 @@ pub(super) enum Command {
     Verify(Box<VerifyArguments>),
     /// Show streams, cursors, dead letters and the last run
     Status(StatusArguments),
+    /// Webhooks that `run --listen --public-url` registered: what they tell of, and how to be rid of them
+    #[command(subcommand)]
+    Hooks(HooksCommand),
     /// Records that were refused for good: list them, look at one, send them again, let go of them
     #[command(subcommand)]
     DeadLetters(LetterCommand),
@@ -169,6 +175,12 @@ pub(super) struct RunArguments {
     /// Map what was recorded again, with the mappers of now, and ask the source for nothing
     #[arg(long, conflicts_with_all = ["reconcile", "since"])]
     pub(super) remap: bool,
+    /// With --watch: take calls of the source (webhooks) here, such as 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<String>,
+    /// With --listen: how the source reaches it; hooks are then registered there and looked after
+    #[arg(long, value_name = "URL")]
+    pub(super) public_url: Option<String>,
     #[command(flatten)]
     connection: ConnectionArguments,
     #[command(flatten)]
@@ -218,6 +230,34 @@ pub(super) struct StatusArguments {
     /// One JSON object on standard output
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum HooksCommand {
+    /// Show what was hooked and what is polled when the source was last asked
+    List(StatusArguments),
+    /// Remove every hook of this connection from the source; run nothing else meanwhile
+    Remove(Box<HooksRemoveArguments>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HooksRemoveArguments {
+    /// The connector, a .wasm file
+    pub(super) component: PathBuf,
+    /// How the source reached the hooks, where the connector must know
+    #[arg(long, value_name = "URL")]
+    pub(super) public_url: Option<String>,
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl HooksRemoveArguments {
+    pub(super) fn flags(&self) -> Flags {
+        self.connection.flags()
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ mod admin;
 mod args;
 mod check;
 mod dead_letters;
+mod hooks;
 mod inspect;
 mod mapper;
 mod prepare;
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
             Command::Check(check) => check::check(*check).await,
             Command::Verify(verify) => verify::verify(*verify).await,
             Command::Status(status) => status::status(status).await,
+            Command::Hooks(command) => hooks::hooks(command).await,
             Command::DeadLetters(command) => dead_letters::dead_letters(command).await,
             Command::Inspect(inspect) => inspect::inspect(inspect).await,
             Command::Serve(arguments) => serve::serve(*arguments).await,

@@ -11,7 +11,8 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use super::args::OutputArguments;
 use super::{complain, say};
-use crate::report::{Event, Level, Outcome, Receipt, Reporter, StreamState};
+use crate::host::hooks::{HookPlan, HookState};
+use crate::report::{Event, Kind, Level, Outcome, Receipt, Reporter, StreamState};
 use crate::sandbox::limits::{Unit, Uses};
 
 /// The live line moves this often.
@@ -169,6 +170,22 @@ impl Reporter for Lines {
                     }
                 }
             }
+            Event::Listening { address, path, url } => {
+                if !self.output.quiet {
+                    let hint = match url {
+                        Some(url) => format!("as {url}"),
+                        None => "register it in the source yourself, or say how it is reached with --public-url".to_owned(),
+                    };
+                    self.line(&format!("listening on http://{address}{path} ({hint})"));
+                }
+            }
+            Event::Hooks(plan) => {
+                if !self.output.quiet {
+                    for line in plan_lines(plan) {
+                        self.line(&line);
+                    }
+                }
+            }
             Event::Receipt(receipt) => {
                 if let Some(bar) = &self.bar {
                     bar.finish_and_clear();
@@ -243,6 +260,11 @@ impl Lines {
         if self.output.quiet {
             return;
         }
+        match receipt.kind {
+            Kind::Sync => {}
+            Kind::Deliveries => return say(&deliveries_line(receipt)),
+            Kind::Hooks => return,
+        }
         for line in receipt_lines(receipt) {
             say(&line);
         }
@@ -252,6 +274,53 @@ impl Lines {
             }
         }
     }
+}
+
+/// Hooks and what they leave out, as people read it.
+pub(super) fn plan_lines(plan: &HookPlan) -> Vec<String> {
+    let hooks = plan.hooks.iter().map(|hook| {
+        let state = match hook.state {
+            HookState::Active => "hooked",
+            HookState::Disabled => "DISABLED",
+            HookState::Failing => "FAILING",
+        };
+        let events = hook.events.join(", ");
+        let message = hook
+            .message
+            .as_ref()
+            .map(|words| format!("; {words}"))
+            .unwrap_or_default();
+        format!("  {state:<14}{} ({events}){message}", hook.subject)
+    });
+    let polled = plan
+        .polled
+        .iter()
+        .map(|polled| format!("  {:<14}{}: {}", "polled", polled.subject, polled.reason));
+    hooks.chain(polled).collect()
+}
+
+/// The receipt of deliveries, which may come every second, in one line.
+fn deliveries_line(receipt: &Receipt) -> String {
+    let done = receipt.deliveries.unwrap_or_default();
+    let verdict = match receipt.outcome {
+        Outcome::Complete => "",
+        Outcome::CompleteWithDeadLetters => ", with dead letters",
+        Outcome::Failed | Outcome::Misconfigured => " FAILED, they come again",
+        Outcome::Interrupted => " interrupted, they come again",
+    };
+    let others: String = [(done.ignored, "ignored"), (done.polled, "left to a sync")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!(", {count} {what}"))
+        .collect();
+    format!(
+        "deliveries{verdict}: {} handled{others}; {} written, {} unchanged, {} retracted ({})",
+        done.handled,
+        receipt.written,
+        receipt.unchanged,
+        receipt.retracted,
+        duration(receipt.duration_ms)
+    )
 }
 
 /// The receipt as people read it.

@@ -9,6 +9,8 @@ use super::args::RunArguments;
 use super::prepare::{load_mappers, prepare};
 use super::reporters::reporter;
 use super::{USAGE, complain};
+use crate::config::{Surroundings, hooks_plan};
+use crate::hooks::watch::{End, ListenError, Schedule, watch};
 use crate::report::{Event, Level, Outcome, Reporter};
 use crate::run::{Reconcile, RunOptions, run_once};
 
@@ -32,6 +34,25 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
+    let hooks = match hooks_plan(
+        &connector.description,
+        &flags,
+        arguments.listen.as_deref(),
+        arguments.public_url.as_deref(),
+        &Surroundings::of_this_process(),
+    ) {
+        Ok(hooks) => hooks,
+        Err(error) => {
+            complain(&error.to_string());
+            return USAGE;
+        }
+    };
+    if hooks.is_some() && (!arguments.watch || arguments.dry_run) {
+        complain(
+            "listening for webhooks (--listen, RUNTIME_LISTEN or hooks.listen) goes with --watch, and not with --dry-run: add --watch",
+        );
+        return USAGE;
+    }
     let mappers = match load_mappers(&plan, &reporter).await {
         Ok(chain) => Arc::new(chain),
         Err(code) => return code,
@@ -57,6 +78,25 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
     // A pass that failed is not repeated with every cycle: it is the most expensive thing that a run does.
     let pause = plan.reconcile_every / RECONCILE_RETRIES;
     let mut asked_for = arguments.reconcile;
+    if let Some(hooks) = hooks {
+        let schedule = Schedule {
+            reconcile_first: asked_for,
+            reconcile: scheduled,
+            reconcile_pause: pause,
+        };
+        let end = watch(&connector, plan, options, hooks, schedule, reporter, stop).await;
+        return match end {
+            Ok(End::Stopped) => 0,
+            Ok(End::Misconfigured(receipt)) => receipt.outcome.exit_code(),
+            Err(error) => {
+                complain(&error.to_string());
+                match error {
+                    ListenError::Misused(_) => USAGE,
+                    _ => 1,
+                }
+            }
+        };
+    }
     let mut failed_at: Option<Instant> = None;
     let mut worked = false;
     loop {

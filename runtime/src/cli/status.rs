@@ -6,9 +6,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::StatusArguments;
+use super::hooks::kept_plan;
+use super::reporters::plan_lines;
 use super::{USAGE, complain, say};
 use crate::config::{Surroundings, default_state_file, ledger_file};
 use crate::cursors::Cursors;
+use crate::host::hooks::HookPlan;
 use crate::ledger::{ConnectionRow, SqliteStore, Store, StreamRow};
 
 pub(super) async fn status(arguments: StatusArguments) -> u8 {
@@ -58,6 +61,8 @@ struct Connection {
     ledger: Option<ConnectionRow>,
     streams: Vec<StreamRow>,
     cursors: BTreeMap<String, Value>,
+    /// What was hooked when the source was last asked, and when that was.
+    hooks: Option<(String, HookPlan)>,
 }
 
 async fn read(state_file: &Path) -> Result<Vec<Connection>, String> {
@@ -69,8 +74,7 @@ async fn read(state_file: &Path) -> Result<Vec<Connection>, String> {
         .await
         .map_err(|error| error.to_string())?
     {
-        for row in store
-            .connections()
+        for row in Store::connections(&store)
             .await
             .map_err(|error| error.to_string())?
         {
@@ -81,6 +85,7 @@ async fn read(state_file: &Path) -> Result<Vec<Connection>, String> {
                     .await
                     .map_err(|error| error.to_string())?,
                 cursors: cursors.remove(&row.name).unwrap_or_default(),
+                hooks: kept_plan(&store, &row.name).await,
                 ledger: Some(row),
             });
         }
@@ -91,6 +96,7 @@ async fn read(state_file: &Path) -> Result<Vec<Connection>, String> {
         ledger: None,
         streams: Vec::new(),
         cursors,
+        hooks: None,
     }));
     Ok(connections)
 }
@@ -139,6 +145,7 @@ impl Connection {
             })),
             "lag_seconds": self.lag_seconds(),
             "last_reconcile": self.ledger.as_ref().and_then(|ledger| ledger.last_reconcile.as_ref()),
+            "hooks": self.hooks.as_ref().map(|(at, plan)| json!({"at": at, "plan": plan})),
             "streams": streams,
         })
     }
@@ -184,6 +191,12 @@ impl Connection {
         }
         if let Some(lag) = self.lag_seconds() {
             say(&format!("  behind        {}", duration(lag)));
+        }
+        if let Some((at, plan)) = &self.hooks {
+            say(&format!("  hooks         as of {at}"));
+            for line in plan_lines(plan) {
+                say(&line);
+            }
         }
         self.show_streams();
     }

@@ -70,6 +70,12 @@ impl Batch {
         batch
     }
 
+    /// The deliveries as they are stored.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -10,6 +10,8 @@
 //! * [`listen`]: sockets, with bounds on how many and how slow.
 //! * [`pace`]: when a watching run syncs, and when it interrupts a sync.
 //!
+//! * [`watch`]: one connection that polls and is called.
+//!
 //! `runtime run --listen` has one connection, `runtime serve` many: both are a [`ingest::Reception`].
 
 pub mod inbox;
@@ -17,3 +19,4 @@ pub mod ingest;
 pub mod listen;
 pub mod pace;
 pub mod proof;
+pub mod watch;

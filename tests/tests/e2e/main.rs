@@ -21,6 +21,7 @@ mod economy;
 mod egress;
 mod examples;
 mod faults;
+mod hooks;
 mod hostile;
 mod lost_ledger;
 mod lost_receipts;

@@ -8,7 +8,6 @@
 //! * [`turn`]: what is done for a connection between claim and release.
 //! * [`schedule`]: when a connection is due again.
 
-mod inbox;
 pub mod lease;
 pub mod schedule;
 mod turn;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-/// The longest time between two polls of a connection whose hooks tell of everything.
-const LONGEST_STRETCHED: Duration = Duration::from_secs(30 * 60);
-const STRETCH: u32 = 4;
+use crate::hooks::pace::stretched;
+
 /// The first pause after a failure, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
@@ -17,7 +16,7 @@ const JITTER: f64 = 0.1;
 #[must_use]
 pub fn after_success(connection: &str, interval: Duration, hooks_cover_all: bool) -> Duration {
     let time = if hooks_cover_all {
-        (interval * STRETCH).min(LONGEST_STRETCHED.max(interval))
+        stretched(interval)
     } else {
         interval
     };

@@ -10,25 +10,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::inbox::{fates, given};
 use super::lease::{Keeper, keep};
 use super::schedule::{after_failure, after_success};
 use crate::config::{DEFAULT_INTERVAL, Plan};
 use crate::cursors::{CursorHome, DatabaseCursors};
 use crate::digest::fingerprint;
+use crate::hooks::inbox::Batch;
 use crate::host::connector::Connector;
-use crate::host::hooks::{BATCH_BYTES, BATCH_DELIVERIES, HookPlan, HookState, Target};
-use crate::platform::{Ground, letters, metrics};
+use crate::host::hooks::{HookPlan, Target};
 use crate::platform::components::description_of;
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, SecretField, plan_of};
+use crate::platform::{Ground, letters, metrics};
 use crate::redact::Redactor;
 use crate::report::{Level, Outcome, Receipt};
 use crate::run::{
     Answer, Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
 };
-use connector_store::platform::{
-    Claim, ConnectionState, DeliveryState, PlatformError, Release, Usage,
-};
+use connector_store::platform::{Claim, ConnectionState, PlatformError, Release, Usage};
 
 /// Batches of deliveries that one turn follows before others have theirs.
 const MOST_BATCHES: usize = 20;
@@ -218,7 +216,13 @@ impl Turn {
         } else {
             every
         };
-        match mode_of(reconcile, self.ground.ledger.as_ref(), self.claim.lease).await {
+        match mode_of(
+            reconcile,
+            self.ground.ledger.as_ref(),
+            self.claim.lease.connection,
+        )
+        .await
+        {
             Ok(mode) => self.run(ready, Task::Sync(mode)).await.0,
             Err(error) => self.database_failed(&error.into()),
         }
@@ -276,7 +280,7 @@ impl Turn {
     }
 
     /// One task, with a receipt of its own.
-    async fn run(&mut self, ready: &Ready, task: Task) -> (Done, Answer) {
+    async fn run(&mut self, ready: &Ready, task: Task) -> (Done, Ended) {
         let synced = matches!(task, Task::Sync(_));
         let around = self.circumstances(ready);
         let watching = synced.then(|| self.watch_inbox(&around));
@@ -309,11 +313,11 @@ impl Turn {
         add(&mut self.usage, &usage);
         let done = Done {
             outcome: ended.outcome,
-            reason: ended.reason,
+            reason: ended.reason.clone(),
             receipt,
             synced,
         };
-        (done, ended.answer)
+        (done, ended)
     }
 
     async fn held(&self, ready: &Ready, around: &Circumstances) -> Result<Held, Ended> {
@@ -420,51 +424,34 @@ impl Turn {
         &mut self,
         ready: &Ready,
     ) -> Result<Option<(Done, bool)>, PlatformError> {
-        let lease = self.claim.lease;
         if self.stop.is_cancelled() || ready.connector.hooks().is_none() {
             return Ok(None);
         }
-        let batch = self
-            .ground
-            .platform
-            .waiting(lease.connection, BATCH_DELIVERIES, BATCH_BYTES)
-            .await?;
+        let platform = Arc::clone(&self.ground.platform);
+        let lease = self.claim.lease;
+        let mut batch = Batch::next(platform.as_ref(), lease.connection).await?;
         if batch.is_empty() {
             return Ok(None);
         }
-        let task = Task::Deliveries(
-            batch
-                .iter()
-                .map(|(delivery, body)| given(delivery, body))
-                .collect(),
-        );
-        let batch: Vec<_> = batch.into_iter().map(|(delivery, _)| delivery).collect();
-        let (done, answer) = self.run(ready, task).await;
-        if done.outcome == Outcome::Interrupted {
-            return Ok(Some((done, false)));
-        }
-        let fates = fates(&batch, &answer, done.reason.as_deref());
-        self.ground
-            .platform
-            .settle_deliveries(lease, &fates.verdicts, fates.retry_in)
-            .await?;
-        for (delivery, verdict) in batch.iter().zip(&fates.verdicts) {
+        let task = Task::Deliveries(batch.take_deliveries());
+        let (done, ended) = self.run(ready, task).await;
+        let settled = batch.settle(platform.as_ref(), lease, &ended).await?;
+        for delivery in batch.rows() {
             let received = chrono::DateTime::parse_from_rfc3339(&delivery.received_at);
             let took = received.map(|at| chrono::Utc::now().signed_duration_since(at).to_std());
             if let Ok(Ok(took)) = took
-                && verdict.state != DeliveryState::Waiting
+                && is_complete(ended.outcome)
             {
-                self.ground
-                    .metrics
-                    .observe(metrics::DELIVERY_SECONDS, &[], took);
+                let metrics = &self.ground.metrics;
+                metrics.observe(metrics::DELIVERY_SECONDS, &[], took);
             }
             self.ground.log.line(
                 Level::Debug,
                 "delivery followed",
-                json!({ "trace": delivery.trace, "delivery": delivery.id, "run": self.claim.run, "state": verdict.state }),
+                json!({ "trace": delivery.trace, "delivery": delivery.id, "run": self.claim.run, "outcome": ended.outcome }),
             );
         }
-        Ok(Some((done, fates.poll)))
+        Ok(Some((done, settled.wants_sync)))
     }
 
     fn target(&self, ready: &Ready, public_url: &str) -> Option<Target> {
@@ -520,8 +507,8 @@ impl Turn {
         else {
             return false;
         };
-        let (done, answer) = self.run(ready, Task::Connect(target)).await;
-        let (plan, missed) = match answer {
+        let (done, ended) = self.run(ready, Task::Connect(target)).await;
+        let (plan, missed) = match ended.answer {
             Answer::Plan(plan) => {
                 let missed = plan.missed;
                 (plan, missed)
@@ -536,6 +523,7 @@ impl Turn {
             "failed": (!is_complete(done.outcome)).then_some(&done.reason),
             "hooks": plan.hooks,
             "polled": plan.polled,
+            "missed": missed,
         });
         self.claim.connection.hook_plan = Some(kept.clone());
         let stored = self
@@ -555,15 +543,9 @@ impl Turn {
 
     /// Whether hooks tell of everything, so that polling may be seldom.
     fn hooks_cover_all(&self) -> bool {
-        let read = |name: &str| self.claim.connection.hook_plan.as_ref()?.get(name).cloned();
-        let hooks: Vec<crate::host::hooks::Hook> = read("hooks")
-            .and_then(|hooks| serde_json::from_value(hooks).ok())
-            .unwrap_or_default();
-        let polled = read("polled").and_then(|polled| polled.as_array().map(Vec::len));
-        self.realtime
-            && !hooks.is_empty()
-            && hooks.iter().all(|hook| hook.state == HookState::Active)
-            && polled == Some(0)
+        let plan = self.claim.connection.hook_plan.clone();
+        let plan = plan.and_then(|plan| serde_json::from_value::<HookPlan>(plan).ok());
+        self.realtime && plan.is_some_and(|plan| plan.covers_everything())
     }
 
     /// Removes the hooks of a connection that was deleted, and then all that is known of it.
@@ -576,8 +558,8 @@ impl Turn {
             match self.ready().await {
                 Ok(ready) => {
                     if let Some(target) = self.target(&ready, &url) {
-                        let (done, answer) = self.run(&ready, Task::Disconnect(target)).await;
-                        left = match answer {
+                        let (done, ended) = self.run(&ready, Task::Disconnect(target)).await;
+                        left = match ended.answer {
                             Answer::Left(hooks) if hooks.is_empty() => None,
                             Answer::Left(hooks) => Some(json!(hooks).to_string()),
                             _ => Some(done.reason.unwrap_or_else(|| "interrupted".into())),
