@@ -100,7 +100,7 @@ async fn a_restart_of_the_database_in_the_middle_of_the_work_is_waited_for() {
     let Some(server) = Server::begin(true).unwrap() else {
         return;
     };
-    let server = std::sync::Arc::new(server);
+    let server = Arc::new(server);
     let store = PostgresStore::open(&server.database().await.unwrap(), 4)
         .await
         .unwrap();
