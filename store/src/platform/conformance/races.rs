@@ -7,6 +7,9 @@ use tokio::task::JoinSet;
 
 use super::*;
 
+/// When each claim of a tenant was asked for and answered.
+type Served = HashMap<String, Vec<(Instant, Instant)>>;
+
 pub(super) async fn two_claimants_never_get_the_same(on: Subject) {
     let tenant = on.tenant("acme").await;
     for number in 0..20 {
@@ -49,7 +52,7 @@ pub(super) async fn the_cap_is_exact_and_all_tenants_are_served_with_thirty_two_
     // Each tenant's places: one counts up behind its claim and down before its release, so that it never counts what is not held.
     let held: Arc<HashMap<String, std::sync::atomic::AtomicI64>> =
         Arc::new(caps.keys().map(|id| (id.clone(), 0.into())).collect());
-    let served: Arc<std::sync::Mutex<HashMap<String, Vec<(Instant, Instant)>>>> = Arc::default();
+    let served: Arc<std::sync::Mutex<Served>> = Arc::default();
     let mut claimants = JoinSet::new();
     for number in 0..CLAIMANTS {
         let platform = if number % 2 == 0 {
