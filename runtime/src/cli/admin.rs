@@ -264,7 +264,13 @@ async fn tenant(platform: &dyn Platform, command: TenantCommand) -> Result<(), F
             let tenant = created.map_err(failed)?;
             let detail = json!({"name": name, "caps": caps});
             platform
-                .audit(Some(&tenant.id), "cli", "tenant.create", &tenant.id, &detail)
+                .audit(
+                    Some(&tenant.id),
+                    "cli",
+                    "tenant.create",
+                    &tenant.id,
+                    &detail,
+                )
                 .await
                 .map_err(failed)?;
             say(&tenant.id);

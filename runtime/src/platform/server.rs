@@ -96,9 +96,7 @@ pub async fn ground(
 }
 
 /// The two faces of the database.
-pub async fn open(
-    config: &ServeConfig,
-) -> Result<(Arc<dyn Platform>, Arc<dyn Store>), StartError> {
+pub async fn open(config: &ServeConfig) -> Result<(Arc<dyn Platform>, Arc<dyn Store>), StartError> {
     Ok(match &config.database {
         None => {
             let store = Arc::new(SqliteStore::open(&config.sqlite_file()).await?);

@@ -83,7 +83,12 @@ pub(super) async fn list(
     let page = query.page()?;
     let tenant = caller.whose(query.tenant.as_deref())?;
     let rows = ground.platform.components(tenant, &page).await?;
-    Ok(List::new(rows, &page, |row| row.digest.clone(), ComponentView::from))
+    Ok(List::new(
+        rows,
+        &page,
+        |row| row.digest.clone(),
+        ComponentView::from,
+    ))
 }
 
 /// Uploads a connector or a mapper: the bytes of the file as the body. Refused files are answered with the report.
@@ -101,9 +106,11 @@ pub(super) async fn upload(
     caller.need(Scope::Components)?;
     let tenant = caller.whose(query.tenant.as_deref())?;
     let kind = headers.get(header::CONTENT_TYPE);
-    let is_file = kind.and_then(|value| value.to_str().ok()).is_some_and(|value| {
-        value.starts_with("application/wasm") || value.starts_with("application/octet-stream")
-    });
+    let is_file = kind
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| {
+            value.starts_with("application/wasm") || value.starts_with("application/octet-stream")
+        });
     if !is_file {
         return Err(Problem::unsupported_media_type(
             "send the bytes of the file with `Content-Type: application/wasm`",
@@ -122,7 +129,15 @@ pub(super) async fn upload(
             .await?;
         let stored = ground.platform.put_component(&component, &bytes).await?;
         let detail = json!({"name": stored.name, "version": stored.version, "world": stored.world});
-        audit(&ground, &caller, tenant, "component.upload", &stored.digest, &detail).await?;
+        audit(
+            &ground,
+            &caller,
+            tenant,
+            "component.upload",
+            &stored.digest,
+            &detail,
+        )
+        .await?;
         Ok(Created::new(json!(AdmittedComponent::from(stored))))
     })
     .await
@@ -138,7 +153,9 @@ pub(super) async fn get(
 ) -> Result<Json<AdmittedComponent>, Problem> {
     caller.need(Scope::Read)?;
     let tenant = caller.whose(query.tenant.as_deref())?;
-    Ok(Json(ground.platform.component(tenant, &digest).await?.into()))
+    Ok(Json(
+        ground.platform.component(tenant, &digest).await?.into(),
+    ))
 }
 
 /// Removes a component that no connection uses, now or in an earlier version of its chain.
@@ -152,6 +169,14 @@ pub(super) async fn delete(
     caller.need(Scope::Components)?;
     let tenant = caller.whose(query.tenant.as_deref())?;
     ground.platform.delete_component(tenant, &digest).await?;
-    audit(&ground, &caller, tenant, "component.delete", &digest, &json!({})).await?;
+    audit(
+        &ground,
+        &caller,
+        tenant,
+        "component.delete",
+        &digest,
+        &json!({}),
+    )
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }

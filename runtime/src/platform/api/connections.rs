@@ -137,7 +137,10 @@ impl SecretsBody {
             (SecretField::SourceToken, &self.source_token),
             (SecretField::CortexdbApiKey, &self.cortexdb_api_key),
             (SecretField::WebhookSecret, &self.webhook_secret),
-            (SecretField::WebhookSigningToken, &self.webhook_signing_token),
+            (
+                SecretField::WebhookSigningToken,
+                &self.webhook_signing_token,
+            ),
         ]
         .into_iter()
         .filter_map(|(field, value)| Some((field, value.as_ref()?.as_deref())))
@@ -442,7 +445,15 @@ pub(super) async fn create(
             row = change_it(&ground, &caller, &id, None, &change).await?;
         }
         let detail = json!({"name": row.name, "chain": row.chain, "config": row.config});
-        audit(&ground, &caller, Some(&tenant), "connection.create", &id, &detail).await?;
+        audit(
+            &ground,
+            &caller,
+            Some(&tenant),
+            "connection.create",
+            &id,
+            &detail,
+        )
+        .await?;
         Ok(Created::new(json!(ConnectionView::new(&ground, row))))
     })
     .await
@@ -470,7 +481,10 @@ pub(super) async fn get(
 ) -> Result<Response, Problem> {
     caller.need(Scope::Read)?;
     let row = ground.platform.connection(caller.tenant(), &id).await?;
-    Ok(with_version(row.version, &ConnectionView::new(&ground, row)))
+    Ok(with_version(
+        row.version,
+        &ConnectionView::new(&ground, row),
+    ))
 }
 
 /// Changes name, configuration or secrets. What comes out is validated as a new connection is.
@@ -496,7 +510,10 @@ pub(super) async fn update(
     let mut merged = row.config.clone();
     if let Some(config) = &patch.config {
         if !config.is_object() {
-            return Err(Problem::invalid("config", "a JSON merge patch, so an object"));
+            return Err(Problem::invalid(
+                "config",
+                "a JSON merge patch, so an object",
+            ));
         }
         merge(&mut merged, config);
     }
@@ -518,12 +535,23 @@ pub(super) async fn update(
     // What was validated is what was read: a change in between is refused.
     let row = change_it(&ground, &caller, &id, Some(row.version), &change).await?;
     let detail = json!({"name": change.name, "config": change.config, "secrets": changed});
-    audit(&ground, &caller, Some(&row.tenant), "connection.update", &id, &detail).await?;
-    Ok(with_version(row.version, &ConnectionView::new(&ground, row)))
+    audit(
+        &ground,
+        &caller,
+        Some(&row.tenant),
+        "connection.update",
+        &id,
+        &detail,
+    )
+    .await?;
+    Ok(with_version(
+        row.version,
+        &ConnectionView::new(&ground, row),
+    ))
 }
 
 /// A JSON merge patch (RFC 7396).
-fn merge(target: &mut Value, patch: &Value) {
+pub(super) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
         return;
@@ -565,9 +593,20 @@ pub(super) async fn delete(
     caller.need(Scope::Write)?;
     let row = ground.platform.connection(caller.tenant(), &id).await?;
     if query.force {
-        ground.platform.delete_connection(caller.tenant(), &id).await?;
+        ground
+            .platform
+            .delete_connection(caller.tenant(), &id)
+            .await?;
         let detail = json!({"name": row.name, "force": true});
-        audit(&ground, &caller, Some(&row.tenant), "connection.delete", &id, &detail).await?;
+        audit(
+            &ground,
+            &caller,
+            Some(&row.tenant),
+            "connection.delete",
+            &id,
+            &detail,
+        )
+        .await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let change = ConnectionChange {
@@ -580,7 +619,15 @@ pub(super) async fn delete(
     };
     let row = change_it(&ground, &caller, &id, None, &change).await?;
     let detail = json!({"name": row.name});
-    audit(&ground, &caller, Some(&row.tenant), "connection.leave", &id, &detail).await?;
+    audit(
+        &ground,
+        &caller,
+        Some(&row.tenant),
+        "connection.leave",
+        &id,
+        &detail,
+    )
+    .await?;
     let view = ConnectionView::new(&ground, row);
     Ok((StatusCode::ACCEPTED, Json(view)).into_response())
 }
@@ -721,7 +768,12 @@ async fn prepared(
         .components
         .connector(platform, &row.chain.connector, limits)
         .await?;
-    let plan = plan_of(&config, &opened, &connector.description, &ground.config.rules)?;
+    let plan = plan_of(
+        &config,
+        &opened,
+        &connector.description,
+        &ground.config.rules,
+    )?;
     Ok((connector, plan))
 }
 
@@ -734,13 +786,33 @@ mod tests {
         // Cases of RFC 7396, appendix A.
         for (target, patch, result) in [
             (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (
+                json!({"a": "b"}),
+                json!({"b": "c"}),
+                json!({"a": "b", "b": "c"}),
+            ),
             (json!({"a": "b"}), json!({"a": null}), json!({})),
             (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
-            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
-            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
-            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+            (
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
+            ),
+            (
+                json!({"a": [{"b": "c"}]}),
+                json!({"a": [1]}),
+                json!({"a": [1]}),
+            ),
+            (
+                json!({"e": null}),
+                json!({"a": 1}),
+                json!({"e": null, "a": 1}),
+            ),
+            (
+                json!({}),
+                json!({"a": {"bb": {"ccc": null}}}),
+                json!({"a": {"bb": {}}}),
+            ),
         ] {
             let mut merged = target.clone();
             merge(&mut merged, &patch);

@@ -216,7 +216,12 @@ pub(super) async fn deliveries(
     let row = found(&ground, &caller, &id).await?;
     let rows = ground.platform.deliveries(row.ledger, &filter, &page);
     let rows = rows.await?;
-    Ok(List::new(rows, &page, |row| row.id.clone(), DeliveryView::from))
+    Ok(List::new(
+        rows,
+        &page,
+        |row| row.id.clone(),
+        DeliveryView::from,
+    ))
 }
 
 /// One delivery with its body.
@@ -305,7 +310,15 @@ async fn replay_those(
     let row = found(ground, caller, id).await?;
     let platform = ground.platform.as_ref();
     let replayed = platform.replay(row.ledger, delivery, filter).await?;
-    audit(ground, caller, Some(&row.tenant), "delivery.replay", id, detail).await?;
+    audit(
+        ground,
+        caller,
+        Some(&row.tenant),
+        "delivery.replay",
+        id,
+        detail,
+    )
+    .await?;
     Ok(Json(Replayed { replayed }))
 }
 
@@ -365,7 +378,9 @@ pub(super) async fn letters(
     kept.truncate(page.most as usize);
     let wished = wishes(ground.platform.as_ref(), &id).await?;
     let name = |one: &KeptLetter| one.letter.source_id.clone();
-    Ok(List::new(kept, &page, name, |one| letter(one, &wished, false)))
+    Ok(List::new(kept, &page, name, |one| {
+        letter(one, &wished, false)
+    }))
 }
 
 /// One record.
@@ -490,7 +505,15 @@ async fn wish_for(
     platform
         .update_connection(caller.tenant(), id, None, &wake)
         .await?;
-    audit(ground, caller, Some(&row.tenant), action, id, &json!({"letters": count})).await?;
+    audit(
+        ground,
+        caller,
+        Some(&row.tenant),
+        action,
+        id,
+        &json!({"letters": count}),
+    )
+    .await?;
     Ok((StatusCode::ACCEPTED, Json(Wished { letters: count })).into_response())
 }
 
@@ -535,7 +558,12 @@ pub(super) async fn audits(
     let page = query.page()?;
     let tenant = caller.whose(query.tenant.as_deref())?;
     let rows = ground.platform.audits(tenant, &page).await?;
-    Ok(List::new(rows, &page, |row| row.id.clone(), AuditView::from))
+    Ok(List::new(
+        rows,
+        &page,
+        |row| row.id.clone(),
+        AuditView::from,
+    ))
 }
 
 /// One limit of components.

@@ -39,7 +39,9 @@ pub(super) async fn once(
     work: impl Future<Output = Result<Created, Problem>>,
 ) -> Result<Response, Problem> {
     let Some(key) = headers.get("idempotency-key") else {
-        return work.await.map(|created| show(created.status, &created.body, false));
+        return work
+            .await
+            .map(|created| show(created.status, &created.body, false));
     };
     let key = key.to_str().unwrap_or_default();
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
@@ -87,7 +89,10 @@ fn show(status: StatusCode, body: &Value, again: bool) -> Response {
     let mut response = (status, axum::Json(body)).into_response();
     let headers = response.headers_mut();
     if again {
-        headers.insert("idempotent-replayed", axum::http::HeaderValue::from_static("true"));
+        headers.insert(
+            "idempotent-replayed",
+            axum::http::HeaderValue::from_static("true"),
+        );
     }
     if let Some(version) = version
         && let Ok(etag) = format!("\"{version}\"").parse()

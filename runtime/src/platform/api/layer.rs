@@ -71,7 +71,10 @@ pub async fn around(State(ground): State<Ground>, mut request: Request, next: Ne
     if let Ok(value) = HeaderValue::from_str(&trace) {
         headers.insert("x-request-id", value);
     }
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert(
+        "x-content-type-options",
+        HeaderValue::from_static("nosniff"),
+    );
     headers
         .entry("cache-control")
         .or_insert(HeaderValue::from_static("no-store"));

@@ -148,7 +148,12 @@ impl Operation {
                 .flatten()
                 .map(|one| {
                     let needed = one["required"] == true;
-                    (text(&one["name"]), text(&one["in"]), text(&one["description"]), needed)
+                    (
+                        text(&one["name"]),
+                        text(&one["in"]),
+                        text(&one["description"]),
+                        needed,
+                    )
                 })
                 .collect(),
             bodies: members(&operation["requestBody"]["content"])

@@ -82,7 +82,12 @@ impl Problem {
 
     /// The request cannot be read at all.
     pub fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read", detail)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad-request",
+            "The request cannot be read",
+            detail,
+        )
     }
 
     /// A field is wrong.
@@ -115,7 +120,12 @@ impl Problem {
     /// The key lacks a scope.
     #[must_use]
     pub fn forbidden(words: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "The key may not do this", words)
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "The key may not do this",
+            words,
+        )
     }
 
     /// There is no such thing for this key.
@@ -131,7 +141,12 @@ impl Problem {
 
     /// It collides with what is there.
     pub fn conflict(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", "It collides with what is there", detail)
+        Self::new(
+            StatusCode::CONFLICT,
+            "conflict",
+            "It collides with what is there",
+            detail,
+        )
     }
 
     /// `If-Match` names a version that is no longer current.
@@ -141,7 +156,9 @@ impl Problem {
             StatusCode::PRECONDITION_FAILED,
             "changed-meanwhile",
             "It was changed in the meantime",
-            format!("version {current} is current; read it again and repeat the change with `If-Match: \"{current}\"`"),
+            format!(
+                "version {current} is current; read it again and repeat the change with `If-Match: \"{current}\"`"
+            ),
         )
     }
 
@@ -158,7 +175,12 @@ impl Problem {
 
     /// Too much.
     pub fn too_large(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail)
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "The request is too large",
+            detail,
+        )
     }
 
     /// Not the content type that is wanted.
@@ -178,7 +200,10 @@ impl Problem {
             StatusCode::NOT_FOUND,
             "no-route",
             "There is no such route",
-            format!("nothing is at `{}`; /api/docs lists what there is", path.escape_debug()),
+            format!(
+                "nothing is at `{}`; /api/docs lists what there is",
+                path.escape_debug()
+            ),
         )
     }
 
@@ -208,7 +233,12 @@ impl Problem {
 
     /// Another server that was asked on behalf of the caller did not answer as it should.
     pub fn bad_gateway(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, "upstream", "A server behind this one failed", detail)
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream",
+            "A server behind this one failed",
+            detail,
+        )
     }
 
     /// It cannot be done now.
@@ -238,7 +268,8 @@ impl Problem {
     /// The answer, complete.
     pub(super) fn render(mut self, trace: &str) -> Response {
         self.0.instance = Some(format!("urn:trace:{trace}"));
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&*self.0).unwrap_or_default();
         let content_type = [(header::CONTENT_TYPE, CONTENT_TYPE)];
         let mut response = (status, content_type, body).into_response();
@@ -255,7 +286,8 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
         response.extensions_mut().insert(self);
         response

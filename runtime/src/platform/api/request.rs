@@ -283,7 +283,11 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
 
 /// A name that people give.
 pub(super) fn check_name(name: &str) -> Result<(), Problem> {
-    if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) || name.trim() != name {
+    if name.is_empty()
+        || name.len() > 100
+        || name.chars().any(char::is_control)
+        || name.trim() != name
+    {
         return Err(Problem::invalid(
             "name",
             "1 to 100 bytes, without control characters and without white space around it",

@@ -117,7 +117,12 @@ pub(super) async fn list(
     caller.need_operator(Scope::Read)?;
     let page = query.page()?;
     let rows = ground.platform.tenants(&page).await?;
-    Ok(List::new(rows, &page, |row| row.id.clone(), TenantView::from))
+    Ok(List::new(
+        rows,
+        &page,
+        |row| row.id.clone(),
+        TenantView::from,
+    ))
 }
 
 /// Creates a tenant. Operators only.
@@ -133,15 +138,29 @@ pub(super) async fn create(
     caller.need_operator(Scope::Admin)?;
     check_name(&new.name)?;
     let asked = json!(new).to_string();
-    once(&ground, &caller, &headers, &[b"tenants", asked.as_bytes()], async {
-        let tenant = ground
-            .platform
-            .create_tenant(&new.name, &new.caps.clone().into())
+    once(
+        &ground,
+        &caller,
+        &headers,
+        &[b"tenants", asked.as_bytes()],
+        async {
+            let tenant = ground
+                .platform
+                .create_tenant(&new.name, &new.caps.clone().into())
+                .await?;
+            let id = tenant.id.clone();
+            audit(
+                &ground,
+                &caller,
+                Some(&id),
+                "tenant.create",
+                &id,
+                &json!(new),
+            )
             .await?;
-        let id = tenant.id.clone();
-        audit(&ground, &caller, Some(&id), "tenant.create", &id, &json!(new)).await?;
-        Ok(Created::new(json!(TenantView::from(tenant))))
-    })
+            Ok(Created::new(json!(TenantView::from(tenant))))
+        },
+    )
     .await
 }
 
@@ -356,7 +375,11 @@ pub(super) async fn create_key(
     }
     let tenant = caller.whose(query.tenant.as_deref())?;
     let asked = json!(new).to_string();
-    let what: [&[u8]; 3] = [b"keys", tenant.unwrap_or_default().as_bytes(), asked.as_bytes()];
+    let what: [&[u8]; 3] = [
+        b"keys",
+        tenant.unwrap_or_default().as_bytes(),
+        asked.as_bytes(),
+    ];
     once(&ground, &caller, &headers, &what, async {
         if let Some(tenant) = tenant {
             ground.platform.tenant(tenant).await?;
