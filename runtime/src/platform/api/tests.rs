@@ -418,7 +418,7 @@ async fn an_unknown_field_and_a_bad_body_are_named() {
                 .header("if-match", "*");
             api.send(request.body(Body::from(text)).unwrap()).await
         };
-        send("application/json", "{\"name\": ")
+        send("application/json", "{")
             .await
             .is(400, "bad-request");
         send("text/plain", "{}")
@@ -1015,4 +1015,113 @@ async fn a_rotated_key_opens_everything_and_rotating_twice_does_nothing() {
     let foreign = Secrets::open(None, &folder.path().join("kek")).unwrap();
     let words = foreign.prove(platform).await.unwrap_err().to_string();
     assert!(words.contains("another key"), "{words}");
+}
+
+/// What the dashboard answers to a browser.
+impl Api {
+    async fn browse(&self, method: &str, path: &str, cookie: &str, form: &str) -> Answer {
+        let request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).unwrap())
+            .uri(path)
+            .header("cookie", cookie)
+            .header("content-type", "application/x-www-form-urlencoded");
+        self.send(request.body(Body::from(form.to_owned())).unwrap())
+            .await
+    }
+
+    async fn log_in(&self, key: &str) -> String {
+        let answer = self
+            .browse("POST", "/login", "", &format!("key={key}"))
+            .await;
+        answer.ok(303);
+        let cookie = answer.headers["set-cookie"].to_str().unwrap();
+        assert!(
+            cookie.contains("HttpOnly")
+                && cookie.contains("SameSite=Lax")
+                && cookie.contains("Secure")
+        );
+        assert!(!cookie.contains(key));
+        cookie.split(';').next().unwrap().to_owned()
+    }
+}
+
+fn csrf_of(page: &str) -> &str {
+    let (_, rest) = page.split_once("name=\"csrf\" value=\"").unwrap();
+    rest.split('"').next().unwrap()
+}
+
+#[tokio::test]
+async fn the_dashboard_shows_a_tenant_its_own_and_nothing_else() {
+    let api = Api::new().await;
+    let id = api.connection("<script>c</script>").await;
+    for path in ["/", "/components", &format!("/connections/{id}")] {
+        let answer = api.browse("GET", path, "", "").await;
+        answer.ok(303);
+        assert_eq!(answer.headers["location"], "/login");
+    }
+    api.browse("POST", "/login", "", "key=cr_nonsense")
+        .await
+        .ok(401);
+    let cookie = api.log_in(&api.acme_key).await;
+    for path in ["/", "/components", &format!("/connections/{id}")] {
+        let page = api.browse("GET", path, &cookie, "").await;
+        page.ok(200);
+        let policy = page.headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'self'") && !policy.contains("unsafe"));
+        assert!(!page.text.contains("<script>c"), "{}", page.text);
+        assert!(!page.text.contains("SECRET"), "{}", page.text);
+        for outside in ["http://", "https://cdn", "style=", "onclick="] {
+            assert!(!page.text.contains(outside), "{path}: {outside}");
+        }
+    }
+    let theirs = api.log_in(&api.other_key).await;
+    let page = api
+        .browse("GET", &format!("/connections/{id}"), &theirs, "")
+        .await;
+    page.ok(404);
+    let page = api.browse("GET", "/", &theirs, "").await;
+    assert!(!page.text.contains(&id));
+    // Another value than the one that was sealed is no session.
+    let forged = cookie.replace("v1.", "v2.");
+    api.browse("GET", "/", &forged, "").await.ok(303);
+}
+
+#[tokio::test]
+async fn a_form_needs_its_token_and_ends_with_its_key() {
+    let api = Api::new().await;
+    let id = api.connection("c").await;
+    let cookie = api.log_in(&api.acme_key).await;
+    let path = format!("/connections/{id}");
+    let page = api.browse("GET", &path, &cookie, "").await;
+    let token = csrf_of(&page.text).to_owned();
+    api.browse("POST", &path, &cookie, "csrf=wrong&action=pause")
+        .await
+        .ok(403);
+    let state = async || {
+        let read = api.ask(&api.acme_key, "GET", &path, None).await;
+        read.body["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state().await, "active");
+    let form = format!("csrf={token}&action=pause");
+    api.browse("POST", &path, &cookie, &form).await.ok(303);
+    assert_eq!(state().await, "paused");
+    let nonsense = format!("csrf={token}&action=explode");
+    api.browse("POST", &path, &cookie, &nonsense).await.ok(422);
+    // A reader's session looks and does not touch.
+    let reader = api.key(&api.acme.id, &[Scope::Read]).await;
+    let cookie = api.log_in(&reader).await;
+    let page = api.browse("GET", &path, &cookie, "").await;
+    assert!(!page.text.contains("value=\"resume\""));
+    let form = format!("csrf={}&action=resume", csrf_of(&page.text));
+    api.browse("POST", &path, &cookie, &form).await.ok(403);
+    assert_eq!(state().await, "paused");
+    let id = reader
+        .strip_prefix("cr_")
+        .unwrap()
+        .split('_')
+        .next()
+        .unwrap();
+    let platform = api.ground.platform.as_ref();
+    platform.revoke_key(Some(&api.acme.id), id).await.unwrap();
+    api.browse("GET", &path, &cookie, "").await.ok(303);
 }
