@@ -418,9 +418,7 @@ async fn an_unknown_field_and_a_bad_body_are_named() {
                 .header("if-match", "*");
             api.send(request.body(Body::from(text)).unwrap()).await
         };
-        send("application/json", "{")
-            .await
-            .is(400, "bad-request");
+        send("application/json", "{").await.is(400, "bad-request");
         send("text/plain", "{}")
             .await
             .is(415, "unsupported-media-type");
