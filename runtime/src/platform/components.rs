@@ -44,7 +44,7 @@ pub enum ComponentError {
         /// Which.
         digest: String,
         /// Why.
-        reason: LoadError,
+        reason: Box<LoadError>,
     },
     /// The engine does not start.
     #[error("the WebAssembly engine does not start: {0}")]
@@ -163,7 +163,7 @@ impl Components {
                 .await
                 .map_err(|reason| ComponentError::Unusable {
                     digest: digest.to_owned(),
-                    reason,
+                    reason: Box::new(reason),
                 })?;
         let connector = Arc::new(connector);
         if let Ok(mut loaded) = self.loaded.lock() {
@@ -194,7 +194,7 @@ impl Components {
                 Mapper::load_into(&self.engine, file, &settings, access, &mut report).await;
             loaded.push(mapper.map_err(|reason| ComponentError::Unusable {
                 digest: wanted.digest.clone(),
-                reason,
+                reason: Box::new(reason),
             })?);
         }
         Ok(Chain::new(loaded, on_trap))

@@ -101,7 +101,7 @@ impl Listening {
 }
 
 /// An address where nobody listens yet.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap()
 }
@@ -113,7 +113,7 @@ async fn owned(seed: u64) -> Setup {
     setup
 }
 
-fn selection(setup: &Setup) -> Selection {
+pub(crate) fn selection(setup: &Setup) -> Selection {
     let world = setup.gitlab.world();
     let viewer = world.viewer(OWNER_TOKEN);
     let projects: Vec<u64> = world
@@ -127,7 +127,7 @@ fn selection(setup: &Setup) -> Selection {
 }
 
 /// A merge request that can be changed.
-fn open_merge_request(setup: &Setup) -> (u64, u64) {
+pub(crate) fn open_merge_request(setup: &Setup) -> (u64, u64) {
     let world = setup.gitlab.world();
     let viewer = world.viewer(OWNER_TOKEN);
     world
@@ -141,7 +141,7 @@ fn open_merge_request(setup: &Setup) -> (u64, u64) {
 }
 
 /// Waits until a record's text begins with these words; how long that took.
-async fn stored_within(setup: &Setup, id: &str, words: &str) -> Duration {
+pub(crate) async fn stored_within(setup: &Setup, id: &str, words: &str) -> Duration {
     let begun = Instant::now();
     loop {
         if setup

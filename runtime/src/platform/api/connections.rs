@@ -551,7 +551,7 @@ pub(super) async fn update(
 }
 
 /// A JSON merge patch (RFC 7396).
-fn merge(target: &mut Value, patch: &Value) {
+pub(super) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
         return;
@@ -574,7 +574,7 @@ fn merge(target: &mut Value, patch: &Value) {
 /// How a connection is taken down.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct DeleteQuery {
+pub struct DeleteQuery {
     /// At once, leaving its hooks at the source: where the source is gone.
     force: bool,
 }
@@ -657,7 +657,7 @@ async fn set_state(
 
 /// Stops a connection: a run in hand finishes, no other begins. Deliveries are taken and wait.
 #[utoipa::path(post, path = "/connections/{connection}/pause", tag = "connections", params(("connection" = String, Path)), responses((status = 200, body = ConnectionView)))]
-pub(super) async fn pause(
+pub(in crate::platform) async fn pause(
     State(ground): State<Ground>,
     caller: Caller,
     Path(id): Path<String>,
@@ -671,7 +671,7 @@ pub(super) async fn pause(
 
 /// Lets a connection run again that was paused or parked.
 #[utoipa::path(post, path = "/connections/{connection}/resume", tag = "connections", params(("connection" = String, Path)), responses((status = 200, body = ConnectionView)))]
-pub(super) async fn resume(
+pub(in crate::platform) async fn resume(
     State(ground): State<Ground>,
     caller: Caller,
     Path(id): Path<String>,
@@ -686,7 +686,7 @@ pub(super) async fn resume(
 
 /// Makes a connection due now.
 #[utoipa::path(post, path = "/connections/{connection}/run", tag = "connections", params(("connection" = String, Path)), responses((status = 200, body = ConnectionView)))]
-pub(super) async fn run_now(
+pub(in crate::platform) async fn run_now(
     State(ground): State<Ground>,
     caller: Caller,
     Path(id): Path<String>,

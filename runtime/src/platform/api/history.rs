@@ -24,7 +24,7 @@ use connector_store::platform::{
 /// Which part of a list.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct PageQuery {
+pub struct PageQuery {
     /// `next` of the page before.
     after: Option<String>,
     /// Rows, at most 200.
@@ -155,7 +155,7 @@ pub struct DeliveryWithBody {
 /// Which deliveries.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct DeliveryQuery {
+pub struct DeliveryQuery {
     /// `next` of the page before.
     after: Option<String>,
     /// Rows, at most 200.
@@ -285,7 +285,7 @@ pub(super) async fn replay_range(
 /// Makes one delivery wait again.
 #[utoipa::path(post, path = "/connections/{connection}/deliveries/{delivery}/replay", tag = "deliveries",
     params(("connection" = String, Path), ("delivery" = String, Path)), responses((status = 200, body = Replayed)))]
-pub(super) async fn replay_one(
+pub(in crate::platform) async fn replay_one(
     State(ground): State<Ground>,
     caller: Caller,
     Path((id, delivery)): Path<(String, String)>,
@@ -386,7 +386,7 @@ pub(super) async fn letters(
 /// One record.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LetterQuery {
+pub struct LetterQuery {
     /// `gl:note:42/1`.
     source_id: String,
 }
@@ -432,7 +432,7 @@ pub struct Wished {
 /// Sends dead letters again, at the next run, which is due at once.
 #[utoipa::path(post, path = "/connections/{connection}/dead-letters/retry", tag = "dead letters", request_body = Letters,
     params(("connection" = String, Path)), responses((status = 202, body = Wished)))]
-pub(super) async fn retry_letters(
+pub(in crate::platform) async fn retry_letters(
     State(ground): State<Ground>,
     caller: Caller,
     Path(id): Path<String>,
@@ -444,7 +444,7 @@ pub(super) async fn retry_letters(
 /// Lets go of dead letters, at the next run, which is due at once.
 #[utoipa::path(post, path = "/connections/{connection}/dead-letters/drop", tag = "dead letters", request_body = Letters,
     params(("connection" = String, Path)), responses((status = 202, body = Wished)))]
-pub(super) async fn drop_letters(
+pub(in crate::platform) async fn drop_letters(
     State(ground): State<Ground>,
     caller: Caller,
     Path(id): Path<String>,

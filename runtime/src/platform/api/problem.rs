@@ -23,7 +23,7 @@ const TYPES: &str = "https://cortexdb.ai/problems/connector-runtime#";
 
 /// What went wrong, as a handler returns it.
 #[derive(Debug, Clone)]
-pub struct Problem(pub(super) Box<Details>);
+pub struct Problem(pub(in crate::platform) Box<Details>);
 
 /// What went wrong (RFC 9457).
 #[derive(Debug, Clone, Serialize, ToSchema)]

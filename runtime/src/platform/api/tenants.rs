@@ -259,7 +259,7 @@ impl From<Usage> for UsageView {
 /// Since when.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct UsageQuery {
+pub struct UsageQuery {
     /// `1h`, `24h` (default), `720h`.
     within: Option<String>,
 }

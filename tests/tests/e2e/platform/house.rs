@@ -12,6 +12,7 @@ use simulators::gitlab::{self, World};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::hooks::free_address;
 use crate::setup::{KEY, Setup, dist};
 
 /// A lease that a test can wait for.
@@ -133,10 +134,23 @@ impl House {
 
     /// Starts a `runtime serve` and waits until it listens.
     pub async fn serve(&mut self, arguments: &[&str]) -> Process {
+        self.serve_at("127.0.0.1:0", arguments).await
+    }
+
+    /// One that the simulated GitLab can call.
+    pub async fn serve_publicly(&mut self, arguments: &[&str]) -> Process {
+        let address = free_address().to_string();
+        let url = format!("http://{address}");
+        let mut all = vec!["--public-url", &url];
+        all.extend(arguments);
+        self.serve_at(&address, &all).await
+    }
+
+    async fn serve_at(&mut self, address: &str, arguments: &[&str]) -> Process {
         let mut command = Command::new(dist("runtime"));
         command
             .args(["serve", "--config", "serve.toml", "--data", "data"])
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", address])
             .args(arguments)
             .env_clear()
             .env("HOME", self.setup.home.path())

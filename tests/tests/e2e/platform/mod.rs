@@ -1,5 +1,6 @@
 //! `runtime serve`: many tenants, two databases, and processes that die.
 
+mod deliveries;
 mod failures;
 pub(crate) mod house;
 mod runs;

@@ -1,0 +1,128 @@
+//! Webhook calls of a platform's connections, from the source to CortexDB.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use simulators::gitlab::{OWNER_TOKEN, Size, World};
+
+use super::house::{House, Kind, Process, on_both_databases};
+use crate::hooks::{open_merge_request, selection, stored_within};
+
+on_both_databases!(
+    a_change_is_told_by_a_hook_and_stored_at_once,
+    a_storm_of_calls_during_a_backfill_loses_nothing,
+);
+
+/// A connection whose token may register hooks.
+async fn realtime(house: &House, process: &Process) -> String {
+    let tenant = house.tenant(process, "acme", json!({})).await;
+    let connector = house.upload(process, "gitlab.wasm").await;
+    let mut wanted = house.wanted(&connector, "gitlab", json!({"realtime": true}));
+    wanted["secrets"]["source_token"] = json!(OWNER_TOKEN);
+    house.connect(process, &tenant, wanted).await
+}
+
+async fn a_change_is_told_by_a_hook_and_stored_at_once(kind: Kind) {
+    let world = World::generate(721, &Size::tiny());
+    let Some(mut house) = House::new(kind, world, Duration::ZERO).await else {
+        return;
+    };
+    let process = house.serve_publicly(&[]).await;
+    let id = realtime(&house, &process).await;
+    house.wait_for_run(&process, &id, "complete").await;
+    let shown = house.connection(&process, &id).await;
+    let hooks = shown["hook_plan"]["hooks"].as_array();
+    assert!(hooks.is_some_and(|hooks| !hooks.is_empty()), "{shown:#}");
+    let (project, iid) = open_merge_request(&house.setup);
+    let record = format!("gl:merge_request:{project}/{iid}");
+    for number in 0..5 {
+        let title = format!("Told by hook {number}");
+        house
+            .setup
+            .gitlab
+            .world()
+            .edit_merge_request(project, iid, Some(&title), None)
+            .unwrap();
+        let took = stored_within(&house.setup, &record, &title).await;
+        assert!(took < Duration::from_secs(5), "{took:?}\n{}", house.log());
+    }
+    let path = format!("/connections/{id}/deliveries");
+    let list = house.call(&process, "GET", &path, Value::Null).await;
+    let first = list["items"][0].clone();
+    // What was followed can be followed again, and changes nothing.
+    let before = house.written();
+    let path = format!(
+        "/connections/{id}/deliveries/{}",
+        first["id"].as_str().unwrap()
+    );
+    house
+        .call(&process, "POST", &format!("{path}/replay"), Value::Null)
+        .await;
+    house
+        .wait("the delivery again", async || {
+            let shown = house.call(&process, "GET", &path, Value::Null).await;
+            (shown["state"] == "handled").then_some(())
+        })
+        .await;
+    assert_eq!(house.written(), before);
+    house.setup.assert_complete(&selection(&house.setup));
+    // Its hooks go with it.
+    house
+        .call(
+            &process,
+            "DELETE",
+            &format!("/connections/{id}"),
+            Value::Null,
+        )
+        .await;
+    house
+        .wait("the end of the hooks", async || {
+            house
+                .setup
+                .gitlab
+                .world()
+                .webhooks()
+                .is_empty()
+                .then_some(())
+        })
+        .await;
+    process.terminate().await;
+}
+
+async fn a_storm_of_calls_during_a_backfill_loses_nothing(kind: Kind) {
+    let world = World::generate(722, &Size::items(1000));
+    let Some(mut house) = House::new(kind, world, Duration::from_millis(20)).await else {
+        return;
+    };
+    let process = house.serve_publicly(&[]).await;
+    let id = realtime(&house, &process).await;
+    house
+        .wait("the first pages", async || {
+            (house.written() > 100).then_some(())
+        })
+        .await;
+    let storm = house.setup.gitlab.storm(100.0, Duration::from_secs(5), 7);
+    storm.finish().await;
+    house
+        .setup
+        .gitlab
+        .webhooks_settled(Duration::from_secs(30))
+        .await;
+    house
+        .wait("the end of the storm and of the backfill", async || {
+            let shown = house.connection(&process, &id).await;
+            let runs = house.runs(&process, &id).await;
+            let complete = runs
+                .iter()
+                .any(|run| run["kind"] == "sync" && run["outcome"] == "complete");
+            (complete && shown["waiting_deliveries"] == 0 && shown["running"] == false)
+                .then_some(())
+        })
+        .await;
+    house
+        .setup
+        .assert_nothing_is_missing(&selection(&house.setup));
+    let violations = house.setup.cortex.cortex().invariant_violations();
+    assert!(violations.is_empty(), "{violations:?}");
+    process.terminate().await;
+}
