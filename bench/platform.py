@@ -29,8 +29,8 @@ IDLE_SECONDS = 30
 SECRET = "platform-bench-secret-0123456789"
 CONFIG = """lease = "10s"
 [tenants]
-source_networks = ["127.0.0.0/8"]
-cortexdb_networks = ["127.0.0.0/8"]
+source_networks = ["127.0.0.1"]
+cortexdb_networks = ["127.0.0.1"]
 [tenants.limits]
 cpu_between_waits = "30s"
 """
@@ -132,7 +132,7 @@ class Serve:
             "name": name,
             "chain": {"connector": self.connector, "mappers": list(mappers)},
             "config": {
-                "source": {"url": self.gitlab.url, "allowed_networks": ["127.0.0.0/8"]},
+                "source": {"url": self.gitlab.url, "allowed_networks": ["127.0.0.1"]},
                 "settings": {"projects": [str(project)]},
                 "cortexdb": {"url": self.cortex.url, "scope_template": "org:bench/source:gitlab/project:{project_path}"},
                 "run": {"interval": interval, "reconcile_every": "0"},

@@ -63,15 +63,15 @@ if [ -z "${PLATFORM_URL:-}" ]; then
     # Both simulators are on this machine, where a tenant's connections may not reach without the operator's word.
     cat >"$folder/serve.toml" <<'TOML'
 [tenants]
-source_networks = ["127.0.0.0/8"]
-cortexdb_networks = ["127.0.0.0/8"]
+source_networks = ["127.0.0.1"]
+cortexdb_networks = ["127.0.0.1"]
 TOML
     dist/runtime serve --config "$folder/serve.toml" --data "$folder/data" --listen 127.0.0.1:0 \
         >"$folder/serve.out" 2>"$folder/serve.log" &
     processes="$processes $!"
     PLATFORM_URL=$(address_of "$folder/serve.out") || fail "the platform does not start"
     PLATFORM_KEY=$(cat "$folder/data/admin-key")
-    networks='["127.0.0.0/8"]'
+    networks='["127.0.0.1"]'
 fi
 
 # --- calls -------------------------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ async fn a_storm_of_calls_during_a_backfill_loses_nothing(kind: Kind) {
             (house.written() > 100).then_some(())
         })
         .await;
-    let storm = house.setup.gitlab.storm(100.0, Duration::from_secs(5), 7);
+    let storm = house.setup.gitlab.storm(100, Duration::from_secs(5), 7);
     storm.finish().await;
     house
         .setup

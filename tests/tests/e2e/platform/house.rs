@@ -117,7 +117,7 @@ impl House {
             ..gitlab::Options::default()
         };
         let setup = Setup::with(world, options, cortex::Options::full(KEY)).await;
-        let config = "lease = \"2s\"\n[tenants]\nsource_networks = [\"127.0.0.0/8\"]\ncortexdb_networks = [\"127.0.0.0/8\"]\n";
+        let config = "lease = \"2s\"\n[tenants]\nsource_networks = [\"127.0.0.1\"]\ncortexdb_networks = [\"127.0.0.1\"]\n";
         std::fs::write(setup.home.path().join("serve.toml"), config).unwrap();
         Self {
             setup,
@@ -264,7 +264,7 @@ impl House {
     /// A connection to be; `change` is merged into its configuration.
     pub fn wanted(&self, connector: &str, name: &str, change: Value) -> Value {
         let mut config = json!({
-            "source": {"url": self.setup.variables["GITLAB_URL"], "allowed_networks": ["127.0.0.0/8"]},
+            "source": {"url": self.setup.variables["GITLAB_URL"], "allowed_networks": ["127.0.0.1"]},
             "cortexdb": {
                 "url": self.setup.variables["CORTEXDB_URL"],
                 "scope_template": "org:acme/source:gitlab/project:{project_path}",
