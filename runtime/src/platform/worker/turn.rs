@@ -16,7 +16,7 @@ use crate::config::{DEFAULT_INTERVAL, Plan};
 use crate::cursors::{CursorHome, DatabaseCursors};
 use crate::digest::fingerprint;
 use crate::hooks::inbox::Batch;
-use crate::host::connector::Connector;
+use crate::host::connector::{Connector, Mode};
 use crate::host::hooks::{HookPlan, Target};
 use crate::platform::components::description_of;
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, SecretField, plan_of};
@@ -210,22 +210,23 @@ impl Turn {
                 synced: false,
             });
         }
-        let every = Reconcile::Every(ready.plan.reconcile_every);
-        let reconcile = if ready.plan.reconcile_every.is_zero() {
-            Reconcile::Never
-        } else {
-            every
-        };
-        match mode_of(
-            reconcile,
-            self.ground.ledger.as_ref(),
-            self.claim.lease.connection,
-        )
-        .await
-        {
+        match self.mode(ready).await {
             Ok(mode) => self.run(ready, Task::Sync(mode)).await.0,
-            Err(error) => self.database_failed(&error.into()),
+            Err(error) => self.database_failed(&error),
         }
+    }
+
+    /// A first reading compares nothing: it may be paused for deliveries and goes on from its cursors, while a pass that compares everything
+    /// begins again.
+    async fn mode(&self, ready: &Ready) -> Result<Mode, PlatformError> {
+        let connection = self.claim.lease.connection;
+        if ready.plan.reconcile_every.is_zero()
+            || self.ground.platform.cursors(connection).await?.is_empty()
+        {
+            return Ok(Mode::Poll);
+        }
+        let every = Reconcile::Every(ready.plan.reconcile_every);
+        Ok(mode_of(every, self.ground.ledger.as_ref(), connection).await?)
     }
 
     /// What the owner wants of dead letters. What could not be done is tried again in the next turn.
@@ -283,7 +284,8 @@ impl Turn {
     async fn run(&mut self, ready: &Ready, task: Task) -> (Done, Ended) {
         let synced = matches!(task, Task::Sync(_));
         let around = self.circumstances(ready);
-        let watching = synced.then(|| self.watch_inbox(&around));
+        let pausable = matches!(task, Task::Sync(Mode::Poll));
+        let watching = pausable.then(|| self.watch_inbox(&around));
         let ended = match self.held(ready, &around).await {
             Ok(held) => {
                 run_held(
