@@ -29,7 +29,7 @@ build: runtime component ## Build dist/runtime and dist/gitlab.wasm
 demo: build simulators ## Show it: two simulated servers, a first run, changes, a second run
 	@sh examples/demo.sh
 
-test: build simulators puppet mappers connectors ## Run every test
+test: build simulators puppet mappers connectors tool-postgres ## Run every test
 	$(CARGO) test --locked --release --workspace
 
 check: ## Formatting and lints, warnings as errors
@@ -113,7 +113,7 @@ $(DIST)/mappers/python.wasm: $(wildcard $(MAPPERS)/python/*.py) $(MAPPERS)/pytho
 	$(NPM) --prefix $* install --no-save --no-audit --no-fund
 	@touch $@
 
-.PHONY: tool-node tool-python
+.PHONY: tool-node tool-python tool-postgres
 tool-node:
 	@node --eval 'process.exit(Number.parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && command -v $(NPM) >/dev/null || { \
 	  echo "Components in JavaScript are built with Node 20 or later and npm, and one of them is missing here ($$(node --version 2>/dev/null || echo no node))." >&2; \
@@ -125,6 +125,16 @@ tool-python:
 	  echo "Components in Python are built with Python 3.10 or later and its module venv, and one of them is missing here ($$($(PYTHON) --version 2>&1))." >&2; \
 	  echo "Debian: apt-get install python3 python3-venv; another interpreter: make mappers PYTHON=/path/to/python3." >&2; \
 	  exit 1; }
+
+# Without it the tests of the store on PostgreSQL say loudly that they are skipped; where CI is set they fail.
+tool-postgres:
+	@test -x "$${PG_BIN:-/nowhere}/initdb" || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get install -y postgresql || { apt-get update && apt-get install -y postgresql; }; \
+	  else \
+	    echo "The store is tested on PostgreSQL, too, and it is missing here: those tests are skipped." >&2; \
+	    echo "Debian: apt-get install postgresql; elsewhere: PG_BIN=/path/to/the/folder/of/initdb make test." >&2; \
+	  fi; }
 
 wasm-target: target-$(TARGET)
 

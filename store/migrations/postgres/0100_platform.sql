@@ -78,7 +78,7 @@ CREATE TABLE platform_connections (
 );
 
 CREATE INDEX platform_connections_by_tenant ON platform_connections (tenant, id);
-CREATE INDEX platform_connections_due ON platform_connections (tenant, wake_at) WHERE state IN ('active', 'leaving');
+CREATE INDEX platform_connections_due ON platform_connections (tenant, wake_at, id) WHERE state IN ('active', 'leaving');
 CREATE INDEX platform_connections_next ON platform_connections (wake_at) WHERE state IN ('active', 'leaving');
 CREATE INDEX platform_connections_running ON platform_connections (tenant) WHERE running = 1;
 

@@ -11,6 +11,8 @@
 //! the epoch first: a process that was frozen and woke up after somebody else took over is refused by the storage itself, which is
 //! the only place where such a check holds.
 
+#[cfg(test)]
+mod conformance;
 mod postgres;
 mod rebuilt;
 mod sqlite;
@@ -128,6 +130,13 @@ fn ago(seconds: Option<f64>) -> Option<Duration> {
 
 /// Receipts kept for each connection.
 const RUNS_KEPT: i64 = 100;
+
+/// The only thing that the ledger wants to know of a receipt.
+#[derive(serde::Deserialize)]
+struct Receipt {
+    #[serde(default)]
+    reconciled: bool,
+}
 
 /// The right to write for one connection, until it expires or is superseded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -562,7 +571,7 @@ pub trait Store: Send + Sync {
 
     /// Keeps how streams ended, all or none.
     async fn end_streams(&self, lease: Lease, ends: &[StreamEnd<'_>]) -> Result<(), StoreError>;
-    /// Keeps the receipt of a finished run.
+    /// Keeps the receipt of a finished run, a JSON object.
     async fn finish_run(&self, lease: Lease, receipt_json: &str) -> Result<(), StoreError>;
     /// When a run last compared everything and forgot what is gone, RFC 3339.
     async fn last_reconcile(&self, connection: i64) -> Result<Option<String>, StoreError>;

@@ -11,6 +11,8 @@
 
 mod nul;
 mod pages;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, PgPool, Postgres, Row as _, Transaction};
 use tokio::sync::watch;
@@ -27,8 +29,8 @@ use tokio::sync::watch;
 use super::rebuilt::{CHUNK, Row};
 use super::{
     Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, LeftOut, Obsolete,
-    Part, RUNS_KEPT, RebuiltEntry, Recorded, Settled, Status, Store, StoreError, StreamEnd,
-    StreamRow, ago, explain, unsigned,
+    Part, RUNS_KEPT, RebuiltEntry, Receipt, Recorded, Settled, Status, Store, StoreError,
+    StreamEnd, StreamRow, ago, explain, unsigned,
 };
 pub(crate) use transaction::Waits;
 use transaction::{PATIENCE, Step, With, begin_fenced};
@@ -165,13 +167,6 @@ impl Text for PgRow {
         let text: Option<String> = self.try_get(column)?;
         Ok(text.map(nul::back))
     }
-}
-
-/// The only thing that the ledger wants to know of a receipt.
-#[derive(Deserialize)]
-struct Receipt {
-    #[serde(default)]
-    reconciled: bool,
 }
 
 /// Records, the turns of the threads that they opened, and what mappers made of them.
@@ -359,7 +354,7 @@ impl Store for PostgresStore {
             ),
         ]
         .map(|sql| Step::new(sql, [With::Texts(&source_ids)]));
-        self.write(lease, &steps).await.map(last)
+        Ok(last(&self.write(lease, &steps).await?))
     }
 
     async fn parts(
@@ -444,7 +439,7 @@ impl Store for PostgresStore {
                                        FROM recorded WHERE connection = $1) AS sums WHERE newer > $2)",
             [With::Number(i64::try_from(most_bytes).unwrap_or(i64::MAX))],
         );
-        self.write(lease, &[step]).await.map(last)
+        Ok(last(&self.write(lease, &[step]).await?))
     }
 
     async fn recorded(
@@ -644,7 +639,7 @@ impl Store for PostgresStore {
             "DELETE FROM dead_letters WHERE connection = $1 AND source_id = ANY($2::text[])",
         ]
         .map(|sql| Step::new(sql, [With::Texts(source_ids)]));
-        self.write(lease, &steps).await.map(last)
+        Ok(last(&self.write(lease, &steps).await?))
     }
 
     async fn end_streams(&self, lease: Lease, ends: &[StreamEnd<'_>]) -> Result<(), StoreError> {
@@ -795,7 +790,7 @@ impl PostgresStore {
 }
 
 /// How many rows the last statement affected.
-fn last(affected: Vec<u64>) -> u64 {
+fn last(affected: &[u64]) -> u64 {
     affected.last().copied().unwrap_or_default()
 }
 

@@ -6,9 +6,11 @@
 mod claims;
 mod deliveries;
 mod host;
+mod measured;
 mod owners;
 mod races;
 mod sequences;
+mod single;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -221,12 +223,12 @@ fn first(most: u32) -> Page {
     Page { after: None, most }
 }
 
-fn is_fenced<T: std::fmt::Debug>(result: Result<T>) -> bool {
-    matches!(result, Err(PlatformError::Store(StoreError::Fenced)))
+fn is_fenced<T>(result: Result<T>) -> bool {
+    result.is_err_and(|error| matches!(error, PlatformError::Store(StoreError::Fenced)))
 }
 
-fn is_missing<T: std::fmt::Debug>(result: Result<T>) -> bool {
-    matches!(result, Err(PlatformError::Missing(_)))
+fn is_missing<T>(result: Result<T>) -> bool {
+    result.is_err_and(|error| matches!(error, PlatformError::Missing(_)))
 }
 
 macro_rules! on_both {

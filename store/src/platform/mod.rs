@@ -7,6 +7,7 @@
 //!
 //! Times are RFC 3339 in UTC with milliseconds, taken from the database's clock; `*_in` are durations, so that no two machines need the same time.
 //! Lists come in pages: `after` is the last id of the page before, ids are UUIDs of version 7 and sort by time.
+//! A zero character in a text becomes U+FFFD, because PostgreSQL takes none; within JSON and in cursors it stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -402,9 +403,9 @@ pub struct Release {
     pub outcome: String,
     /// The receipt, or `{}`.
     pub receipt: Value,
-    /// When the connection is due again; `None`: as it was.
+    /// When the connection is due again; `None`: as it was. Where its owner asked for a run in the meantime, it is due at once.
     pub due_in: Option<Duration>,
-    /// Sets the number of failures in a row.
+    /// Sets the number of failures in a row. Above zero, deliveries wait for `due_in`, too: what fails is not begun again by each that arrives.
     pub failures: u32,
     /// Takes it out of service, with the reason.
     pub park: Option<String>,
@@ -496,7 +497,7 @@ pub trait Platform: Send + Sync {
     async fn revoke_key(&self, tenant: Option<&str>, id: &str) -> Result<()>;
 
     // Components.
-    /// Keeps a component and its report; the same digest of the same tenant again only replaces the report.
+    /// Keeps a component and its report; the same digest of the same tenant again replaces the report and what follows from it.
     async fn put_component(&self, component: &Component, bytes: &[u8]) -> Result<Component>;
     /// One component that this tenant may use: its own or the operator's. `None` asks for the operator's.
     async fn component(&self, tenant: Option<&str>, digest: &str) -> Result<Component>;
@@ -508,13 +509,15 @@ pub trait Platform: Send + Sync {
     async fn delete_component(&self, tenant: Option<&str>, digest: &str) -> Result<()>;
 
     // Connections.
-    /// Creates a connection, due at once, within the tenant's cap of connections. `tenant`, `name`, `chain`, `config`, `sealed` and `id` are taken.
+    /// Creates a connection, due at once, within the tenant's cap of connections. `tenant`, `name`, `chain`, `config`, `sealed`, `id` and the
+    /// state with its reason are taken. The components of its chain must be there.
     async fn create_connection(&self, connection: &Connection, by: &str) -> Result<Connection>;
     /// One connection of a tenant; `None`: of any.
     async fn connection(&self, tenant: Option<&str>, id: &str) -> Result<Connection>;
     /// Connections of a tenant; `None`: of all.
     async fn connections(&self, tenant: Option<&str>, page: &Page) -> Result<Vec<Connection>>;
-    /// Changes what its owner set. `version: None` whatever it is.
+    /// Changes what its owner set. `version: None` whatever it is. Who leaves is due at once and does not come back; who is set to a state
+    /// begins to count its claims anew.
     async fn update_connection(
         &self,
         tenant: Option<&str>,
@@ -522,9 +525,10 @@ pub trait Platform: Send + Sync {
         version: Option<i64>,
         change: &ConnectionChange,
     ) -> Result<Connection>;
-    /// Deletes a connection and all that is remembered of it. Its lease is lost.
+    /// Deletes a connection and all that is remembered of it, in steps that let others write in between. Its lease is lost; should this process
+    /// die, it is found leaving. Its runs stay as numbers until they are trimmed: what a tenant has used is not undone.
     async fn delete_connection(&self, tenant: Option<&str>, id: &str) -> Result<()>;
-    /// Uses another chain from the next run on.
+    /// Uses another chain, whose components must be there, from the next run on.
     async fn set_chain(
         &self,
         tenant: Option<&str>,
@@ -544,7 +548,7 @@ pub trait Platform: Send + Sync {
     // Who runs what.
     /// Claims the connection whose turn it is: the tenant that was served least recently and is below its cap, of it the connection that
     /// has been due longest (or has deliveries waiting). `None`: there is nothing to do. The cap is exact however many processes claim.
-    /// A connection claimed `park_after` times without a run of it ending by itself is parked instead.
+    /// A connection claimed `park_after` times without a run of it ending by itself is parked instead; 0: never.
     async fn claim_due(
         &self,
         worker: &str,
@@ -555,9 +559,11 @@ pub trait Platform: Send + Sync {
     async fn count_run(&self, lease: Lease, run: &str, usage: &Usage) -> Result<()>;
     /// Ends the run and gives the connection back.
     async fn release_run(&self, lease: Lease, run: &str, release: &Release) -> Result<()>;
-    /// How long until something is due; `None`: nothing is. Leases that will expire count.
+    /// How long until something is due; `None`: nothing is. Leases that will expire count. Zero does not mean that a claim finds something:
+    /// what is due may be its tenant's that is at its cap, so wait a moment all the same.
     async fn next_due_in(&self) -> Result<Option<Duration>>;
-    /// Marks runs whose epoch was superseded as interrupted. Returns how many.
+    /// Marks runs whose epoch was superseded as interrupted, and supersedes those that nobody else does: of connections that were paused or
+    /// parked while their worker died. Returns how many.
     async fn sweep_runs(&self) -> Result<u64>;
     /// Removes runs that ended longer ago, but the last one of each connection. Returns how many. Sums over them go with them.
     async fn trim_runs(&self, older_than: Duration) -> Result<u64>;
@@ -610,7 +616,7 @@ pub trait Platform: Send + Sync {
     ) -> Result<Vec<Delivery>>;
     /// One delivery with its body.
     async fn delivery(&self, connection: i64, id: &str) -> Result<(Delivery, Vec<u8>)>;
-    /// Makes deliveries wait again, whatever became of them: one by id, or all that fit. Returns how many.
+    /// Makes deliveries wait again, whatever became of them, as if they had never been tried: one by id, or all that fit. Returns how many.
     async fn replay(
         &self,
         connection: i64,
@@ -634,7 +640,8 @@ pub trait Platform: Send + Sync {
     async fn audits(&self, tenant: Option<&str>, page: &Page) -> Result<Vec<AuditEntry>>;
 
     // Creating the same twice.
-    /// What an earlier request with this key answered; `None`: the key is new and reserved now. A key lives for a day.
+    /// What an earlier request with this key answered; `None`: the key is new and reserved now. A key lives for a day, and for ten minutes
+    /// where there is no answer: its process died.
     async fn remember_request(
         &self,
         scope: &str,

@@ -96,12 +96,17 @@ impl Server {
         self.url_of("postgres")
     }
 
-    /// The same over TCP, with a password.
-    pub fn url_over_tcp(&self) -> String {
+    /// The same of some database over TCP, with a password.
+    pub fn url_over_tcp(&self, database: &str) -> String {
         format!(
-            "postgres://postgres:{PASSWORD}@127.0.0.1:{}/postgres",
+            "postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}",
             self.port
         )
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     fn url_of(&self, database: &str) -> String {

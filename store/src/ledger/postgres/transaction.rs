@@ -136,13 +136,18 @@ fn passes(error: &sqlx::Error) -> bool {
 }
 
 /// A transaction that holds the connection's row, with its number.
+///
+/// PostgreSQL knows nothing of a page's size. It takes each list for a hundred rows, a list within each for ten thousand, and would rather
+/// walk a table of millions than look up so many. The transactions look things up by key and do nothing else, so they do without
+/// the joins that walk.
 pub(super) async fn begin_fenced(
     pool: &PgPool,
     lease: Lease,
 ) -> Result<(Transaction<'static, Postgres>, String), StoreError> {
     let mut transaction = pool.begin().await?;
     let held = sqlx::query(
-        "UPDATE connections SET epoch = epoch WHERE id = $1 AND epoch = $2 RETURNING pg_current_xact_id()::text AS number",
+        "UPDATE connections SET epoch = epoch WHERE id = $1 AND epoch = $2
+         RETURNING pg_current_xact_id()::text AS number, set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)",
     )
     .bind(lease.connection)
     .bind(lease.epoch)

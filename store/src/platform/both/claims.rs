@@ -20,7 +20,8 @@ use crate::platform::values::{clean, count, from_json, milliseconds, new_id, to_
 const LOOKS: u32 = 100;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(3);
 
-/// What can be claimed, of `c` and its lease `l`.
+/// What can be claimed, of `c` and its lease `l`. Whoever asks whether there is any orders it by `wake_at`, without needing the order: the
+/// database knows nothing of how much is due, and would otherwise walk through all connections, most of which wait for their time.
 macro_rules! claimable {
     () => {
         concat!(
@@ -70,7 +71,7 @@ async fn is_anything_due(store: &Backend, capped: &[String]) -> Result<bool> {
         claimable!(),
         " AND c.tenant NOT IN ",
         listed!("$1"),
-        " LIMIT 1"
+        " ORDER BY c.wake_at LIMIT 1"
     ))
     .bind(to_json(capped)?)
     .fetch_optional(reading(store))
@@ -85,7 +86,7 @@ async fn next_turn(transaction: &mut Written, capped: &[String]) -> Result<Optio
              SELECT t.id, t.served FROM tenants AS t
              WHERE (SELECT 1 FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger WHERE c.tenant = t.id AND ",
         claimable!(),
-        " LIMIT 1) = 1 AND t.id NOT IN ",
+        " ORDER BY c.wake_at LIMIT 1) = 1 AND t.id NOT IN ",
         listed!("$1"),
         "    ORDER BY t.served, t.id LIMIT 32)
          SELECT t.id, t.caps FROM queue JOIN tenants AS t ON t.id = queue.id AND t.served = queue.served
@@ -295,7 +296,7 @@ pub(super) async fn release(
         "SELECT 1 FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
          WHERE c.tenant = (SELECT tenant FROM platform_connections WHERE ledger = $1) AND ",
         claimable!(),
-        " LIMIT 1"
+        " ORDER BY c.wake_at LIMIT 1"
     ))
     .bind(lease.connection)
     .fetch_optional(&mut *transaction)
@@ -312,7 +313,8 @@ pub(super) async fn next_due_in(store: &Backend) -> Result<Option<Duration>> {
     let rest: Option<i64> = sqlx::query_scalar(concat!(
         "SELECT min(moment) - ",
         now!(),
-        " FROM (SELECT min(wake_at) AS moment FROM platform_connections WHERE state IN ('active', 'leaving') AND running = 0
+        " FROM (SELECT (SELECT wake_at FROM platform_connections WHERE state IN ('active', 'leaving') AND running = 0
+                        ORDER BY wake_at LIMIT 1) AS moment
                 UNION ALL
                 SELECT min(CASE WHEN l.lease_until * 1000 > c.wake_at THEN CAST(l.lease_until * 1000 AS BIGINT) + 1 ELSE c.wake_at END)
                 FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger

@@ -197,8 +197,8 @@ impl Player {
                 self.normal(platform.remember_request("s", &key, &digest).await)
             }
             Step::Answer(key) => {
-                let answered = platform.answer_request("s", &key.to_string(), 201, &json!(1));
-                let answered = answered.await;
+                let (key, body) = (key.to_string(), json!(1));
+                let answered = platform.answer_request("s", &key, 201, &body).await;
                 self.normal(answered)
             }
             Step::Forget(key) => {

@@ -1,0 +1,174 @@
+//! Dead letters: kept, sent again, let go.
+
+use super::*;
+
+promises! {
+    a_dead_letter_disappears_when_a_later_version_is_stored,
+    a_refusal_is_counted_and_its_first_day_kept,
+    a_revived_version_is_begun_again_and_its_letter_stays,
+    a_letter_that_was_let_go_leaves_its_record_out,
+    letters_are_found_by_stream_and_by_record,
+}
+
+async fn a_dead_letter_disappears_when_a_later_version_is_stored(store: &impl Subject) {
+    let lease = lease(store).await;
+    store
+        .begin(lease, &[version("gl:note:42/1", 1, "a", "")])
+        .await
+        .unwrap();
+    let refused = Settled {
+        event_ids: vec![],
+        ..stored("gl:note:42/1", 1, "")
+    };
+    let dead = DeadLetter {
+        source_id: "gl:note:42/1".into(),
+        stream: "42/issues".into(),
+        reason: "422".into(),
+        payload: String::new(),
+    };
+    store.settle(lease, &[refused], &[dead]).await.unwrap();
+    assert_eq!(store.connections().await.unwrap()[0].dead_letters, 1);
+    store
+        .begin(lease, &[version("gl:note:42/1", 2, "b", "")])
+        .await
+        .unwrap();
+    store
+        .settle(lease, &[stored("gl:note:42/1", 2, "evt_2")], &[])
+        .await
+        .unwrap();
+    assert_eq!(store.connections().await.unwrap()[0].dead_letters, 0);
+}
+
+/// Three records, the second and third refused.
+async fn with_two_letters(store: &impl Subject) -> Lease {
+    let lease = lease(store).await;
+    let ids = ["gl:note:42/1", "gl:note:42/2", "gl:note:42/3"];
+    store
+        .begin(lease, &ids.map(|id| version(id, 1, "a", "")))
+        .await
+        .unwrap();
+    let fates = [
+        stored(ids[0], 1, "evt_1"),
+        refused(ids[1], 1),
+        refused(ids[2], 1),
+    ];
+    let mut elsewhere = letter(ids[2], "blank");
+    elsewhere.stream = "42/merge_requests".into();
+    store
+        .settle(lease, &fates, &[letter(ids[1], "422"), elsewhere])
+        .await
+        .unwrap();
+    lease
+}
+
+async fn a_refusal_is_counted_and_its_first_day_kept(store: &impl Subject) {
+    let lease = with_two_letters(store).await;
+    let letters = async || {
+        store
+            .dead_letters(lease.connection, Some("gl:note:42/2"))
+            .await
+            .unwrap()
+    };
+    let first = letters().await.remove(0);
+    assert_eq!((first.attempts, first.letter.reason.as_str()), (1, "422"));
+    assert_eq!(first.first_seen, first.last_seen);
+    assert!(
+        first.first_seen.ends_with('Z') && first.first_seen.len() == 20,
+        "{first:?}"
+    );
+    let twice = [letter("gl:note:42/2", "413"), letter("gl:note:42/2", "400")];
+    store
+        .settle(lease, &[refused("gl:note:42/2", 1)], &twice)
+        .await
+        .unwrap();
+    let last = letters().await.remove(0);
+    assert_eq!((last.attempts, last.letter.reason.as_str()), (3, "400"));
+    assert_eq!(last.first_seen, first.first_seen);
+    assert_eq!(
+        entry(store, lease, "gl:note:42/2").await.status,
+        Status::Dead
+    );
+}
+
+async fn a_revived_version_is_begun_again_and_its_letter_stays(store: &impl Subject) {
+    let lease = with_two_letters(store).await;
+    store
+        .revive(lease, &["gl:note:42/1", "gl:note:42/2", "gl:note:42/9"])
+        .await
+        .unwrap();
+    assert_eq!(
+        entry(store, lease, "gl:note:42/1").await.status,
+        Status::Live
+    );
+    assert_eq!(
+        entry(store, lease, "gl:note:42/2").await.status,
+        Status::Begun
+    );
+    assert_eq!(
+        entry(store, lease, "gl:note:42/3").await.status,
+        Status::Dead
+    );
+    assert_eq!(
+        store
+            .dead_letters(lease.connection, None)
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
+    store
+        .settle(lease, &[stored("gl:note:42/2", 1, "evt_2")], &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        entry(store, lease, "gl:note:42/2").await.status,
+        Status::Live
+    );
+    assert_eq!(
+        store
+            .dead_letters(lease.connection, None)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+async fn a_letter_that_was_let_go_leaves_its_record_out(store: &impl Subject) {
+    let lease = with_two_letters(store).await;
+    let dropped = store
+        .drop_letters(lease, &["gl:note:42/1", "gl:note:42/2", "gl:note:42/9"])
+        .await;
+    assert_eq!(dropped.unwrap(), 1);
+    assert_eq!(
+        entry(store, lease, "gl:note:42/1").await.status,
+        Status::Live
+    );
+    assert_eq!(
+        entry(store, lease, "gl:note:42/2").await.status,
+        Status::Dropped
+    );
+    assert_eq!(
+        entry(store, lease, "gl:note:42/3").await.status,
+        Status::Dead
+    );
+}
+
+async fn letters_are_found_by_stream_and_by_record(store: &impl Subject) {
+    let lease = with_two_letters(store).await;
+    let all = store.dead_letters(lease.connection, None).await.unwrap();
+    let all: Vec<_> = all.into_iter().map(|kept| kept.letter.source_id).collect();
+    assert_eq!(all, ["gl:note:42/2", "gl:note:42/3"]);
+    assert!(
+        store
+            .dead_letters(lease.connection, Some("gl:note:42/1"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let refused = store
+        .refused_in_stream(lease.connection, "42/merge_requests")
+        .await
+        .unwrap();
+    assert_eq!(refused, HashSet::from(["gl:note:42/3".to_owned()]));
+}
