@@ -16,6 +16,7 @@ use crate::config::{ConfigError, Plan, base_url, plan_of_owner};
 use crate::cortexdb::client::DEFAULT_URL;
 use crate::egress::Policy;
 use crate::egress::grants::Grant;
+use crate::hooks::proof::check_signing_token;
 use crate::host::connector::Description;
 use crate::host::mapper::check_settings;
 use crate::redact::Secret;
@@ -235,6 +236,9 @@ pub(super) fn check_secret(field: SecretField, value: &str) -> Result<(), FieldE
             &name,
             "it is empty or holds characters that no token has (white space, quotes of another alphabet); copy it again",
         ));
+    }
+    if field == SecretField::WebhookSigningToken {
+        check_signing_token(value).map_err(|words| FieldError::new(&name, words))?;
     }
     Ok(())
 }

@@ -136,10 +136,11 @@ CREATE TABLE cursors (
     PRIMARY KEY (connection, name)
 );
 
+-- Also those of `runtime run --listen`, whose connection is in the ledger alone.
 -- `body` comes last, so that a list does not read it.
 CREATE TABLE deliveries (
     id          TEXT COLLATE "C" NOT NULL PRIMARY KEY,
-    connection  BIGINT           NOT NULL REFERENCES platform_connections (ledger),
+    connection  BIGINT           NOT NULL REFERENCES connections (id),
     key         TEXT COLLATE "C" NOT NULL,
     headers     TEXT             NOT NULL,
     bytes       BIGINT           NOT NULL,

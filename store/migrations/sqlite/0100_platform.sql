@@ -134,10 +134,11 @@ CREATE TABLE cursors (
     PRIMARY KEY (connection, name)
 ) STRICT, WITHOUT ROWID;
 
+-- Also those of `runtime run --listen`, whose connection is in the ledger alone.
 -- `body` comes last, so that a list does not read it.
 CREATE TABLE deliveries (
     id          TEXT    NOT NULL PRIMARY KEY,
-    connection  INTEGER NOT NULL REFERENCES platform_connections (ledger),
+    connection  INTEGER NOT NULL REFERENCES connections (id),
     key         TEXT    NOT NULL,
     headers     TEXT    NOT NULL,
     bytes       INTEGER NOT NULL,

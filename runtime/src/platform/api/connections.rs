@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +21,7 @@ use super::request::{
 use super::with_version;
 use crate::check::findings;
 use crate::config::Plan;
+use crate::hooks::proof::{new_secret, new_signing_token};
 use crate::host::connector::Description;
 use crate::host::mapper::check_settings;
 use crate::platform::Ground;
@@ -43,8 +41,6 @@ use connector_store::platform::{
 const MAX_MAPPERS: usize = 8;
 /// How long the API waits for a check.
 const CHECK_TIME: Duration = Duration::from_secs(60);
-/// Of a webhook secret that is made here.
-const WEBHOOK_SECRET_BYTES: usize = 32;
 
 /// What a connection runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -354,18 +350,25 @@ fn seal_into(
     Ok(sealed)
 }
 
-/// Hooks are registered with a secret of their own, where nobody has chosen one.
-fn with_webhook_secret(
+/// Hooks are registered with secrets of their own, where nobody has chosen any: one to show and one to sign with, because which of the two
+/// a source uses depends on its version.
+fn with_webhook_secrets(
     config: &ConnectionConfig,
-    has_one: bool,
+    sealed: &BTreeMap<String, String>,
     told: &mut SecretsBody,
 ) -> Result<(), Problem> {
-    if !config.realtime || has_one || told.webhook_secret.is_some() {
+    if !config.realtime {
         return Ok(());
     }
-    let mut bytes = [0; WEBHOOK_SECRET_BYTES];
-    rand::fill(&mut bytes).map_err(|_| Problem::internal("the system has no random numbers"))?;
-    told.webhook_secret = Some(Some(URL_SAFE_NO_PAD.encode(bytes)));
+    let no_numbers = |_| Problem::internal("the system has no random numbers");
+    let has = |field: SecretField| sealed.contains_key(field.as_str());
+    if !has(SecretField::WebhookSecret) && told.webhook_secret.is_none() {
+        told.webhook_secret = Some(Some(new_secret().map_err(no_numbers)?));
+    }
+    if !has(SecretField::WebhookSigningToken) && told.webhook_signing_token.is_none() {
+        let token = new_signing_token().map_err(no_numbers)?;
+        told.webhook_signing_token = Some(Some(token));
+    }
     Ok(())
 }
 
@@ -406,7 +409,7 @@ pub(super) async fn create(
         let chain = Chain::from(new.chain.clone());
         let description = look_at_chain(&ground, &tenant, &chain).await?;
         let id = Uuid::now_v7().to_string();
-        with_webhook_secret(&new.config, false, &mut new.secrets)?;
+        with_webhook_secrets(&new.config, &BTreeMap::new(), &mut new.secrets)?;
         let mut opened = OpenedSecrets::default();
         let mut sealed = seal_into(&ground, &id, &tenant, &new.secrets, &mut opened)?;
         sealed.retain(|_, value| !value.is_empty());
@@ -518,8 +521,7 @@ pub(super) async fn update(
         merge(&mut merged, config);
     }
     let config: ConnectionConfig = parse_value(merged, "config")?;
-    let has_secret = row.sealed.contains_key(SecretField::WebhookSecret.as_str());
-    with_webhook_secret(&config, has_secret, &mut patch.secrets)?;
+    with_webhook_secrets(&config, &row.sealed, &mut patch.secrets)?;
     let mut opened = OpenedSecrets::of(&row, &ground.secrets)?;
     let sealed = seal_into(&ground, &id, &row.tenant, &patch.secrets, &mut opened)?;
     let description = look_at_chain(&ground, &row.tenant, &row.chain).await?;

@@ -312,6 +312,20 @@ impl Turn {
         let receipt = self.keep_receipt(ready, &receipt, synced).await;
         let usage = around.counters.usage();
         self.measure(&usage, &around, &receipt);
+        self.ground.log.line(
+            Level::Info,
+            "run ended",
+            json!({
+                "tenant": self.claim.connection.tenant,
+                "connection": self.claim.connection.id,
+                "run": self.claim.run,
+                "kind": receipt.get("kind"),
+                "outcome": ended.outcome,
+                "reason": ended.reason,
+                "records": usage.records,
+                "requests": usage.requests,
+            }),
+        );
         add(&mut self.usage, &usage);
         let done = Done {
             outcome: ended.outcome,

@@ -153,9 +153,10 @@ fn ledgers(connections: &BTreeSet<i64>) -> Result<String> {
     to_json(&rows)
 }
 
-/// Locks what is there of these, in one order for everybody.
+/// Locks what is there of these, in one order for everybody. A connection of `runtime run` is in the ledger alone: it is known by not having a
+/// name of the platform's, whose rows outlive their connection for a while, and needs no lock, because nobody deletes it.
 async fn lock_inboxes(transaction: &mut Written, wanted: &BTreeSet<i64>) -> Result<HashSet<i64>> {
-    let open: Vec<i64> = sqlx::query_scalar(concat!(
+    let mut open: Vec<i64> = sqlx::query_scalar(concat!(
         "SELECT c.ledger FROM platform_connections AS c
          WHERE c.ledger IN (SELECT CAST(wanted.value ->> 'ledger' AS BIGINT) FROM ",
         rows!("$1"),
@@ -165,6 +166,18 @@ async fn lock_inboxes(transaction: &mut Written, wanted: &BTreeSet<i64>) -> Resu
     .bind(ledgers(wanted)?)
     .fetch_all(&mut **transaction)
     .await?;
+    if open.len() < wanted.len() {
+        let alone: Vec<i64> = sqlx::query_scalar(concat!(
+            "SELECT id FROM connections WHERE name NOT LIKE 'platform:%'
+             AND id IN (SELECT CAST(wanted.value ->> 'ledger' AS BIGINT) FROM ",
+            rows!("$1"),
+            " AS wanted)"
+        ))
+        .bind(ledgers(wanted)?)
+        .fetch_all(&mut **transaction)
+        .await?;
+        open.extend(alone);
+    }
     Ok(open.into_iter().collect())
 }
 

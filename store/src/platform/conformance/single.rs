@@ -56,6 +56,32 @@ async fn a_store_in_memory_is_a_whole_one() {
     );
 }
 
+#[tokio::test]
+async fn a_connection_that_is_in_the_ledger_alone_has_an_inbox_too() {
+    let store = SqliteStore::in_memory().await.unwrap();
+    let lease = store.claim("gitlab here", "runtime run", MINUTE).await;
+    let lease = lease.unwrap();
+    let answers = store
+        .receive(&[delivery(lease.connection, "one"), delivery(777, "two")])
+        .await
+        .unwrap();
+    assert!(!answers[0].0.is_empty() && answers[0].1, "{answers:?}");
+    assert_eq!(answers[1], (String::new(), false));
+    let waiting = store.waiting(lease.connection, 9, 1 << 20).await.unwrap();
+    assert_eq!(waiting.len(), 1);
+    let handled = DeliveryVerdict {
+        id: waiting[0].0.id.clone(),
+        state: DeliveryState::Handled,
+        reason: None,
+    };
+    store
+        .settle_deliveries(lease, &[handled], MINUTE)
+        .await
+        .unwrap();
+    let waiting = store.waiting(lease.connection, 9, 1 << 20).await.unwrap();
+    assert!(waiting.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_postgresql_was_told_survives_its_crash_and_nobody_notices() {
     let server = tokio::task::spawn_blocking(|| Server::begin(true));
