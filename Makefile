@@ -29,7 +29,7 @@ build: runtime component ## Build dist/runtime and dist/gitlab.wasm
 demo: build simulators ## Show it: two simulated servers, a first run, changes, a second run
 	@sh examples/demo.sh
 
-test: build simulators puppet mappers connectors tool-postgres ## Run every test
+test: build simulators puppet mappers connectors tool-postgres tool-curl ## Run every test
 	$(CARGO) test --locked --release --workspace
 
 check: ## Formatting and lints, warnings as errors
@@ -116,7 +116,7 @@ $(DIST)/mappers/python.wasm: $(wildcard $(MAPPERS)/python/*.py) $(MAPPERS)/pytho
 	$(NPM) --prefix $* install --no-save --no-audit --no-fund
 	@touch $@
 
-.PHONY: tool-node tool-python tool-postgres
+.PHONY: tool-node tool-python tool-postgres tool-curl
 tool-node:
 	@node --eval 'process.exit(Number.parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && command -v $(NPM) >/dev/null || { \
 	  echo "Components in JavaScript are built with Node 20 or later and npm, and one of them is missing here ($$(node --version 2>/dev/null || echo no node))." >&2; \
@@ -137,6 +137,16 @@ tool-postgres:
 	  else \
 	    echo "The store is tested on PostgreSQL, too, and it is missing here: those tests are skipped." >&2; \
 	    echo "Debian: apt-get install postgresql; elsewhere: PG_BIN=/path/to/the/folder/of/initdb make test." >&2; \
+	  fi; }
+
+# For examples/platform.sh, which the tests run.
+tool-curl:
+	@command -v curl >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get install -y curl || { apt-get update && apt-get install -y curl; }; \
+	  else \
+	    echo "The tests run examples/platform.sh, which needs curl, and it is missing here. Debian: apt-get install curl." >&2; \
+	    exit 1; \
 	  fi; }
 
 wasm-target: target-$(TARGET)

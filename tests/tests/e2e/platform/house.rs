@@ -81,7 +81,8 @@ impl Process {
 pub struct House {
     pub setup: Setup,
     database: Option<String>,
-    pub postgres: Option<&'static Postgres>,
+    /// Of all processes.
+    pub data: PathBuf,
     key: String,
     client: reqwest::Client,
 }
@@ -97,21 +98,16 @@ impl House {
             Some(postgres) => Some(postgres.database().await.unwrap()),
             None => None,
         };
-        Some(Self::with(database, postgres, world, latency).await)
+        Some(Self::with(database, world, latency).await)
     }
 
     /// With a database server that the test may stop.
     pub async fn on(postgres: &'static Postgres, world: World, latency: Duration) -> Self {
         let database = postgres.database().await.unwrap();
-        Self::with(Some(database), Some(postgres), world, latency).await
+        Self::with(Some(database), world, latency).await
     }
 
-    async fn with(
-        database: Option<String>,
-        postgres: Option<&'static Postgres>,
-        world: World,
-        latency: Duration,
-    ) -> Self {
+    async fn with(database: Option<String>, world: World, latency: Duration) -> Self {
         let options = gitlab::Options {
             latency,
             ..gitlab::Options::default()
@@ -120,16 +116,12 @@ impl House {
         let config = "lease = \"2s\"\n[tenants]\nsource_networks = [\"127.0.0.1\"]\ncortexdb_networks = [\"127.0.0.1\"]\n";
         std::fs::write(setup.home.path().join("serve.toml"), config).unwrap();
         Self {
+            data: setup.home.path().join("data"),
             setup,
             database,
-            postgres,
             key: String::new(),
             client: reqwest::Client::new(),
         }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.setup.home.path().join("data")
     }
 
     /// Starts a `runtime serve` and waits until it listens.
@@ -149,7 +141,8 @@ impl House {
     async fn serve_at(&mut self, address: &str, arguments: &[&str]) -> Process {
         let mut command = Command::new(dist("runtime"));
         command
-            .args(["serve", "--config", "serve.toml", "--data", "data"])
+            .args(["serve", "--config", "serve.toml", "--data"])
+            .arg(&self.data)
             .args(["--listen", address])
             .args(arguments)
             .env_clear()
@@ -176,7 +169,7 @@ impl House {
         // Whoever closes this end would end the process with its next line.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         if self.key.is_empty() {
-            let key = std::fs::read_to_string(self.data().join("admin-key")).unwrap();
+            let key = std::fs::read_to_string(self.data.join("admin-key")).unwrap();
             self.key = key.trim().to_owned();
         }
         Process { child, url }

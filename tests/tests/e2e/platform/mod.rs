@@ -4,3 +4,4 @@ mod deliveries;
 mod failures;
 pub(crate) mod house;
 mod runs;
+mod script;
