@@ -247,7 +247,7 @@ pub enum End {
     /// It was told to stop.
     Stopped,
     /// It cannot work, and never did.
-    Misconfigured(Receipt),
+    Misconfigured(Box<Receipt>),
 }
 
 /// Where calls of a connector go.
@@ -343,7 +343,7 @@ impl Watch<'_> {
         };
         let identity = match identity {
             Ok(identity) => identity,
-            Err(receipt) => return Ok(End::Misconfigured(receipt)),
+            Err(receipt) => return Ok(End::Misconfigured(Box::new(receipt))),
         };
         let secrets = [self.plan.source.token.clone(), self.plan.cortex.key.clone()];
         self.redactor = Redactor::new(secrets.into_iter().flatten().chain(identity.secrets()));
@@ -379,7 +379,7 @@ impl Watch<'_> {
             let mut batch = self.next_batch(identity.row).await;
             if self.pace.is_due(!batch.is_empty(), now) {
                 if let Some(receipt) = self.sync(identity.row, &mut wakeups).await {
-                    return Ok(End::Misconfigured(receipt));
+                    return Ok(End::Misconfigured(Box::new(receipt)));
                 }
                 continue;
             }
