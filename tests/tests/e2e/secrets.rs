@@ -6,12 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
-use simulators::gitlab::TOKEN;
+use simulators::gitlab::{OWNER_TOKEN, TOKEN};
 
 use crate::setup::KEY;
 
 /// What must not be anywhere: the tokens of both servers, and what the simulated GitLab answers only to who may not see it.
-const SECRETS: [&str; 3] = [TOKEN, KEY, "sim-runners-secret"];
+const SECRETS: [&str; 4] = [TOKEN, OWNER_TOKEN, KEY, "sim-runners-secret"];
 
 /// Which secret is in these bytes.
 fn in_bytes(bytes: &[u8]) -> Option<&'static str> {

@@ -1,6 +1,5 @@
 //! A platform to try: simulators, a database of one kind or the other, any number of `runtime serve`, and a caller of its API.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -206,23 +205,14 @@ impl House {
     }
 
     /// A call that must succeed.
-    #[track_caller]
-    pub fn call<'a>(
-        &'a self,
-        process: &'a Process,
-        method: &'a str,
-        path: &'a str,
-        body: Value,
-    ) -> impl Future<Output = Value> + 'a {
-        async move {
-            let (status, answer) = self.api(process, method, path, body).await;
-            assert!(
-                status < 300,
-                "{method} {path}: {status} {answer:#}\n{}",
-                self.log()
-            );
-            answer
-        }
+    pub async fn call(&self, process: &Process, method: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.api(process, method, path, body).await;
+        assert!(
+            status < 300,
+            "{method} {path}: {status} {answer:#}\n{}",
+            self.log()
+        );
+        answer
     }
 
     pub async fn tenant(&self, process: &Process, name: &str, caps: Value) -> String {
@@ -319,17 +309,6 @@ impl House {
     /// Experiences that CortexDB holds.
     pub fn written(&self) -> usize {
         self.setup.cortex.stats().events
-    }
-
-    /// What CortexDB holds of each record, live versions only.
-    pub fn stored_by_scope(&self) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
-        for event in self.setup.cortex.cortex().live_events() {
-            *counts
-                .entry(event.envelope()["scope"].to_string())
-                .or_default() += 1;
-        }
-        counts
     }
 }
 
