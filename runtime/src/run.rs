@@ -952,6 +952,12 @@ async fn drive(
         }
         Task::Deliveries(batch) => {
             let verdicts = connector.handle_deliveries(access, &context, &batch).await;
+            // What it handed over after that was not taken, whatever it says.
+            let verdicts = if guest_stop.is_cancelled() {
+                verdicts.and(Err(CallFailure::Interrupted))
+            } else {
+                verdicts
+            };
             verdicts.map(|verdicts| {
                 let done = count(&verdicts);
                 around
@@ -1147,7 +1153,11 @@ fn conclude(around: &Circumstances, result: Result<(), CallFailure>) -> (Outcome
             (Outcome::CompleteWithDeadLetters, None)
         }
         Ok(()) => (Outcome::Complete, None),
-        Err(CallFailure::Interrupted) => (Outcome::Interrupted, None),
+        // Whether it was asked to was looked at before.
+        Err(CallFailure::Interrupted) => (
+            Outcome::Failed,
+            Some("the connector says that it was interrupted, and nobody interrupted it".into()),
+        ),
         Err(failure @ CallFailure::Configuration(_)) => (
             Outcome::Misconfigured,
             Some(around.redactor.apply(&failure.to_string()).into_owned()),

@@ -110,6 +110,26 @@ impl Batch {
         Ok(settled)
     }
 
+    /// Leaves all of them to the next sync: the connector does not understand webhooks.
+    pub async fn leave_to_poll(
+        &self,
+        platform: &dyn Platform,
+        lease: Lease,
+    ) -> Result<(), PlatformError> {
+        let verdicts: Vec<DeliveryVerdict> = self
+            .rows
+            .iter()
+            .map(|row| DeliveryVerdict {
+                id: row.id.clone(),
+                state: DeliveryState::Polled,
+                reason: Some("this connector does not understand webhooks".into()),
+            })
+            .collect();
+        platform
+            .settle_deliveries(lease, &verdicts, FIRST_DELAY)
+            .await
+    }
+
     fn fates(&self, ended: &Ended) -> (Vec<DeliveryVerdict>, Settled) {
         let mut settled = Settled::default();
         let fate = |row: &Row, state: DeliveryState, reason: Option<&str>| DeliveryVerdict {

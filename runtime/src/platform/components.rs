@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::digest::fingerprint;
 use crate::host::connector::{Connector, Description, LoadError};
@@ -24,6 +24,10 @@ use connector_store::platform::{Component, MapperUse, Platform, PlatformError};
 
 /// Files that are admitted at the same time; each may compile.
 const ADMISSIONS_AT_ONCE: usize = 2;
+/// Files that are in memory at the same time, those that wait to be admitted among them.
+const UPLOADS_AT_ONCE: usize = 8;
+/// Chains that are tried and connections that are checked at the same time, outside of the workers.
+const TRIALS_AT_ONCE: usize = 4;
 /// Connectors that stay loaded. Beyond that all are let go of and come back as they are used.
 const KEPT_LOADED: usize = 64;
 
@@ -46,6 +50,9 @@ pub enum ComponentError {
         /// Why.
         reason: Box<LoadError>,
     },
+    /// As many others are being served as may be.
+    #[error("others are being served; try again in some seconds")]
+    Busy,
     /// The engine does not start.
     #[error("the WebAssembly engine does not start: {0}")]
     Engine(String),
@@ -61,6 +68,8 @@ pub enum ComponentError {
 pub struct Components {
     engine: Arc<LiveEngine>,
     admissions: Semaphore,
+    uploads: Semaphore,
+    trials: Semaphore,
     loaded: Mutex<HashMap<String, Arc<Connector>>>,
 }
 
@@ -89,8 +98,20 @@ impl Components {
         Ok(Self {
             engine,
             admissions: Semaphore::new(ADMISSIONS_AT_ONCE),
+            uploads: Semaphore::new(UPLOADS_AT_ONCE),
+            trials: Semaphore::new(TRIALS_AT_ONCE),
             loaded: Mutex::default(),
         })
+    }
+
+    /// A place for an upload, to be had before its bytes are read.
+    pub fn upload(&self) -> Result<SemaphorePermit<'_>, ComponentError> {
+        self.uploads.try_acquire().map_err(|_| ComponentError::Busy)
+    }
+
+    /// A place for a trial or a check.
+    pub fn trial(&self) -> Result<SemaphorePermit<'_>, ComponentError> {
+        self.trials.try_acquire().map_err(|_| ComponentError::Busy)
     }
 
     /// Looks at a file as `runtime inspect` does: rules, compiler, and what it says of itself.

@@ -62,7 +62,11 @@ impl PlatformReception {
             Err(PlatformError::Missing(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        if connection.state == ConnectionState::Leaving {
+        // Of a parked one nobody reads them. Once it is resumed, a sync finds what they would have told.
+        if matches!(
+            connection.state,
+            ConnectionState::Leaving | ConnectionState::Parked
+        ) {
             return Ok(None);
         }
         let component = platform

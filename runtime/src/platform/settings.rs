@@ -19,6 +19,8 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 const DEFAULT_LEASE: Duration = Duration::from_secs(10);
 const LEASES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(300);
+/// A run that takes longer goes on in the next one, from its cursors.
+const TENANT_RUN_TIME: &str = "6h";
 const DEFAULT_WORKERS: u32 = 4;
 /// Tenants that have lines of their own among the metrics.
 const DEFAULT_METRIC_TENANTS: u32 = 20;
@@ -230,9 +232,17 @@ impl TenantSection {
         Ok(TenantRules {
             source_networks: networks("source_networks", &self.source_networks)?,
             cortexdb_networks: networks("cortexdb_networks", &self.cortexdb_networks)?,
-            limits: set_limits(Limits::default(), "tenants.limits", &self.limits)?,
+            limits: set_limits(tenant_limits(), "tenants.limits", &self.limits)?,
         })
     }
+}
+
+/// What holds for tenants where the operator says nothing: as for a user of `run`, except that no run goes on for ever.
+fn tenant_limits() -> Limits {
+    let mut limits = Limits::default();
+    // Both are written as in the manual, which a test holds to the code.
+    let _ = limits.set("run_time", TENANT_RUN_TIME);
+    limits
 }
 
 /// Limits with these set, as people write them.

@@ -4,6 +4,7 @@
 //! the same sandbox with the same limits as in a run, and what people would read is compared line by line.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use similar::TextDiff;
@@ -27,6 +28,11 @@ use connector_store::platform::{Chain, Connection};
 const PAGE: usize = 250;
 /// Of one difference in the answer.
 const MAX_DIFF_BYTES: usize = 16 << 10;
+/// Of each text, as much is compared, and for no longer: what is left then is shown as replaced.
+const MAX_COMPARED_BYTES: usize = 256 << 10;
+const DIFF_TIME: Duration = Duration::from_millis(100);
+/// Records as they were before they were compressed, all together.
+const MAX_READ_BYTES: usize = 64 << 20;
 /// Lines around a change.
 const CONTEXT: usize = 2;
 
@@ -90,10 +96,8 @@ pub async fn try_chain(
     against: Against,
     most: u32,
 ) -> Result<Trial, Problem> {
-    let kept = ground.ledger.recorded(connection.ledger, 0, most).await?;
-    let records: Result<Vec<RawRecord>, String> =
-        kept.iter().map(|(_, one)| recorded::read(one)).collect();
-    let records = records.map_err(Problem::conflict)?;
+    let _place = ground.components.trial()?;
+    let records = read_some(ground, connection.ledger, most).await?;
     if records.is_empty() {
         return Err(Problem::conflict(
             "no records are kept of this connection; set `config.keep_recorded` to true (it is the default with a mapper) and let it run",
@@ -117,6 +121,23 @@ pub async fn try_chain(
         trial.compare(&record.source_id, &before, after);
     }
     Ok(trial)
+}
+
+/// Records one after the other, as many as are asked for and as fit: what is small when compressed may be large.
+async fn read_some(ground: &Ground, ledger: i64, most: u32) -> Result<Vec<RawRecord>, Problem> {
+    let mut records = Vec::new();
+    let (mut after, mut bytes) = (0, 0);
+    while records.len() < most as usize && bytes < MAX_READ_BYTES {
+        let kept = ground.ledger.recorded(ledger, after, 1).await?;
+        let Some((row, one)) = kept.first() else {
+            break;
+        };
+        let record = recorded::read(one).map_err(Problem::conflict)?;
+        bytes += record.content.len();
+        after = *row;
+        records.push(record);
+    }
+    Ok(records)
 }
 
 impl Trial {
@@ -157,15 +178,18 @@ fn as_it_is(record: &RawRecord) -> Fate {
     }
 }
 
+/// Texts of tenants are compared on threads that answer others, too.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_COMPARED_BYTES)]
+}
+
 fn diff(before: &str, after: &str) -> String {
-    let diff = TextDiff::from_lines(before, after);
+    let diff = TextDiff::configure()
+        .timeout(DIFF_TIME)
+        .diff_lines(cut(before), cut(after));
     let mut text = diff.unified_diff().context_radius(CONTEXT).to_string();
     if text.len() > MAX_DIFF_BYTES {
-        let end = (0..=MAX_DIFF_BYTES)
-            .rev()
-            .find(|end| text.is_char_boundary(*end))
-            .unwrap_or(0);
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(MAX_DIFF_BYTES));
         text.push_str("\n… (cut)\n");
     }
     text

@@ -16,7 +16,8 @@ use uuid::Uuid;
 use super::idempotency::{Created, once};
 use super::problem::Problem;
 use super::request::{
-    Asked, Caller, Input, List, ListQuery, TenantQuery, audit, check_name, if_match, parse_value,
+    Asked, Caller, Input, List, ListQuery, MAX_BODY_BYTES, TenantQuery, audit, check_name,
+    if_match, parse_value,
 };
 use super::with_version;
 use crate::check::findings;
@@ -372,6 +373,44 @@ fn with_webhook_secrets(
     Ok(())
 }
 
+/// A secret goes to the server that it was given for. Whoever may change an address may not send it elsewhere.
+fn secrets_stay_where_they_were(
+    row: &Connection,
+    config: &ConnectionConfig,
+    told: &SecretsBody,
+) -> Result<(), Problem> {
+    let before: ConnectionConfig = parse_value(row.config.clone(), "config")?;
+    for (field, was, is, told) in [
+        (
+            SecretField::SourceToken,
+            &before.source.url,
+            &config.source.url,
+            &told.source_token,
+        ),
+        (
+            SecretField::CortexdbApiKey,
+            &before.cortexdb.url,
+            &config.cortexdb.url,
+            &told.cortexdb_api_key,
+        ),
+    ] {
+        let name = field.as_str();
+        if told.is_none() && row.sealed.contains_key(name) && origin(was) != origin(is) {
+            return Err(Problem::invalid(
+                &format!("secrets.{name}"),
+                "its server is another one now: send it again",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Without an address the connector's or the vendor's own, which is another server than any that is named.
+fn origin(url: &Option<String>) -> Option<String> {
+    let url = url::Url::parse(url.as_deref()?).ok()?;
+    Some(url.origin().ascii_serialization())
+}
+
 /// Lists connections: a tenant's, or for an operator without `?tenant=` all.
 #[utoipa::path(get, path = "/connections", tag = "connections", params(ListQuery), responses((status = 200, body = List<ConnectionView>)))]
 pub(super) async fn list(
@@ -520,7 +559,14 @@ pub(super) async fn update(
         }
         merge(&mut merged, config);
     }
+    if merged.to_string().len() > MAX_BODY_BYTES {
+        return Err(Problem::invalid(
+            "config",
+            format!("the whole configuration may have {MAX_BODY_BYTES} bytes"),
+        ));
+    }
     let config: ConnectionConfig = parse_value(merged, "config")?;
+    secrets_stay_where_they_were(&row, &config, &patch.secrets)?;
     with_webhook_secrets(&config, &row.sealed, &mut patch.secrets)?;
     let mut opened = OpenedSecrets::of(&row, &ground.secrets)?;
     let sealed = seal_into(&ground, &id, &row.tenant, &patch.secrets, &mut opened)?;
@@ -531,6 +577,8 @@ pub(super) async fn update(
     let change = ConnectionChange {
         name: patch.name,
         config: Some(json!(config)),
+        // The source is to be told of a new secret before it calls with the old one.
+        wake: !sealed.is_empty(),
         sealed: Some(sealed),
         ..ConnectionChange::default()
     };
@@ -729,6 +777,7 @@ pub(super) async fn check(
     Path(id): Path<String>,
 ) -> Result<Json<CheckResult>, Problem> {
     caller.need(Scope::Write)?;
+    let _place = ground.components.trial()?;
     let row = ground.platform.connection(caller.tenant(), &id).await?;
     let (connector, mut plan) = prepared(&ground, &row).await?;
     // A person waits.

@@ -15,6 +15,8 @@ use crate::platform::Ground;
 use crate::platform::keys::{self, Scope, allows};
 use connector_store::platform::{ApiKey, Page, PlatformError};
 
+/// For a whole body.
+const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(60);
 /// Bytes of a JSON body.
 pub const MAX_BODY_BYTES: usize = 256 << 10;
 /// Rows of a page when nothing is said, and at most.
@@ -132,7 +134,9 @@ impl<T: DeserializeOwned> FromRequest<Ground> for Input<T> {
 
 /// Reads a body up to a size.
 pub(super) async fn read(body: Body, most: usize) -> Result<axum::body::Bytes, Problem> {
-    to_bytes(body, most).await.map_err(|error| {
+    let read = tokio::time::timeout(BODY_TIME, to_bytes(body, most)).await;
+    let read = read.map_err(|_| Problem::bad_request("the body came too slowly"))?;
+    read.map_err(|error| {
         let is_length = std::error::Error::source(&error)
             .is_some_and(|cause| cause.to_string().contains("length limit"));
         if is_length {

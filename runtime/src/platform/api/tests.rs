@@ -551,6 +551,45 @@ async fn what_could_not_run_is_not_created() {
 }
 
 #[tokio::test]
+async fn a_secret_is_not_sent_to_another_server_than_it_was_given_for() {
+    let api = Api::new().await;
+    let path = format!("/connections/{}", api.connection("c").await);
+    let change = async |body: Value| {
+        let headers = [("if-match", "*")];
+        api.ask_with(&api.acme_key, "PATCH", &path, Some(body), &headers)
+            .await
+    };
+    for (server, secret) in [("source", "source_token"), ("cortexdb", "cortexdb_api_key")] {
+        let moved = json!({"config": {server: {"url": "https://elsewhere.example"}}});
+        let refused = change(moved.clone()).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(refused.text.contains(secret), "{}", refused.text);
+        let mut given_again = moved;
+        given_again["secrets"] = json!({secret: "given-for-elsewhere"});
+        change(given_again).await.ok(200);
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_does_not_grow_patch_by_patch() {
+    let api = Api::new().await;
+    let path = format!("/connections/{}", api.connection("c").await);
+    let project = "x".repeat(200 << 10);
+    for (name, status) in [("projects", 200), ("more", 422)] {
+        let patch = json!({"config": {"settings": {name: [project]}}});
+        let headers = [("if-match", "*")];
+        let answer = api
+            .ask_with(&api.acme_key, "PATCH", &path, Some(patch), &headers)
+            .await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+        assert_eq!(
+            answer.text.contains("the whole configuration"),
+            status == 422
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_change_needs_the_version_that_was_read() {
     let api = Api::new().await;
     let path = format!("/connections/{}", api.connection("c").await);

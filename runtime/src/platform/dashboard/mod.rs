@@ -35,6 +35,10 @@ use session::Session;
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
 /// Between two looks at whether something changed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Open pages that are told of changes.
+static STREAMS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(64);
+/// How long each is told before it has to ask again.
+const STREAM_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// A page.
 pub fn render(page: &impl Template) -> Response {
@@ -249,10 +253,15 @@ async fn events(State(ground): State<Ground>, headers: HeaderMap) -> Response {
     let Some(session) = session::find(&ground, &headers).await else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
+    let Ok(place) = STREAMS.try_acquire() else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
     let stop = ground.stop.clone();
     let looks = stream::unfold(String::new(), move |before| {
         let ground = ground.clone();
         let tenant = session.caller.tenant().map(str::to_owned);
+        // Held for as long as the stream lives.
+        let _place = &place;
         async move {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -271,7 +280,13 @@ async fn events(State(ground): State<Ground>, headers: HeaderMap) -> Response {
             }
         }
     });
-    let until = async move { stop.cancelled().await };
+    // The page asks again, and whose key has ended by then is not answered.
+    let until = async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(STREAM_FOR) => {}
+        }
+    };
     Sse::new(looks.take_until(Box::pin(until)))
         .keep_alive(KeepAlive::default())
         .into_response()

@@ -68,6 +68,9 @@ pub fn start(ground: Ground) -> std::io::Result<Working> {
     Ok(Working(ended))
 }
 
+/// How long runs that ended are kept.
+const KEEP_RUNS: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// Runs connections until the process is to end, and then finishes the pages in hand.
 async fn work(ground: Ground) {
     let mut wakeups = ground.platform.wakeups();
@@ -147,6 +150,7 @@ async fn keep_house(ground: Ground) {
     loop {
         let done = async {
             ground.platform.sweep_runs().await?;
+            ground.platform.trim_runs(KEEP_RUNS).await?;
             ground.platform.trim_deliveries(KEEP_DELIVERIES).await
         };
         if let Err(error) = done.await {

@@ -37,7 +37,8 @@ pub fn after_failure(connection: &str, interval: Duration, failures: u32) -> Dur
 fn shifted(connection: &str, time: Duration) -> Duration {
     let digest = Sha256::digest(connection.as_bytes());
     let share = f64::from(digest[0]) / 255.0 * 2.0 - 1.0;
-    time.mul_f64(1.0 + share * JITTER)
+    // A time that is too long for that is long enough as it is.
+    Duration::try_from_secs_f64(time.as_secs_f64() * (1.0 + share * JITTER)).unwrap_or(time)
 }
 
 #[cfg(test)]
@@ -54,6 +55,14 @@ mod tests {
         assert!(times.iter().all(|time| (54..=66).contains(&time.as_secs())));
         assert!(times.iter().collect::<std::collections::HashSet<_>>().len() > 20);
         assert_eq!(times[7], after_success("c7", MINUTE, false));
+    }
+
+    #[test]
+    fn no_interval_is_too_long_to_be_shifted() {
+        for connection in ["a", "b", "c", "d"] {
+            assert!(after_success(connection, Duration::MAX, false) > MINUTE);
+            assert!(after_failure(connection, Duration::MAX, u32::MAX) > MINUTE);
+        }
     }
 
     #[test]

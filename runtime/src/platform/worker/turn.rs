@@ -18,7 +18,7 @@ use crate::digest::fingerprint;
 use crate::hooks::inbox::Batch;
 use crate::host::connector::{Connector, Mode};
 use crate::host::hooks::{HookPlan, Target};
-use crate::platform::components::description_of;
+use crate::platform::components::{ComponentError, description_of};
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, SecretField, plan_of};
 use crate::platform::{Ground, letters, metrics};
 use crate::redact::Redactor;
@@ -26,12 +26,18 @@ use crate::report::{Level, Outcome, Receipt};
 use crate::run::{
     Answer, Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
 };
-use connector_store::platform::{Claim, ConnectionState, PlatformError, Release, Usage};
+use connector_store::platform::{Claim, ConnectionState, Page, PlatformError, Release, Usage};
 
 /// Batches of deliveries that one turn follows before others have theirs.
 const MOST_BATCHES: usize = 20;
-/// A sync that has worked for so long is paused for deliveries; the next one works as long before it is.
+/// A sync that has worked for so long is paused for deliveries. Each pause doubles the time that the next one has, so that one comes
+/// through.
 const UNDISTURBED: Duration = Duration::from_secs(10);
+const MOST_DOUBLINGS: u32 = 8;
+/// Connections whose pauses are counted.
+const MOST_PAUSED: usize = 10_000;
+/// A first reading is interrupted after so long, so that no tenant keeps a worker for itself.
+const LONGEST_TURN: Duration = Duration::from_secs(5 * 60);
 /// How often a sync looks for deliveries.
 const LOOK: Duration = Duration::from_secs(2);
 /// How often hooks are looked after.
@@ -117,7 +123,11 @@ impl Turn {
         }
         let done = match self.ready().await {
             Ok(ready) => self.perform(&ready).await,
-            Err(reason) => Done::misconfigured(reason),
+            Err((Outcome::Misconfigured, reason)) => Done::misconfigured(reason),
+            Err((outcome, reason)) => Done {
+                outcome,
+                ..Done::misconfigured(reason)
+            },
         };
         self.release(done).await;
     }
@@ -135,28 +145,35 @@ impl Turn {
         );
     }
 
-    /// Everything that a run needs; or why there can be none.
-    async fn ready(&self) -> Result<Ready, String> {
-        let words = |error: &dyn std::fmt::Display| error.to_string();
+    /// Everything that a run needs; or why there can be none: the owner's settings, or the platform itself.
+    async fn ready(&self) -> Result<Ready, (Outcome, String)> {
+        fn wrong(error: impl std::fmt::Display) -> (Outcome, String) {
+            (Outcome::Misconfigured, error.to_string())
+        }
+        fn stored(error: ComponentError) -> (Outcome, String) {
+            match &error {
+                ComponentError::Store(PlatformError::Store(_)) => {
+                    (Outcome::Failed, error.to_string())
+                }
+                _ => wrong(error),
+            }
+        }
         let (ground, connection) = (&self.ground, &self.claim.connection);
         let config: ConnectionConfig = serde_json::from_value(connection.config.clone())
-            .map_err(|error| format!("the stored configuration cannot be read: {error}"))?;
-        let secrets =
-            OpenedSecrets::of(connection, &ground.secrets).map_err(|error| words(&error))?;
-        let component = ground
-            .platform
+            .map_err(|error| wrong(format!("the stored configuration cannot be read: {error}")))?;
+        let secrets = OpenedSecrets::of(connection, &ground.secrets).map_err(wrong)?;
+        let platform = ground.platform.as_ref();
+        let component = platform
             .component(Some(&connection.tenant), &connection.chain.connector)
             .await
-            .map_err(|error| words(&error))?;
-        let description = description_of(&component).map_err(|error| words(&error))?;
-        let plan = plan_of(&config, &secrets, &description, &ground.config.rules)
-            .map_err(|error| words(&error))?;
-        let platform = ground.platform.as_ref();
+            .map_err(|error| stored(error.into()))?;
+        let description = description_of(&component).map_err(wrong)?;
+        let plan = plan_of(&config, &secrets, &description, &ground.config.rules).map_err(wrong)?;
         let connector = ground
             .components
             .connector(platform, &connection.chain.connector, plan.limits)
             .await
-            .map_err(|error| words(&error))?;
+            .map_err(stored)?;
         let mappers = ground
             .components
             .chain(
@@ -166,7 +183,7 @@ impl Turn {
                 plan.on_trap,
             )
             .await
-            .map_err(|error| words(&error))?;
+            .map_err(stored)?;
         Ok(Ready {
             connector,
             redactor: Redactor::new(secrets.all()),
@@ -211,7 +228,20 @@ impl Turn {
             });
         }
         match self.mode(ready).await {
-            Ok(mode) => self.run(ready, Task::Sync(mode)).await.0,
+            Ok(mode) => {
+                let synced = self.run(ready, Task::Sync(mode)).await.0;
+                match done {
+                    // A sync that was only paused does not make up for it.
+                    Some(failed)
+                        if !is_complete(failed.outcome)
+                            && synced.outcome == Outcome::Interrupted
+                            && !self.stop.is_cancelled() =>
+                    {
+                        failed
+                    }
+                    _ => synced,
+                }
+            }
             Err(error) => self.database_failed(&error),
         }
     }
@@ -220,9 +250,12 @@ impl Turn {
     /// begins again.
     async fn mode(&self, ready: &Ready) -> Result<Mode, PlatformError> {
         let connection = self.claim.lease.connection;
-        if ready.plan.reconcile_every.is_zero()
-            || self.ground.platform.cursors(connection).await?.is_empty()
-        {
+        let streams = self.ground.ledger.streams(connection).await?;
+        let first = streams.is_empty()
+            || streams
+                .iter()
+                .any(|stream| stream.state == "reading" && stream.complete_at.is_none());
+        if ready.plan.reconcile_every.is_zero() || first {
             return Ok(Mode::Poll);
         }
         let every = Reconcile::Every(ready.plan.reconcile_every);
@@ -285,7 +318,10 @@ impl Turn {
         let synced = matches!(task, Task::Sync(_));
         let around = self.circumstances(ready);
         let pausable = matches!(task, Task::Sync(Mode::Poll));
-        let watching = pausable.then(|| self.watch_inbox(&around));
+        let watching = pausable.then(|| {
+            let undisturbed = UNDISTURBED * (1 << self.pauses().min(MOST_DOUBLINGS));
+            self.watch_inbox(&around, undisturbed)
+        });
         let ended = match self.held(ready, &around).await {
             Ok(held) => {
                 run_held(
@@ -302,6 +338,8 @@ impl Turn {
         };
         if let Some(watching) = watching {
             watching.abort();
+            let paused = ended.outcome == Outcome::Interrupted && !self.stop.is_cancelled();
+            self.count_pause(paused);
         }
         if matches!(ended.outcome, Outcome::Failed | Outcome::Misconfigured) {
             forget_reach(&self.claim.connection.id);
@@ -404,6 +442,24 @@ impl Turn {
         metrics.count(metrics::DEAD_LETTERS, &[tenant], number(dead));
     }
 
+    /// How often the sync of this connection was paused since one came through.
+    fn pauses(&self) -> u32 {
+        let pauses = pauses();
+        pauses.get(&self.claim.connection.id).copied().unwrap_or(0)
+    }
+
+    fn count_pause(&self, paused: bool) {
+        let mut pauses = pauses();
+        if !paused {
+            pauses.remove(&self.claim.connection.id);
+            return;
+        }
+        if pauses.len() >= MOST_PAUSED {
+            pauses.clear();
+        }
+        *pauses.entry(self.claim.connection.id.clone()).or_default() += 1;
+    }
+
     /// The receipt as it is stored, without secrets.
     async fn keep_receipt(&self, ready: &Ready, receipt: &Receipt, synced: bool) -> Value {
         let json = serde_json::to_string(receipt).unwrap_or_default();
@@ -419,12 +475,21 @@ impl Turn {
     }
 
     /// Pauses a sync that has worked for a while when deliveries come.
-    fn watch_inbox(&self, around: &Circumstances) -> tokio::task::JoinHandle<()> {
+    fn watch_inbox(
+        &self,
+        around: &Circumstances,
+        undisturbed: Duration,
+    ) -> tokio::task::JoinHandle<()> {
         let platform = Arc::clone(&self.ground.platform);
         let (connection, pause) = (self.claim.lease.connection, around.pause.clone());
         tokio::spawn(async move {
-            tokio::time::sleep(UNDISTURBED).await;
+            let begun = Instant::now();
+            tokio::time::sleep(undisturbed).await;
             loop {
+                // Others have waited long enough: it is due at once, and its tenant has had its turn.
+                if begun.elapsed() > LONGEST_TURN {
+                    return pause.cancel();
+                }
                 if let Ok(waiting) = platform.waiting(connection, 1, 1).await
                     && !waiting.is_empty()
                 {
@@ -440,7 +505,7 @@ impl Turn {
         &mut self,
         ready: &Ready,
     ) -> Result<Option<(Done, bool)>, PlatformError> {
-        if self.stop.is_cancelled() || ready.connector.hooks().is_none() {
+        if self.stop.is_cancelled() {
             return Ok(None);
         }
         let platform = Arc::clone(&self.ground.platform);
@@ -448,6 +513,16 @@ impl Turn {
         let mut batch = Batch::next(platform.as_ref(), lease.connection).await?;
         if batch.is_empty() {
             return Ok(None);
+        }
+        if ready.connector.hooks().is_none() {
+            batch.leave_to_poll(platform.as_ref(), lease).await?;
+            let done = Done {
+                outcome: Outcome::Complete,
+                reason: None,
+                receipt: json!({}),
+                synced: false,
+            };
+            return Ok(Some((done, true)));
         }
         let task = Task::Deliveries(batch.take_deliveries());
         let (done, ended) = self.run(ready, task).await;
@@ -501,15 +576,12 @@ impl Turn {
         {
             return false;
         }
-        let at = self
-            .claim
-            .connection
-            .hook_plan
-            .as_ref()
-            .and_then(|plan| plan.get("at")?.as_i64());
+        let plan = self.claim.connection.hook_plan.as_ref();
+        let at = plan.and_then(|plan| plan.get("at")?.as_i64());
         let age = at.map(|at| chrono::Utc::now().timestamp() - at);
+        let failed = plan.is_some_and(|plan| plan.get("failed").is_some_and(Value::is_string));
         age.is_none_or(|age| !(0..HOOKS_EVERY_SECONDS).contains(&age))
-            || self.hook_mark() != Some(self.sealed_mark())
+            || (!failed && self.hook_mark() != Some(self.sealed_mark()))
     }
 
     /// Registers and mends. Whether a sync is to follow.
@@ -524,18 +596,17 @@ impl Turn {
             return false;
         };
         let (done, ended) = self.run(ready, Task::Connect(target)).await;
-        let (plan, missed) = match ended.answer {
-            Answer::Plan(plan) => {
-                let missed = plan.missed;
-                (plan, missed)
-            }
+        // The source knows the secrets only if it has answered.
+        let (plan, told) = match ended.answer {
+            Answer::Plan(plan) => (plan, Some(self.sealed_mark())),
             _ if done.outcome == Outcome::Interrupted => return false,
             // Everything is polled until the next time.
-            _ => (HookPlan::default(), false),
+            _ => (HookPlan::default(), self.hook_mark()),
         };
+        let missed = plan.missed;
         let kept = json!({
             "at": chrono::Utc::now().timestamp(),
-            "secrets": self.sealed_mark(),
+            "secrets": told,
             "failed": (!is_complete(done.outcome)).then_some(&done.reason),
             "hooks": plan.hooks,
             "polled": plan.polled,
@@ -568,10 +639,15 @@ impl Turn {
     async fn leave(mut self) {
         let connection = self.claim.connection.clone();
         let mut left = None;
-        if connection.hook_plan.is_some()
-            && let Some(url) = self.ground.config.public_url.clone()
-        {
-            match self.ready().await {
+        // A connect that was cut off may have registered hooks without having said so.
+        let may_have_hooks = connection.hook_plan.is_some()
+            || connection.config.get("realtime").and_then(Value::as_bool) == Some(true);
+        let url = self.ground.config.public_url.clone();
+        if url.is_none() && connection.hook_plan.is_some() {
+            left = Some("this process has no --public-url".to_owned());
+        }
+        if may_have_hooks && let Some(url) = url {
+            match self.ready().await.map_err(|(_, reason)| reason) {
                 Ok(ready) => {
                     if let Some(target) = self.target(&ready, &url) {
                         let (done, ended) = self.run(&ready, Task::Disconnect(target)).await;
@@ -624,6 +700,20 @@ impl Turn {
         }
     }
 
+    /// Whether the runs before this one could not begin either. An outage is no reason to park a connection.
+    async fn was_misconfigured_before(&self) -> bool {
+        let page = Page {
+            after: None,
+            most: PARK_AFTER_MISCONFIGURED,
+        };
+        let id = &self.claim.connection.id;
+        let runs = self.ground.platform.runs(id, &page).await;
+        runs.is_ok_and(|runs| {
+            let before = runs.iter().filter(|run| run.id != self.claim.run);
+            before.clone().count() > 0 && before.clone().all(|run| run.outcome == "misconfigured")
+        })
+    }
+
     async fn release(self, done: Done) {
         let connection = &self.claim.connection;
         if self.lost() {
@@ -643,7 +733,13 @@ impl Turn {
             // Paused for deliveries, or the process ends: it goes on at once.
             Outcome::Interrupted => Some(Duration::ZERO),
             Outcome::Failed | Outcome::Misconfigured => {
-                Some(after_failure(&connection.id, interval, failures))
+                // Deliveries that failed have times of their own.
+                let least = if done.synced {
+                    interval
+                } else {
+                    Duration::ZERO
+                };
+                Some(after_failure(&connection.id, least, failures))
             }
             _ if done.synced => Some(after_success(
                 &connection.id,
@@ -652,8 +748,10 @@ impl Turn {
             )),
             _ => None,
         };
-        let park = (done.outcome == Outcome::Misconfigured && failures >= PARK_AFTER_MISCONFIGURED)
-            .then(|| done.reason.clone().unwrap_or_default());
+        let cannot_begin = done.outcome == Outcome::Misconfigured
+            && failures >= PARK_AFTER_MISCONFIGURED
+            && self.was_misconfigured_before().await;
+        let park = cannot_begin.then(|| done.reason.clone().unwrap_or_default());
         let outcome = json!(done.outcome);
         let release = Release {
             outcome: outcome.as_str().unwrap_or("failed").to_owned(),
@@ -695,6 +793,11 @@ struct KeptReach {
 fn reaches() -> std::sync::MutexGuard<'static, HashMap<String, KeptReach>> {
     static REACHES: LazyLock<Mutex<HashMap<String, KeptReach>>> = LazyLock::new(Mutex::default);
     REACHES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pauses() -> std::sync::MutexGuard<'static, HashMap<String, u32>> {
+    static PAUSES: LazyLock<Mutex<HashMap<String, u32>>> = LazyLock::new(Mutex::default);
+    PAUSES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn forget_reach(connection: &str) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::Row as _;
 
 use super::{AuditEntry, Backend, Page, Result, most, reading, writing};
-use crate::platform::values::{clean, from_json, new_id, time, to_json};
+use crate::platform::values::{clean, new_id, time, to_json};
 
 pub(super) async fn add(
     store: &Backend,
@@ -46,6 +46,7 @@ pub(super) async fn page(
     .await?;
     rows.iter()
         .map(|row| {
+            let detail: String = row.try_get("detail")?;
             Ok(AuditEntry {
                 id: row.try_get("id")?,
                 at: time(row.try_get("at")?),
@@ -53,7 +54,8 @@ pub(super) async fn page(
                 by: row.try_get("made_by")?,
                 action: row.try_get("action")?,
                 subject: row.try_get("subject")?,
-                detail: from_json(row.try_get("detail")?)?,
+                // What is nested too deep to be read is shown as it is: one line must not hide the others.
+                detail: serde_json::from_str(&detail).unwrap_or(Value::String(detail)),
             })
         })
         .collect()

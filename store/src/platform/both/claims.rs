@@ -134,7 +134,7 @@ async fn claim_of(
     }
     loop {
         let row = sqlx::query(concat!(
-            "SELECT c.id, c.ledger, c.claims FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
+            "SELECT c.id, c.ledger, CASE WHEN c.state = 'leaving' THEN 0 ELSE c.claims END AS claims FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
              WHERE c.tenant = $1 AND ",
             claimable!(),
             " ORDER BY c.wake_at, c.id LIMIT 1",
