@@ -280,6 +280,7 @@ on_both! {
         a_wish_for_a_run_is_not_lost_by_the_run_that_is_going_on,
         tenants_take_turns_and_a_tenant_at_its_cap_lets_others_by,
         what_is_due_next_is_known,
+        a_tenant_that_has_computed_enough_waits,
         runs_of_workers_that_were_superseded_are_swept,
         runs_are_listed_summed_and_trimmed,
         whoever_waits_is_woken;

@@ -37,6 +37,7 @@ macro_rules! claimable {
 struct Turn {
     tenant: String,
     cap: i64,
+    cpu_ms_per_hour: Option<u64>,
 }
 
 pub(super) async fn claim_due(
@@ -110,6 +111,7 @@ async fn next_turn(transaction: &mut Written, capped: &[String]) -> Result<Optio
     Ok(Some(Turn {
         tenant,
         cap: i64::from(caps.concurrent_runs.unwrap_or(DEFAULT_CONCURRENT_RUNS)),
+        cpu_ms_per_hour: caps.cpu_ms_per_hour,
     }))
 }
 
@@ -129,7 +131,7 @@ async fn claim_of(
     .bind(&turn.tenant)
     .fetch_one(&mut **transaction)
     .await?;
-    if live >= turn.cap {
+    if live >= turn.cap || has_computed_enough(transaction, turn).await? {
         return Ok(None);
     }
     loop {
@@ -189,6 +191,26 @@ async fn claim_of(
             claims: count(taken.try_get("claims")?),
         }));
     }
+}
+
+/// Whether the runs of this tenant that ended within the last hour, or go on, have used its computing time up.
+async fn has_computed_enough(transaction: &mut Written, turn: &Turn) -> Result<bool> {
+    let Some(most) = turn.cpu_ms_per_hour else {
+        return Ok(false);
+    };
+    // No run is longer than a day, and the index is by the time at which they began.
+    let used: i64 = sqlx::query_scalar(concat!(
+        "SELECT CAST(coalesce(sum(cpu_ms), 0) AS BIGINT) FROM platform_runs
+         WHERE tenant = $1 AND started_at > ",
+        now!(),
+        " - 86400000 AND (ended_at IS NULL OR ended_at > ",
+        now!(),
+        " - 3600000)"
+    ))
+    .bind(&turn.tenant)
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(u64::try_from(used).is_ok_and(|used| used >= most))
 }
 
 /// Takes a connection out of service that has not survived being run. Whoever still runs it is fenced.

@@ -292,6 +292,45 @@ pub(super) async fn tenants_take_turns_and_a_tenant_at_its_cap_lets_others_by(on
     assert!(on.claim().await.is_none());
 }
 
+pub(super) async fn a_tenant_that_has_computed_enough_waits(on: Subject) {
+    let platform = &on.platform;
+    let tenant = on.tenant("acme").await;
+    let capped = async |most: Option<u64>| {
+        let caps = Caps {
+            cpu_ms_per_hour: most,
+            ..Caps::default()
+        };
+        let now = platform.tenant(&tenant.id).await.unwrap();
+        platform
+            .update_tenant(&tenant.id, now.version, None, Some(&caps))
+            .await
+            .unwrap();
+    };
+    capped(Some(100)).await;
+    let connection = on.connection(&tenant, "gitlab").await;
+    let claim = on.claim().await.unwrap();
+    let usage = Usage {
+        cpu_ms: 150,
+        ..Usage::default()
+    };
+    platform
+        .count_run(claim.lease, &claim.run, &usage)
+        .await
+        .unwrap();
+    on.release(&claim).await;
+    let wake = ConnectionChange {
+        wake: true,
+        ..ConnectionChange::default()
+    };
+    platform
+        .update_connection(None, &connection.id, None, &wake)
+        .await
+        .unwrap();
+    assert!(on.claim().await.is_none(), "it has used 150 of 100 ms");
+    capped(Some(1000)).await;
+    assert!(on.claim().await.is_some());
+}
+
 pub(super) async fn what_is_due_next_is_known(on: Subject) {
     let platform = &on.platform;
     assert_eq!(platform.next_due_in().await.unwrap(), None);
