@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Form, FromRequest as _, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -18,6 +18,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Ground;
@@ -35,6 +36,8 @@ use session::Session;
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
 /// Between two looks at whether something changed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// For a whole form.
+const FORM_TIME: Duration = Duration::from_secs(10);
 /// Open pages that are told of changes.
 static STREAMS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(64);
 /// How long each is told before it has to ask again.
@@ -155,7 +158,21 @@ struct LoginForm {
     key: String,
 }
 
-async fn login(State(ground): State<Ground>, Form(form): Form<LoginForm>) -> Response {
+/// A form that comes in time: whoever is slow, or sends nothing, holds a place that others need.
+async fn form<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
+    let read = Form::<T>::from_request(request, &());
+    match tokio::time::timeout(FORM_TIME, read).await {
+        Ok(Ok(Form(form))) => Ok(form),
+        Ok(Err(rejection)) => Err(rejection.into_response()),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+    }
+}
+
+async fn login(State(ground): State<Ground>, request: Request) -> Response {
+    let form: LoginForm = match form(request).await {
+        Ok(form) => form,
+        Err(refused) => return refused,
+    };
     match keys::verify(ground.platform.as_ref(), &form.key).await {
         Ok(Some(key)) => match session::begin(&ground, &key) {
             Ok(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
@@ -175,11 +192,11 @@ struct LogoutForm {
     csrf: String,
 }
 
-async fn logout(
-    State(ground): State<Ground>,
-    headers: HeaderMap,
-    Form(form): Form<LogoutForm>,
-) -> Response {
+async fn logout(State(ground): State<Ground>, headers: HeaderMap, request: Request) -> Response {
+    let form: LogoutForm = match form(request).await {
+        Ok(form) => form,
+        Err(refused) => return refused,
+    };
     let checked = match session::find(&ground, &headers).await {
         Some(session) => session.check(&form.csrf),
         None => Ok(()),
@@ -202,10 +219,14 @@ async fn act(
     State(ground): State<Ground>,
     headers: HeaderMap,
     Path(id): Path<String>,
-    Form(form): Form<Act>,
+    request: Request,
 ) -> Response {
     let Some(session) = session::find(&ground, &headers).await else {
         return to_login();
+    };
+    let form: Act = match form(request).await {
+        Ok(form) => form,
+        Err(refused) => return refused,
     };
     match perform(&ground, session, &id, form).await {
         Ok(()) => Redirect::to(&format!("/connections/{id}")).into_response(),
