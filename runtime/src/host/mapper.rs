@@ -334,7 +334,10 @@ mod tests {
         let mapper = described(schema);
         assert_eq!(fits(&mapper, &json!({"bots": []})), Ok(()));
         let words = fits(&mapper, &json!({"bots": 1})).unwrap_err();
-        assert!(words.contains("/bots") && words.contains("mask"), "{words}");
+        assert!(
+            words.contains("/bots") && words.contains("drop-bots"),
+            "{words}"
+        );
         assert!(fits(&mapper, &json!({"bot": []})).is_err());
     }
 

@@ -456,7 +456,8 @@ async fn a_secret_goes_in_and_never_comes_out() {
     assert_eq!(read.body["secrets"]["source_token"], json!({"set": true}));
     assert_eq!(
         read.body["secrets"]["webhook_signing_token"],
-        json!({"set": false})
+        json!({"set": true}),
+        "made with the other"
     );
     assert_eq!(
         read.body["secrets"]["webhook_secret"],
@@ -1035,7 +1036,7 @@ async fn a_rotated_key_opens_everything_and_rotating_twice_does_nothing() {
     let secrets = &api.ground.secrets;
     secrets.prove(platform).await.unwrap();
     secrets.add_key().unwrap();
-    assert_eq!(secrets.reseal(platform).await.unwrap(), 9);
+    assert_eq!(secrets.reseal(platform).await.unwrap(), 12);
     assert_eq!(secrets.reseal(platform).await.unwrap(), 0);
     assert_eq!(secrets.drop_old_keys(platform).await.unwrap(), 1);
     let page = Page {
@@ -1044,7 +1045,7 @@ async fn a_rotated_key_opens_everything_and_rotating_twice_does_nothing() {
     };
     for connection in platform.connections(None, &page).await.unwrap() {
         let opened = crate::platform::connection::OpenedSecrets::of(&connection, secrets).unwrap();
-        assert_eq!(opened.all().count(), 3);
+        assert_eq!(opened.all().count(), 4);
     }
     secrets.prove(platform).await.unwrap();
     // Another installation's key opens nothing here, and says so at the start.
