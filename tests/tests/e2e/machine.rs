@@ -116,7 +116,7 @@ async fn a_file_that_may_not_grow_stops_the_run_and_loses_nothing() {
     };
     // In blocks of 512 bytes. With much less the component's memory cannot be made, which is a file for the kernel; the compiled component is
     // kept in a file, too, and not being able to keep it is no reason to fail.
-    for blocks in [128, 160] {
+    for blocks in [256, 320] {
         let ran = limited(blocks).await.expect(1);
         let reason = reason(&ran);
         assert!(reason.contains("connectors.db"), "{blocks}: {reason}");
