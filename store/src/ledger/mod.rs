@@ -25,6 +25,7 @@ use async_trait::async_trait;
 pub use postgres::PostgresStore;
 pub(crate) use postgres::Waits;
 pub use sqlite::SqliteStore;
+pub(crate) use sqlite::next_number;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]

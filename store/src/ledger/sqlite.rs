@@ -32,6 +32,14 @@ use super::{
     StreamEnd, StreamRow, ago, unsigned,
 };
 
+/// The number of a new row of `connections`: never one that was given before, though its connection may be deleted.
+macro_rules! next_number {
+    () => {
+        "(SELECT max(coalesce(max(id), 0), (SELECT last FROM ledger_numbers)) + 1 FROM connections)"
+    };
+}
+pub(crate) use next_number;
+
 const READERS: u32 = 2;
 /// Of one reader, in KiB as SQLite writes it. The default of two mebibytes for each bought nothing: a page that was read once is seldom
 /// asked for again, and the system keeps the file in memory, too.
@@ -257,10 +265,14 @@ pub(super) fn advice(code: &str) -> Option<&'static str> {
 impl Store for SqliteStore {
     async fn claim(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("INSERT INTO connections (name) VALUES (?) ON CONFLICT (name) DO NOTHING")
-            .bind(name)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(concat!(
+            "INSERT INTO connections (id, name) VALUES (",
+            next_number!(),
+            ", ?) ON CONFLICT (name) DO NOTHING"
+        ))
+        .bind(name)
+        .execute(&mut *transaction)
+        .await?;
         let row = sqlx::query(
             "SELECT id, owner, lease_until - unixepoch('subsec') AS rest FROM connections WHERE name = ?",
         )

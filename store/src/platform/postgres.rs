@@ -40,6 +40,13 @@ macro_rules! turn {
     };
 }
 
+/// The number of a new row of `connections`: never one that was given before.
+macro_rules! next_number {
+    () => {
+        "DEFAULT"
+    };
+}
+
 /// The elements of a JSON array, as rows with a column `value`.
 macro_rules! rows {
     ($parameter:literal) => {

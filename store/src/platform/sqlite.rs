@@ -32,6 +32,13 @@ macro_rules! turn {
     };
 }
 
+/// The number of a new row of `connections`.
+macro_rules! next_number {
+    () => {
+        crate::ledger::next_number!()
+    };
+}
+
 /// The elements of a JSON array, as rows with a column `value`.
 macro_rules! rows {
     ($parameter:literal) => {

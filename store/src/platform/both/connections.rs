@@ -125,11 +125,15 @@ pub(super) async fn create(
             });
         }
     }
-    let ledger: i64 = sqlx::query_scalar("INSERT INTO connections (name) VALUES ($1) RETURNING id")
-        .bind(clean(&format!("platform:{}", connection.id)))
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(taken("connection"))?;
+    let ledger: i64 = sqlx::query_scalar(concat!(
+        "INSERT INTO connections (id, name) VALUES (",
+        next_number!(),
+        ", $1) RETURNING id"
+    ))
+    .bind(clean(&format!("platform:{}", connection.id)))
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(taken("connection"))?;
     sqlx::query(concat!(
         "INSERT INTO platform_connections (id, tenant, name, state, state_reason, chain, config, sealed, ledger, due_at, created_at)
          VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, ",
