@@ -10,7 +10,6 @@ import datetime
 import http.client
 import json
 import os
-import platform
 import shutil
 import signal
 import statistics
@@ -127,14 +126,14 @@ class Serve:
     def tenant(self, name, **caps):
         return self.caller.api("POST", "/tenants", {"name": name, "caps": caps})["id"]
 
-    def connect(self, tenant, name, project, mappers=(), interval="24h"):
+    def connect(self, tenant, name, project, mappers=(), interval="24h", org="bench"):
         wanted = {
             "name": name,
             "chain": {"connector": self.connector, "mappers": list(mappers)},
             "config": {
                 "source": {"url": self.gitlab.url, "allowed_networks": ["127.0.0.1"]},
                 "settings": {"projects": [str(project)]},
-                "cortexdb": {"url": self.cortex.url, "scope_template": "org:bench/source:gitlab/project:{project_path}"},
+                "cortexdb": {"url": self.cortex.url, "scope_template": f"org:{org}/source:gitlab/project:{{project_path}}"},
                 "run": {"interval": interval, "reconcile_every": "0"},
             },
             "secrets": {"source_token": TOKEN, "cortexdb_api_key": KEY, "webhook_secret": SECRET},
@@ -249,7 +248,8 @@ def pages():
         tenant = serve.tenant("reader", concurrent_runs=8)
         serve.gitlab.ask("POST", "/_sim/reset")
         began = time.monotonic()
-        connections = [serve.connect(tenant, f"c{number}", project) for number, project in enumerate(serve.projects)]
+        # Each writes into scopes of its own, so that what one has written is nothing that another finds.
+        connections = [serve.connect(tenant, f"c{number}", serve.projects[number % len(serve.projects)], org=f"bench-{number}") for number in range(16)]
         for connection in connections:
             serve.wait_complete(connection)
         wall = time.monotonic() - began
@@ -308,8 +308,8 @@ def write():
         processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "?")
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     with open(path, "w") as file:
-        file.write("# `runtime serve`, measured\n\nWritten by `bench/platform.py` (make bench-platform); not by hand. Servers, clients and the platform share the cores.\n\n")
-        file.write(f"| | |\n|---|---|\n| date | {now} |\n| machine | {processor}, {os.cpu_count()} cores, Linux {platform.release()} |\n| commit | {commit} |\n| database | {'PostgreSQL' if DATABASE else 'SQLite'} |\n| load | {os.getloadavg()[0]:.1f} at the end |\n\n")
+        file.write("# `runtime serve`, measured\n\nWritten by `bench/serve.py` (make bench-platform); not by hand. Servers, clients and the platform share the cores.\n\n")
+        file.write(f"| | |\n|---|---|\n| date | {now} |\n| machine | {processor}, {os.cpu_count()} cores, Linux {os.uname().release} |\n| commit | {commit} |\n| database | {'PostgreSQL' if DATABASE else 'SQLite'} |\n| load | {os.getloadavg()[0]:.1f} at the end |\n\n")
         file.write("| Measure | | |\n|---|---|---|\n")
         for line in rows:
             file.write("| " + " | ".join(line) + " |\n")
