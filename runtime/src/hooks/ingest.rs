@@ -7,9 +7,13 @@
 //! [`WHOLE`]; a shared secret is judged before the body is read. What cannot be taken is refused with 503 and a time to come back: a
 //! source that was told 2xx never sends again, and one that was told anything else may.
 //!
+//! Where many share a process, each owner's calls have at most a [`SHARE_OF_ONE`] of the places and of the room: slow bodies to the hooks
+//! of one take nothing from another.
+//!
 //! Answers say nothing: a connection that does not exist is 404, a call that proves nothing is 401, both empty.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -33,6 +37,10 @@ pub const MAX_BODY_BYTES: usize = 25 << 20;
 const BODIES_KIB: usize = 128 << 10;
 /// Calls at the same time.
 const CALLS: usize = 512;
+/// One owner has at most so much of [`CALLS`] and of [`BODIES_KIB`]: a quarter, which still holds a body of the largest size.
+const SHARE_OF_ONE: usize = 4;
+/// Owners whose shares are remembered before those that nobody uses are let go.
+const MOST_SHARES: usize = 1024;
 /// Calls that wait to be stored.
 const QUEUE: usize = 1024;
 /// Calls of one commit.
@@ -57,6 +65,10 @@ const UNNAMED_WITHIN: Duration = Duration::from_secs(60);
 pub struct Endpoint {
     /// Row of the ledger.
     pub connection: i64,
+    /// Whose it is, where several share this process.
+    pub owner: Option<String>,
+    /// It has so many deliveries to follow that it takes no more for now.
+    pub full: bool,
     /// What the connector says of its webhooks.
     pub hooks: HooksDescription,
     /// What calls are proved with.
@@ -90,9 +102,47 @@ enum Stored {
 
 struct Call {
     delivery: NewDelivery,
-    /// Its share of the room for bodies; given back when it is stored.
-    _room: Option<OwnedSemaphorePermit>,
+    /// Given back when it is stored.
+    _room: Taken,
     answer: oneshot::Sender<Stored>,
+}
+
+/// Places for calls and room for their bodies.
+struct Room {
+    calls: Semaphore,
+    bodies: Arc<Semaphore>,
+}
+
+impl Room {
+    fn of_one_in(parts: usize) -> Self {
+        Self {
+            calls: Semaphore::new(CALLS / parts),
+            bodies: Arc::new(Semaphore::new(BODIES_KIB / parts)),
+        }
+    }
+}
+
+/// Room that the bytes of a body take: of everybody's, and of its owner's share.
+#[derive(Default)]
+struct Taken {
+    kib: usize,
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Taken {
+    /// Takes what is missing to so much.
+    fn grow(&mut self, kib: usize, rooms: &[&Room]) -> Result<(), Refused> {
+        let Some(more) = kib.checked_sub(self.kib).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        let permits = u32::try_from(more).map_err(|_| Refused::TooLarge)?;
+        for room in rooms {
+            let permit = Arc::clone(&room.bodies).try_acquire_many_owned(permits);
+            self._permits.push(permit.map_err(|_| Refused::Busy)?);
+        }
+        self.kib = kib;
+        Ok(())
+    }
 }
 
 /// Takes calls. Cheap to clone.
@@ -100,8 +150,8 @@ struct Call {
 pub struct Ingest {
     reception: Arc<dyn Reception>,
     queue: mpsc::Sender<Call>,
-    calls: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
+    room: Arc<Room>,
+    shares: Arc<Mutex<HashMap<String, Arc<Room>>>>,
 }
 
 impl Ingest {
@@ -113,8 +163,8 @@ impl Ingest {
         let ingest = Self {
             reception,
             queue,
-            calls: Arc::new(Semaphore::new(CALLS)),
-            bodies: Arc::new(Semaphore::new(BODIES_KIB)),
+            room: Arc::new(Room::of_one_in(1)),
+            shares: Arc::default(),
         };
         (ingest, storing)
     }
@@ -126,8 +176,21 @@ impl Ingest {
             .with_state(self)
     }
 
+    fn share_of(&self, owner: &str) -> Arc<Room> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(owner) {
+            return Arc::clone(share);
+        }
+        if shares.len() >= MOST_SHARES {
+            shares.retain(|_, share| Arc::strong_count(share) > 1);
+        }
+        let share = Arc::new(Room::of_one_in(SHARE_OF_ONE));
+        shares.insert(owner.to_owned(), Arc::clone(&share));
+        share
+    }
+
     async fn take(&self, name: &str, headers: &HeaderMap, body: Body) -> Result<(), Refused> {
-        let _place = self.calls.try_acquire().map_err(|_| Refused::Busy)?;
+        let _place = self.room.calls.try_acquire().map_err(|_| Refused::Busy)?;
         if name.len() > MAX_NAME_BYTES {
             return Err(Refused::Unknown);
         }
@@ -137,13 +200,26 @@ impl Ingest {
             Refused::Busy
         })?;
         let endpoint = endpoint.ok_or(Refused::Unknown)?;
+        if endpoint.full {
+            return Err(Refused::Busy);
+        }
         let early = endpoint
             .secrets
             .before_the_body(&endpoint.hooks.proofs, headers);
         if early == Early::Refused {
             return Err(Refused::Unproven);
         }
-        let (body, room) = tokio::time::timeout(WHOLE, self.read(headers, body))
+        let share = endpoint.owner.as_deref().map(|owner| self.share_of(owner));
+        let _share = match &share {
+            Some(share) => Some(share.calls.try_acquire().map_err(|_| Refused::Busy)?),
+            None => None,
+        };
+        let rooms: Vec<&Room> = [Some(&self.room), share.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsRef::as_ref)
+            .collect();
+        let (body, room) = tokio::time::timeout(WHOLE, read(headers, body, &rooms))
             .await
             .map_err(|_| Refused::Slow)??;
         let now = SystemTime::now();
@@ -169,47 +245,37 @@ impl Ingest {
             Ok(Stored::Failed) | Err(_) => Err(Refused::Busy),
         }
     }
+}
 
-    /// Reads a body, and takes room for it as it comes.
-    async fn read(
-        &self,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Refused> {
-        let told = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if told.is_some_and(|told| told > MAX_BODY_BYTES as u64) {
+/// Reads a body, and takes room for it as it comes.
+async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    rooms: &[&Room],
+) -> Result<(Vec<u8>, Taken), Refused> {
+    let told = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if told.is_some_and(|told| told > MAX_BODY_BYTES as u64) {
+        return Err(Refused::TooLarge);
+    }
+    let mut bytes = Vec::new();
+    let mut taken = Taken::default();
+    let mut pieces = body.into_data_stream();
+    loop {
+        let piece = tokio::time::timeout(IDLE, pieces.next())
+            .await
+            .map_err(|_| Refused::Slow)?;
+        let Some(piece) = piece else {
+            return Ok((bytes, taken));
+        };
+        let piece = piece.map_err(|_| Refused::Broken)?;
+        let size = bytes.len() + piece.len();
+        if size > MAX_BODY_BYTES {
             return Err(Refused::TooLarge);
         }
-        let mut bytes = Vec::new();
-        let mut room: Option<OwnedSemaphorePermit> = None;
-        let mut pieces = body.into_data_stream();
-        loop {
-            let piece = tokio::time::timeout(IDLE, pieces.next())
-                .await
-                .map_err(|_| Refused::Slow)?;
-            let Some(piece) = piece else {
-                return Ok((bytes, room));
-            };
-            let piece = piece.map_err(|_| Refused::Broken)?;
-            if bytes.len() + piece.len() > MAX_BODY_BYTES {
-                return Err(Refused::TooLarge);
-            }
-            let held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-            let wanted = (bytes.len() + piece.len()).div_ceil(1024);
-            if wanted > held {
-                let more = u32::try_from(wanted - held).map_err(|_| Refused::TooLarge)?;
-                let more = Arc::clone(&self.bodies)
-                    .try_acquire_many_owned(more)
-                    .map_err(|_| Refused::Busy)?;
-                match &mut room {
-                    Some(room) => room.merge(more),
-                    None => room = Some(more),
-                }
-            }
-            bytes.extend_from_slice(&piece);
-        }
+        taken.grow(size.div_ceil(1024), rooms)?;
+        bytes.extend_from_slice(&piece);
     }
 }
 

@@ -349,6 +349,8 @@ impl Watch<'_> {
         self.redactor = Redactor::new(secrets.into_iter().flatten().chain(identity.secrets()));
         let _ = self.desk.endpoint.set(Arc::new(Endpoint {
             connection: identity.row,
+            owner: None,
+            full: false,
             hooks: description.clone(),
             secrets: HookSecrets {
                 secrets: vec![identity.secret.clone()],

@@ -25,6 +25,9 @@ use connector_store::platform::{ConnectionState, NewDelivery, PlatformError};
 const KEPT_FOR: Duration = Duration::from_secs(5);
 /// How long a secret that was replaced is taken.
 const OLD_SECRET_FOR: Duration = Duration::from_secs(10 * 60);
+/// A connection with so many deliveries to follow takes no more: it is paused, or its source is faster than its runs. What they would have
+/// told, the next sync reads.
+const MOST_WAITING: u64 = 10_000;
 /// Connections, and names of none, that are remembered.
 const MOST: usize = 10_000;
 
@@ -82,9 +85,19 @@ impl PlatformReception {
                 return Ok(None);
             }
         };
+        let full = connection.waiting_deliveries >= MOST_WAITING;
+        if full {
+            self.ground.log.line(
+                Level::Warn,
+                "webhook calls are refused: too many deliveries of this connection wait",
+                json!({ "tenant": connection.tenant, "connection": name, "waiting": connection.waiting_deliveries }),
+            );
+        }
         let all = |field| -> Vec<Secret> { opened.get(field).cloned().into_iter().collect() };
         Ok(Some(Endpoint {
             connection: connection.ledger,
+            owner: Some(connection.tenant),
+            full,
             hooks,
             secrets: HookSecrets {
                 secrets: all(SecretField::WebhookSecret),

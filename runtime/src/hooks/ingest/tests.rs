@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -25,6 +26,8 @@ impl Reception for Desk {
     async fn endpoint(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
         let endpoint = Endpoint {
             connection: 7,
+            owner: name.split_once('-').map(|(owner, _)| owner.to_owned()),
+            full: name == "full-gitlab",
             hooks: HooksDescription {
                 proofs: vec![
                     Proof::StandardWebhooks,
@@ -38,7 +41,9 @@ impl Reception for Desk {
                 signing_tokens: vec![Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")],
             },
         };
-        Ok((name == "gitlab").then(|| Arc::new(endpoint)))
+        Ok(["gitlab", "loud-gitlab", "quiet-gitlab", "full-gitlab"]
+            .contains(&name)
+            .then(|| Arc::new(endpoint)))
     }
 
     async fn receive(
@@ -92,7 +97,7 @@ impl Server {
 
     /// Sends these bytes and reads until the other side has nothing more to say.
     async fn say(&self, text: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(&self.address).await.unwrap();
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
         let _ = stream.write_all(text.as_bytes()).await;
         let mut answer = Vec::new();
         let _ =
@@ -221,6 +226,10 @@ async fn what_cannot_be_stored_is_refused_with_a_time_to_come_back() {
     let answer = server.call("/hooks/gitlab", PROOF, "{}").await;
     assert_eq!(status(&answer), "503", "{answer}");
     assert!(answer.contains("retry-after: 5"), "{answer}");
+    server.desk.broken.store(false, Ordering::SeqCst);
+    let answer = server.call("/hooks/full-gitlab", PROOF, "{}").await;
+    assert_eq!(status(&answer), "503", "its inbox is full: {answer}");
+    assert!(server.keys().is_empty());
 }
 
 #[tokio::test]
@@ -254,11 +263,93 @@ async fn what_is_being_answered_when_the_end_comes_is_answered() {
     });
     let answer = server.call("/hooks/gitlab", PROOF, "{}").await;
     assert_eq!(status(&answer), "202", "{answer}");
-    assert!(
-        tokio::net::TcpStream::connect(&server.address)
-            .await
-            .is_err()
-    );
+    assert!(TcpStream::connect(&server.address).await.is_err());
+}
+
+/// A call whose body does not come to its end.
+async fn half_a_call(server: &Server, path: &str, told: usize, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{PROOF}content-length: {told}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Whoever is refused meanwhile finds the connection closed.
+    let _ = stream.write_all(&vec![b'x'; sent]).await;
+    stream
+}
+
+/// Asks until the answer is this one.
+async fn until_answered(server: &Server, path: &str, wanted: &str) {
+    for _ in 0..200 {
+        if status(&server.call(path, PROOF, "{}").await) == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{path} is never answered with {wanted}");
+}
+
+#[tokio::test]
+async fn slow_calls_to_one_owner_take_no_place_of_another() {
+    let server = Server::start().await;
+    let mut held = Vec::new();
+    for _ in 0..CALLS / SHARE_OF_ONE {
+        held.push(half_a_call(&server, "/hooks/loud-gitlab", 10, 1).await);
+    }
+    until_answered(&server, "/hooks/loud-gitlab", "503").await;
+    let answer = server.call("/hooks/quiet-gitlab", PROOF, "{}").await;
+    assert_eq!(status(&answer), "202", "{answer}");
+    drop(held);
+    until_answered(&server, "/hooks/loud-gitlab", "202").await;
+}
+
+#[tokio::test]
+async fn large_bodies_to_one_owner_take_no_room_of_another() {
+    let server = Server::start().await;
+    let large = MAX_BODY_BYTES;
+    let held = half_a_call(&server, "/hooks/loud-gitlab", large, large - 1).await;
+    // It is read in pieces; once all of it is there, another finds no room and is closed, with an answer or while it still sends.
+    let refused = async || {
+        let mut second = half_a_call(&server, "/hooks/loud-gitlab", large, large / 2).await;
+        let mut answer = [0; 12];
+        let read = tokio::time::timeout(Duration::from_millis(200), second.read(&mut answer));
+        match read.await {
+            Ok(Ok(12)) => answer == *b"HTTP/1.1 503",
+            Ok(_) => true,
+            Err(_) => false,
+        }
+    };
+    let mut tries = 0;
+    while !refused().await {
+        tries += 1;
+        assert!(tries < 100, "a second large body is always taken");
+    }
+    let body = "x".repeat(large / 2);
+    let answer = server.call("/hooks/quiet-gitlab", PROOF, &body).await;
+    assert_eq!(status(&answer), "202", "{answer}");
+    drop(held);
+}
+
+#[tokio::test]
+async fn whoever_sends_its_body_drop_by_drop_is_cut_off() {
+    let server = Server::start().await;
+    let began = tokio::time::Instant::now();
+    let mut stream = half_a_call(&server, "/hooks/gitlab", 1000, 0).await;
+    let (mut reads, mut writes) = stream.split();
+    let dripping = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            if writes.write_all(b"x").await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let mut answer = [0; 12];
+    tokio::select! {
+        () = dripping => {}
+        read = reads.read_exact(&mut answer) => { read.unwrap(); }
+    }
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    assert!(began.elapsed() <= WHOLE + IDLE, "{:?}", began.elapsed());
+    assert!(server.keys().is_empty());
 }
 
 #[test]
