@@ -448,7 +448,7 @@ pub(super) fn new_store(engine: &Engine, access: Access) -> Store<HostState> {
     store.set_max_component_handles(limits.size(Limit::Handles));
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|mut context| {
-        context.data_mut().meter.tick()?;
+        context.data_mut().tick()?;
         Ok(UpdateDeadline::Yield(1))
     });
     store

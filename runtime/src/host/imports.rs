@@ -151,6 +151,11 @@ impl HostState {
         self.meter.add(Limit::HostCalls, 1)
     }
 
+    /// Looks at the clock while the component computes.
+    pub(super) fn tick(&mut self) -> Result<(), LimitReached> {
+        self.meter.tick(self.stop.is_cancelled())
+    }
+
     /// The component goes on after waiting. Once the run is to end, waiting earns it no more time.
     fn resume(&mut self) {
         self.meter.resume(!self.stop.is_cancelled());

@@ -364,12 +364,14 @@ impl Worker {
             return Ok(());
         }
         let mut used = self.fresh();
-        let (first, second, again) = (
-            self.fresh().apply(sample).await,
-            used.apply(sample).await,
-            used.apply(sample).await,
-        );
-        let (Ok(first), Ok(second), Ok(again)) = (first, second, again) else {
+        // One after the other: an endless one costs its time once.
+        let Ok(first) = self.fresh().apply(sample).await else {
+            return Ok(());
+        };
+        let Ok(second) = used.apply(sample).await else {
+            return Ok(());
+        };
+        let Ok(again) = used.apply(sample).await else {
             return Ok(());
         };
         let differs =
@@ -402,7 +404,8 @@ impl Worker {
             };
             match alone {
                 Ok(mut answer) => answers.extend(answer.pop()),
-                Err(report) if on_trap == OnTrap::Fail => {
+                // A record that a run had no time for as it ended is not one that cannot be mapped.
+                Err(report) if on_trap == OnTrap::Fail || self.surroundings.stop.is_cancelled() => {
                     return Err(MapperError::Stopped {
                         mapper: self.mapper.description.name.clone(),
                         record: record.source_id.escape_debug().to_string(),

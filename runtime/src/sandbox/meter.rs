@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::limits::{COUNT, Limit, LimitReached, Limits, SPECS, Unit, Use, Uses};
 
+/// What a component may still compute once the run is to end: enough to come to a safe point, and no reason to wait for one that never
+/// comes there.
+const CPU_TO_END: Duration = Duration::from_secs(5);
+
 /// What one instance has used so far.
 #[derive(Debug)]
 pub struct Meter {
@@ -19,6 +23,8 @@ pub struct Meter {
     computed: Duration,
     /// What had been computed when the last wait began.
     computed_at_wait: Duration,
+    /// What had been computed when it was first seen that the run is to end.
+    computed_at_end: Option<Duration>,
     running_since: Instant,
     started: Instant,
 }
@@ -44,6 +50,7 @@ impl Meter {
             table_elements: 0,
             computed: Duration::ZERO,
             computed_at_wait: Duration::ZERO,
+            computed_at_end: None,
             running_since: now,
             started: now,
         }
@@ -96,9 +103,18 @@ impl Meter {
         }
     }
 
-    /// Looks at the clock, every tick of the engine.
-    pub fn tick(&mut self) -> Result<(), LimitReached> {
+    /// Looks at the clock, every tick of the engine. `ending`: the run is to end.
+    pub fn tick(&mut self, ending: bool) -> Result<(), LimitReached> {
         let computed = self.computed + self.running_since.elapsed();
+        if ending {
+            let at_end = *self.computed_at_end.get_or_insert(computed);
+            if computed.saturating_sub(at_end) > CPU_TO_END {
+                return Err(LimitReached {
+                    limit: Limit::CpuBetweenWaits,
+                    allowed: milliseconds(CPU_TO_END),
+                });
+            }
+        }
         let since_wait = computed.saturating_sub(self.computed_at_wait);
         self.level(Limit::CpuBetweenWaits, milliseconds(since_wait))?;
         self.level(Limit::Cpu, milliseconds(computed))
@@ -216,6 +232,17 @@ mod tests {
     }
 
     #[test]
+    fn once_the_run_is_to_end_little_computing_is_left() {
+        let mut meter = meter(&[]);
+        assert_eq!(meter.tick(true), Ok(()));
+        meter.computed += CPU_TO_END + Duration::from_millis(1);
+        assert_eq!(meter.tick(false), Ok(()));
+        let reached = meter.tick(true).unwrap_err();
+        assert_eq!(reached.limit, Limit::CpuBetweenWaits);
+        assert_eq!(reached.allowed, 5000);
+    }
+
+    #[test]
     fn waiting_is_not_computing() {
         let mut meter = meter(&[("cpu", "50ms")]);
         for _ in 0..5 {
@@ -223,9 +250,9 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
             meter.resume(true);
         }
-        assert_eq!(meter.tick(), Ok(()));
+        assert_eq!(meter.tick(false), Ok(()));
         std::thread::sleep(Duration::from_millis(60));
-        assert_eq!(meter.tick().unwrap_err().limit, Limit::Cpu);
+        assert_eq!(meter.tick(false).unwrap_err().limit, Limit::Cpu);
     }
 
     #[test]
@@ -235,7 +262,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(2));
             meter.wait();
             meter.resume(true);
-            meter.tick().is_err()
+            meter.tick(false).is_err()
         });
         assert!(ended);
     }
