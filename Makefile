@@ -29,7 +29,7 @@ build: runtime component ## Build dist/runtime and dist/gitlab.wasm
 demo: build simulators ## Show it: two simulated servers, a first run, changes, a second run
 	@sh examples/demo.sh
 
-test: build simulators puppet mappers connectors tool-postgres tool-curl ## Run every test
+test: build simulators puppet mappers connectors tool-postgres tool-curl tool-faketime ## Run every test
 	$(CARGO) test --locked --release --workspace
 
 check: ## Formatting and lints, warnings as errors
@@ -78,7 +78,7 @@ bench: build simulators mappers ## Measure, beside the vendor's connector and a 
 	@QUICK="$(QUICK)" FULL="$(FULL)" CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" python3 bench/bench.py
 
 bench-platform: build simulators puppet ## Measure runtime serve: make bench-platform [CONNECTIONS=1000,10000] [DATABASE=postgres://…]
-	@CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" CONNECTIONS="$(or $(CONNECTIONS),1000,10000)" DATABASE="$(DATABASE)" python3 bench/platform.py
+	@CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" CONNECTIONS="$(or $(CONNECTIONS),1000,10000)" DATABASE="$(DATABASE)" python3 bench/serve.py
 
 mappers: $(addprefix $(DIST)/mappers/,rust.wasm javascript.wasm python.wasm wasi.wasm) ## Build the example mappers into dist/mappers/
 
@@ -116,7 +116,7 @@ $(DIST)/mappers/python.wasm: $(wildcard $(MAPPERS)/python/*.py) $(MAPPERS)/pytho
 	$(NPM) --prefix $* install --no-save --no-audit --no-fund
 	@touch $@
 
-.PHONY: tool-node tool-python tool-postgres tool-curl
+.PHONY: tool-node tool-python tool-postgres tool-curl tool-faketime
 tool-node:
 	@node --eval 'process.exit(Number.parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && command -v $(NPM) >/dev/null || { \
 	  echo "Components in JavaScript are built with Node 20 or later and npm, and one of them is missing here ($$(node --version 2>/dev/null || echo no node))." >&2; \
@@ -147,6 +147,15 @@ tool-curl:
 	  else \
 	    echo "The tests run examples/platform.sh, which needs curl, and it is missing here. Debian: apt-get install curl." >&2; \
 	    exit 1; \
+	  fi; }
+
+# One test moves the clock of a platform, where this is installed.
+tool-faketime:
+	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get install -y faketime || { apt-get update && apt-get install -y faketime; }; \
+	  else \
+	    echo "Without libfaketime (Debian: apt-get install faketime) the test of a clock that jumps does nothing." >&2; \
 	  fi; }
 
 wasm-target: target-$(TARGET)

@@ -9,11 +9,11 @@ use tempfile::TempDir;
 use crate::setup::{Ran, Setup, dist};
 
 /// A disk of its own, as far as this user may have one. Gone when it is dropped.
-struct Disk(TempDir);
+pub(crate) struct Disk(TempDir);
 
 impl Disk {
     /// `None` where nothing may be mounted.
-    fn mount(options: &str) -> Option<Self> {
+    pub(crate) fn mount(options: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])
@@ -23,6 +23,10 @@ impl Disk {
         mounted
             .is_ok_and(|status| status.success())
             .then_some(Self(folder))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
     }
 
     fn remount(&self, options: &str) {

@@ -1,5 +1,6 @@
 //! What dies, freezes or fills up while connections run: no record is lost, none is doubled, no cap is exceeded.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use connector_store::testing::postgres::Server as Postgres;
@@ -7,9 +8,11 @@ use serde_json::{Value, json};
 use simulators::gitlab::{Size, World};
 
 use super::house::{House, Kind, LEASE, Process, on_both_databases};
+use crate::machine::Disk;
 
 on_both_databases!(
     a_killed_worker_is_taken_over_and_its_last_page_is_where_the_other_goes_on,
+    a_worker_that_was_frozen_past_its_lease_is_refused_when_it_wakes_up,
     a_process_that_is_told_to_stop_gives_its_connections_to_the_others_at_once,
 );
 
@@ -20,10 +23,7 @@ const TAKEOVER: Duration = LEASE.saturating_add(Duration::from_secs(6));
 /// A backfill that takes a while, run by the first of two processes. The first one and the connection.
 async fn begun(house: &mut House) -> (Process, String) {
     let first = house.serve(&["--workers", "2"]).await;
-    let tenant = house.tenant(&first, "acme", json!({})).await;
-    let connector = house.upload(&first, "gitlab.wasm").await;
-    let wanted = house.wanted(&connector, "gitlab", json!({}));
-    let id = house.connect(&first, &tenant, wanted).await;
+    let id = house.connected(&first, json!({})).await;
     house
         .wait("the first pages", async || {
             (house.written() > 200).then_some(())
@@ -73,19 +73,47 @@ async fn a_killed_worker_is_taken_over_and_its_last_page_is_where_the_other_goes
     second.terminate().await;
 }
 
-/// Frozen in the middle of a transaction it holds a lock, which PostgreSQL takes away after ten seconds and SQLite never.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_was_frozen_past_its_lease_is_refused_when_it_wakes_up() {
-    let Some(mut house) = house(Kind::Postgres, 712).await else {
+/// Another run, which is asked for and comes to its end.
+async fn once_more(house: &House, process: &Process, id: &str) {
+    let complete = async || {
+        let runs = house.runs(process, id).await;
+        let complete = runs.iter().filter(|run| run["outcome"] == "complete");
+        complete.count()
+    };
+    let before = complete().await;
+    let path = format!("/connections/{id}/run");
+    house.call(process, "POST", &path, Value::Null).await;
+    house
+        .wait("a run after it", async || {
+            (complete().await > before).then_some(())
+        })
+        .await;
+}
+
+/// Freezes a process. In the middle of a transaction it would hold SQLite's lock for as long as it is frozen, which is a known gap (57): it
+/// goes on and is frozen a little later. PostgreSQL takes its lock away.
+async fn freeze(house: &House, process: &Process) {
+    loop {
+        process.signal("-STOP");
+        if house.can_be_written().await {
+            return;
+        }
+        process.signal("-CONT");
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+}
+
+async fn a_worker_that_was_frozen_past_its_lease_is_refused_when_it_wakes_up(kind: Kind) {
+    let Some(mut house) = house(kind, 712).await else {
         return;
     };
     let (first, id) = begun(&mut house).await;
-    first.signal("-STOP");
+    freeze(&house, &first).await;
     let second = house.serve(&["--workers", "2"]).await;
     let before = house.written();
     let took = until_written(&house, before).await;
     assert!(
-        took < TAKEOVER + Duration::from_secs(10),
+        took < TAKEOVER,
         "taken over after {took:?}, the lease is {LEASE:?}"
     );
     first.signal("-CONT");
@@ -94,19 +122,7 @@ async fn a_worker_that_was_frozen_past_its_lease_is_refused_when_it_wakes_up() {
     let runs = house.runs(&first, &id).await;
     let complete_runs = runs.iter().filter(|run| run["outcome"] == "complete");
     assert_eq!(complete_runs.count(), 1, "{runs:#?}");
-    let path = format!("/connections/{id}/run");
-    house.call(&first, "POST", &path, Value::Null).await;
-    house
-        .wait("a run after it", async || {
-            let runs = house.runs(&first, &id).await;
-            (runs
-                .iter()
-                .filter(|run| run["outcome"] == "complete")
-                .count()
-                > 1)
-            .then_some(())
-        })
-        .await;
+    once_more(&house, &first, &id).await;
     house.setup.assert_complete(&house.setup.membership());
     first.terminate().await;
     second.terminate().await;
@@ -147,4 +163,120 @@ async fn a_database_that_is_restarted_in_the_middle_costs_no_record() {
     complete(&house, &first, &id).await;
     first.terminate().await;
     postgres.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_up_costs_no_record_and_the_platform_goes_on_when_there_is_room() {
+    let Some(disk) = Disk::mount("size=256m") else {
+        println!("nothing may be mounted here");
+        return;
+    };
+    let world = World::generate(715, &Size::items(1500));
+    let mut house = House::new(Kind::Sqlite, world, Duration::from_millis(60))
+        .await
+        .unwrap();
+    house.data = disk.path().join("data");
+    let (process, id) = begun(&mut house).await;
+    let filler = disk.path().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    house
+        .wait("a run that fails", async || {
+            let shown = house.connection(&process, &id).await;
+            let failed = shown["failures"].as_u64() > Some(0);
+            (failed || house.log().contains("full")).then_some(())
+        })
+        .await;
+    // What is open takes its room although nobody can find it.
+    drop(file);
+    std::fs::remove_file(filler).unwrap();
+    let path = format!("/connections/{id}/run");
+    house
+        .wait("the platform", async || {
+            let (status, _) = house.api(&process, "POST", &path, Value::Null).await;
+            (status < 300).then_some(())
+        })
+        .await;
+    complete(&house, &process, &id).await;
+    process.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_never_comes_to_an_end_does_not_keep_a_process_from_ending() {
+    let world = World::generate(716, &Size::tiny());
+    let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)
+        .await
+        .unwrap();
+    let process = house.serve(&[]).await;
+    let tenant = house.tenant(&process, "acme", json!({})).await;
+    let connector = house.upload(&process, "gitlab.wasm").await;
+    let mapper = house.upload(&process, "puppet-mapper.wasm").await;
+    let mut wanted = house.wanted(&connector, "gitlab", json!({}));
+    wanted["chain"]["mappers"] =
+        json!([{"digest": mapper, "settings": {"rules": [{"has": "", "do": "loop"}]}}]);
+    let id = house.connect(&process, &tenant, wanted).await;
+    house.wait_for_run(&process, &id, "running").await;
+    // Its first page is being mapped.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let began = Instant::now();
+    assert_eq!(process.terminate().await, 0);
+    // It may compute for five seconds; each of its limits by itself would let it go on for thirty, more than once.
+    assert!(
+        began.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        began.elapsed()
+    );
+    let again = house.serve(&[]).await;
+    let interrupted = house.wait_for_run(&again, &id, "interrupted").await;
+    assert_eq!(interrupted["kind"], "sync", "{interrupted:#}");
+    let letters = format!("/connections/{id}/dead-letters");
+    let letters = house.call(&again, "GET", &letters, Value::Null).await;
+    assert_eq!(letters["items"], json!([]));
+    again.kill().await;
+}
+
+/// What moves the clock of a process, where it is installed.
+fn faketime() -> Option<String> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?;
+    folders.flatten().find_map(|folder| {
+        let library = folder.path().join("faketime/libfaketime.so.1");
+        library.exists().then(|| library.display().to_string())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_ahead_and_back_costs_no_record() {
+    let Some(library) = faketime() else {
+        println!("libfaketime is not installed");
+        return;
+    };
+    let world = World::generate(717, &Size::items(3000));
+    let mut house = House::new(Kind::Sqlite, world, Duration::from_millis(60))
+        .await
+        .unwrap();
+    let clock = house.setup.home.path().join("clock");
+    let set = |offset: &str| std::fs::write(&clock, offset).unwrap();
+    set("+0");
+    house.variables = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec();
+    let (first, id) = begun(&mut house).await;
+    let second = house.serve(&["--workers", "2"]).await;
+    for offset in ["+3h", "-3h", "+0"] {
+        set(offset);
+        let before = house.written();
+        until_written(&house, before).await;
+    }
+    house.wait_for_run(&second, &id, "complete").await;
+    // The one that came to its end may have begun while the clock was wrong.
+    once_more(&house, &second, &id).await;
+    house.setup.assert_complete(&house.setup.membership());
+    assert_eq!(first.terminate().await, 0);
+    assert_eq!(second.terminate().await, 0);
 }

@@ -8,6 +8,7 @@ use connector_store::testing::postgres::Server as Postgres;
 use serde_json::{Value, json};
 use simulators::cortex;
 use simulators::gitlab::{self, World};
+use sqlx::Connection as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -82,6 +83,8 @@ pub struct House {
     database: Option<String>,
     /// Of all processes.
     pub data: PathBuf,
+    /// Variables of processes that are started from now on.
+    pub variables: Vec<(String, String)>,
     key: String,
     client: reqwest::Client,
 }
@@ -116,6 +119,7 @@ impl House {
         std::fs::write(setup.home.path().join("serve.toml"), config).unwrap();
         Self {
             data: setup.home.path().join("data"),
+            variables: Vec::new(),
             setup,
             database,
             key: String::new(),
@@ -146,6 +150,7 @@ impl House {
             .args(arguments)
             .env_clear()
             .env("HOME", self.setup.home.path())
+            .envs(self.variables.iter().cloned())
             .current_dir(self.setup.home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -281,6 +286,14 @@ impl House {
         answer["items"].as_array().expect("items").clone()
     }
 
+    /// A tenant with a connection to the simulated GitLab; its id. `change` is merged into its configuration.
+    pub async fn connected(&self, process: &Process, change: Value) -> String {
+        let tenant = self.tenant(process, "acme", json!({})).await;
+        let connector = self.upload(process, "gitlab.wasm").await;
+        let wanted = self.wanted(&connector, "gitlab", change);
+        self.connect(process, &tenant, wanted).await
+    }
+
     /// Waits until a run of this connection ended like that.
     pub async fn wait_for_run(&self, process: &Process, id: &str, outcome: &str) -> Value {
         self.wait(&format!("{outcome} of {id}"), async || {
@@ -304,6 +317,24 @@ impl House {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Whether no process holds a lock of the database that it would not give back.
+    pub async fn can_be_written(&self) -> bool {
+        if self.database.is_some() {
+            return true;
+        }
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.data.join("platform.db"))
+            .busy_timeout(Duration::from_millis(200));
+        let mut connection = sqlx::SqliteConnection::connect_with(&options)
+            .await
+            .unwrap();
+        let begun = sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut connection)
+            .await;
+        connection.close().await.unwrap();
+        begun.is_ok()
     }
 
     /// Experiences that CortexDB holds.

@@ -19,10 +19,9 @@ async fn a_connection_that_is_created_is_backfilled_and_kept_up(kind: Kind) {
         return;
     };
     let process = house.serve(&[]).await;
-    let tenant = house.tenant(&process, "acme", json!({})).await;
-    let connector = house.upload(&process, "gitlab.wasm").await;
-    let wanted = house.wanted(&connector, "gitlab", json!({"run": {"interval": "5s"}}));
-    let id = house.connect(&process, &tenant, wanted).await;
+    let id = house
+        .connected(&process, json!({"run": {"interval": "5s"}}))
+        .await;
     let run = house.wait_for_run(&process, &id, "complete").await;
     assert!(run["usage"]["records"].as_u64().unwrap() > 0, "{run:#}");
     let selection = house.setup.membership();
@@ -51,8 +50,14 @@ fn span(run: &Value) -> (String, String) {
 }
 
 async fn caps_of_tenants_are_never_exceeded(kind: Kind) {
-    const TENANTS: usize = 4;
-    const EACH: usize = 6;
+    const TENANTS: usize = 20;
+    const EACH: usize = 10;
+    // By the number of the tenant: how many runs at once, and what says so. A run of theirs may take 64 MiB.
+    const CAPS: [usize; 4] = [1, 2, 3, 2];
+    let caps = |number: usize| match CAPS[number % 4] {
+        3 => json!({"concurrent_runs": 9, "memory_bytes": 200 << 20}),
+        most => json!({"concurrent_runs": most}),
+    };
     let world = World::generate(702, &Size::tiny());
     let Some(mut house) = House::new(kind, world, Duration::from_millis(10)).await else {
         return;
@@ -62,20 +67,18 @@ async fn caps_of_tenants_are_never_exceeded(kind: Kind) {
     let connector = house.upload(&first, "gitlab.wasm").await;
     let mut connections = Vec::new();
     for number in 0..TENANTS {
-        let cap = 1 + number % 2;
-        let caps = json!({"concurrent_runs": cap});
-        let tenant = house
-            .tenant(&first, &format!("tenant-{number}"), caps)
-            .await;
+        let name = format!("tenant-{number}");
+        let tenant = house.tenant(&first, &name, caps(number)).await;
         for one in 0..EACH {
             let scope = format!("org:acme-{number}-{one}/source:gitlab/project:{{project_path}}");
-            let change = json!({"cortexdb": {"scope_template": scope}});
+            let change =
+                json!({"cortexdb": {"scope_template": scope}, "limits": {"memory": "64MiB"}});
             let wanted = house.wanted(&connector, &format!("c{one}"), change);
-            connections.push((number, cap, house.connect(&first, &tenant, wanted).await));
+            connections.push((number, house.connect(&first, &tenant, wanted).await));
         }
     }
     let mut spans: Vec<Vec<(String, String)>> = vec![Vec::new(); TENANTS];
-    for (number, _, id) in &connections {
+    for (number, id) in &connections {
         house.wait_for_run(&second, id, "complete").await;
         let runs = house.runs(&second, id).await;
         spans[*number].extend(runs.iter().map(span));
@@ -88,7 +91,7 @@ async fn caps_of_tenants_are_never_exceeded(kind: Kind) {
                 live.count()
             })
             .max();
-        let cap = 1 + number % 2;
+        let cap = CAPS[number % 4];
         assert!(
             most <= Some(cap),
             "tenant {number}: {most:?} at once, {cap} allowed"
@@ -135,4 +138,47 @@ async fn a_deleted_connection_is_forgotten_and_another_takes_its_name(kind: Kind
     house.setup.assert_complete(&house.setup.membership());
     assert_eq!(house.written(), written, "{run:#}");
     process.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_tenants_may_do_is_taken_over_by_a_running_platform() {
+    let world = World::generate(704, &Size::tiny());
+    let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)
+        .await
+        .unwrap();
+    let process = house.serve(&[]).await;
+    let tenant = house.tenant(&process, "acme", json!({})).await;
+    let connector = house.upload(&process, "gitlab.wasm").await;
+    let path = format!("/connections?tenant={tenant}");
+    let file = house.setup.home.path().join("serve.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let logged = async |words: &str| {
+        house
+            .wait(words, async || house.log().contains(words).then_some(()))
+            .await;
+    };
+    // A mistake changes nothing.
+    std::fs::write(&file, "lease = 7").unwrap();
+    process.signal("-HUP");
+    logged("the configuration was not reloaded").await;
+    let wanted = house.wanted(&connector, "first", json!({"limits": {"memory": "100MiB"}}));
+    house.call(&process, "POST", &path, wanted).await;
+    let limits = "[tenants.limits]\nmemory = \"64MiB\"\n";
+    std::fs::write(&file, format!("workers = 3\n{before}{limits}")).unwrap();
+    process.signal("-HUP");
+    logged("configuration reloaded").await;
+    assert!(house.log().contains("\"needs_a_restart\":[\"workers\"]"));
+    let wanted = house.wanted(
+        &connector,
+        "second",
+        json!({"limits": {"memory": "100MiB"}}),
+    );
+    let (status, refused) = house.api(&process, "POST", &path, wanted).await;
+    assert_eq!(status, 422, "{refused:#}");
+    let words = refused.to_string();
+    assert!(
+        words.contains("100 MiB") && words.contains("64 MiB"),
+        "{words}"
+    );
+    assert_eq!(process.terminate().await, 0);
 }
