@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::cortexdb::client::DEFAULT_URL;
@@ -434,7 +435,7 @@ pub fn plan(
     surroundings: &Surroundings,
     dry_run: bool,
 ) -> Result<Plan, ConfigError> {
-    let file = read_config_file(flags.config.as_deref())?;
+    let file: ConfigFile = read_toml(flags.config.as_deref())?;
     let stored = read_stored_identity(surroundings)?;
     settle(description, flags, surroundings, file, stored, dry_run)
 }
@@ -541,7 +542,7 @@ pub fn hooks_plan(
     public_url: Option<&str>,
     surroundings: &Surroundings,
 ) -> Result<Option<HooksPlan>, ConfigError> {
-    let file = read_config_file(flags.config.as_deref())?.hooks;
+    let file = read_toml::<ConfigFile>(flags.config.as_deref())?.hooks;
     let text = |flag: Option<&str>, variable: &str, file: Option<String>| {
         flag.map(str::to_owned)
             .or_else(|| surroundings.first(&[variable]))
@@ -623,7 +624,10 @@ pub fn mapper_settings(path: Option<&Path>) -> Result<Value, ConfigError> {
 
 /// What a component may use, which must be known before it is asked who it is.
 pub fn limits(flags: &Flags) -> Result<Limits, ConfigError> {
-    read_limits(flags, &read_config_file(flags.config.as_deref())?.limits)
+    read_limits(
+        flags,
+        &read_toml::<ConfigFile>(flags.config.as_deref())?.limits,
+    )
 }
 
 fn read_limits(flags: &Flags, file: &Map<String, Value>) -> Result<Limits, ConfigError> {
@@ -681,7 +685,7 @@ pub fn cortex_settings(
     flags: &Flags,
     surroundings: &Surroundings,
 ) -> Result<(CortexPlan, PathBuf, Duration), ConfigError> {
-    let file = read_config_file(flags.config.as_deref())?;
+    let file: ConfigFile = read_toml(flags.config.as_deref())?;
     let stored = read_stored_identity(surroundings)?;
     let (state_file, patience) = state_and_patience(flags, surroundings, &file)?;
     // The connector's variable for this is not known here.
@@ -708,9 +712,12 @@ fn duration_setting(
     }
 }
 
-fn read_config_file(path: Option<&Path>) -> Result<ConfigFile, ConfigError> {
+/// A file of settings; without one everything is as it is where nothing is said.
+pub(crate) fn read_toml<T: DeserializeOwned + Default>(
+    path: Option<&Path>,
+) -> Result<T, ConfigError> {
     let Some(path) = path else {
-        return Ok(ConfigFile::default());
+        return Ok(T::default());
     };
     let text = std::fs::read_to_string(path).map_err(|error| {
         invalid(format!(

@@ -64,7 +64,7 @@ async fn read(
     let mut found = Vec::new();
     for connection in store.connections().await.map_err(failed)? {
         let letters = store
-            .dead_letters(connection.id, source_id)
+            .dead_letters(connection.id, source_id.as_ref().map(std::slice::from_ref))
             .await
             .map_err(failed)?;
         if !letters.is_empty() {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{USAGE, complain, say};
 use crate::config::Surroundings;
+use crate::platform::Ground;
 use crate::platform::log::Log;
 use crate::platform::server::{ground, serve as listen};
 use crate::platform::settings::{Role, ServeConfig, ServeFlags};
@@ -102,6 +103,7 @@ pub(super) async fn serve(arguments: ServeArguments) -> u8 {
             return 1;
         }
     };
+    reload_on_signal(ground.clone(), flags);
     let working = ground
         .config
         .is(Role::Worker)
@@ -133,6 +135,32 @@ pub(super) async fn serve(arguments: ServeArguments) -> u8 {
     }
     log.line(Level::Info, "stopped", json!({}));
     0
+}
+
+/// With each `SIGHUP` what tenants may do is read again, and holds for what begins after it. A configuration that is wrong changes nothing.
+fn reload_on_signal(ground: Ground, flags: ServeFlags) {
+    tokio::spawn(async move {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+            return;
+        };
+        while hangup.recv().await.is_some() {
+            let config = match ServeConfig::new(&flags, &Surroundings::of_this_process()) {
+                Ok(config) => config,
+                Err(error) => {
+                    let reason = json!({"reason": error.to_string()});
+                    let words = "the configuration was not reloaded; everything is as it was";
+                    ground.log.line(Level::Error, words, reason);
+                    continue;
+                }
+            };
+            let restart = ground.config.need_a_restart(&config);
+            ground.set_rules(config.rules);
+            let fields = json!({"taken_over": ["tenants"], "needs_a_restart": restart});
+            ground
+                .log
+                .line(Level::Info, "configuration reloaded", fields);
+        }
+    });
 }
 
 /// The first signal ends everything in order, the second one at once.

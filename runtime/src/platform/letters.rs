@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cortexdb::client::Client;
 use crate::cortexdb::identity::Identity;
-use crate::ledger::{DeadLetter, KeptLetter, Lease, Store};
+use crate::ledger::{DeadLetter, Lease, Store};
 use crate::redact::Redactor;
 use crate::run::forgetting;
 use crate::writer::WriterError;
@@ -19,7 +19,9 @@ use crate::writer::resend::{Answer, Sender};
 use connector_store::platform::{Platform, PlatformError};
 
 /// Letters that one wish may name.
-pub const MOST_WISHED: usize = 10_000;
+pub const MOST_WISHED: u32 = 10_000;
+/// Letters that are sent again at a time: each may be large.
+const SENT_AT_ONCE: usize = 100;
 
 /// What is to become of letters, by source id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,15 +102,6 @@ pub async fn carry_out(
     if let Some((client, identity)) = cortex
         && !wished.retry.is_empty()
     {
-        let kept = store
-            .dead_letters(lease.connection, None)
-            .await
-            .map_err(PlatformError::from)?;
-        let letters: Vec<DeadLetter> = kept
-            .into_iter()
-            .map(|kept: KeptLetter| kept.letter)
-            .filter(|letter| wished.retry.contains(&letter.source_id))
-            .collect();
         let sender = Sender {
             client: client.clone(),
             forgetting: forgetting(Some(identity)),
@@ -116,11 +109,17 @@ pub async fn carry_out(
             lease,
             redactor: redactor.clone(),
         };
-        let answers = sender.resend(&letters).await?;
-        stored = answers
-            .iter()
-            .filter(|(_, answer)| *answer == Answer::Stored)
-            .count() as u64;
+        let retry: Vec<&str> = wished.retry.iter().map(String::as_str).collect();
+        for some in retry.chunks(SENT_AT_ONCE) {
+            let kept = store.dead_letters(lease.connection, Some(some)).await;
+            let kept = kept.map_err(PlatformError::from)?;
+            let letters: Vec<DeadLetter> = kept.into_iter().map(|kept| kept.letter).collect();
+            let answers = sender.resend(&letters).await?;
+            let now = answers
+                .iter()
+                .filter(|(_, answer)| *answer == Answer::Stored);
+            stored += now.count() as u64;
+        }
     }
     // Wishes that came in the meantime stay.
     let mut left = wishes(platform, connection).await?;

@@ -23,7 +23,7 @@ pub mod settings;
 pub mod trial;
 pub mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
@@ -43,10 +43,24 @@ pub struct Ground {
     pub components: Arc<components::Components>,
     /// What the operator decided.
     pub config: Arc<settings::ServeConfig>,
+    rules: Arc<RwLock<Arc<settings::TenantRules>>>,
     /// What is counted.
     pub metrics: Arc<metrics::Metrics>,
     /// Where lines go.
     pub log: log::Log,
     /// The process is to end.
     pub stop: CancellationToken,
+}
+
+impl Ground {
+    /// What tenants may do now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<settings::TenantRules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on tenants may do this: what begins after it is held to it, what has begun is not.
+    pub fn set_rules(&self, rules: settings::TenantRules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use axum::Router;
 use serde_json::json;
@@ -87,6 +87,7 @@ pub async fn ground(
         metrics: Arc::new(Metrics::new(config.metric_tenants)),
         components: Arc::new(Components::new()?),
         secrets: Arc::new(secrets),
+        rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
         config: Arc::new(config),
         platform,
         ledger,
@@ -105,7 +106,7 @@ pub async fn open(config: &ServeConfig) -> Result<(Arc<dyn Platform>, Arc<dyn St
         }
         Some(url) => {
             let most = POSTGRES_CONNECTIONS + config.workers;
-            let store = Arc::new(PostgresStore::open(url, most).await?);
+            let store = Arc::new(PostgresStore::open(url, most, config.lease).await?);
             let ledger: Arc<dyn Store> = store.clone();
             (store, ledger)
         }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -81,14 +81,14 @@ pub struct ServeConfig {
     pub lease: Duration,
     /// KEKs from the environment.
     pub kek: Option<crate::redact::Secret>,
-    /// What tenants may do.
+    /// What tenants may do, as it was at the start; see [`super::Ground::rules`].
     pub rules: TenantRules,
     /// Tenants with lines of their own among the metrics; the rest is `other`.
     pub metric_tenants: u32,
 }
 
 /// What no tenant may exceed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TenantRules {
     /// Networks that are not public and that connections may name for their source.
     pub source_networks: Vec<Grant>,
@@ -127,7 +127,7 @@ fn invalid(words: impl Into<String>) -> ConfigError {
 impl ServeConfig {
     /// Puts the settings together.
     pub fn new(flags: &ServeFlags, surroundings: &Surroundings) -> Result<Self, ConfigError> {
-        let file = read_file(flags.config.as_deref())?;
+        let file: ServeFile = crate::config::read_toml(flags.config.as_deref())?;
         let variable = |name: &str| surroundings.first(&[name]);
         let data = flags
             .data
@@ -208,6 +208,23 @@ impl ServeConfig {
         })
     }
 
+    /// Settings that differ from these and that a running process cannot take over.
+    #[must_use]
+    pub fn need_a_restart(&self, new: &Self) -> Vec<&'static str> {
+        let differ = [
+            ("data", self.data != new.data),
+            ("database", self.database != new.database),
+            ("listen", self.listen != new.listen),
+            ("public_url", self.public_url != new.public_url),
+            ("roles", self.roles != new.roles),
+            ("workers", self.workers != new.workers),
+            ("lease", self.lease != new.lease),
+            ("metric_tenants", self.metric_tenants != new.metric_tenants),
+        ];
+        let changed = differ.into_iter().filter(|(_, differs)| *differs);
+        changed.map(|(name, _)| name).collect()
+    }
+
     /// Whether this process has the role.
     #[must_use]
     pub fn is(&self, role: Role) -> bool {
@@ -284,25 +301,6 @@ pub(super) fn exceeded(wanted: &Limits, allowed: &Limits) -> Option<String> {
     })
 }
 
-fn read_file(path: Option<&Path>) -> Result<ServeFile, ConfigError> {
-    let Some(path) = path else {
-        return Ok(ServeFile::default());
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        invalid(format!(
-            "cannot read the configuration {}: {error}",
-            path.display()
-        ))
-    })?;
-    toml::from_str(&text).map_err(|error| {
-        invalid(format!(
-            "{}: {}",
-            path.display(),
-            error.to_string().trim_end()
-        ))
-    })
-}
-
 fn default_data(surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
     let share = surroundings
         .first(&["XDG_DATA_HOME"])
@@ -316,6 +314,8 @@ fn default_data(surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn home(variables: &[(&str, &str)]) -> Surroundings {

@@ -204,7 +204,7 @@ async fn map(
     if chain.mappers.is_empty() {
         return Ok((records.iter().map(as_it_is).collect(), Vec::new()));
     }
-    let limits = set_limits(ground.config.rules.limits, "config.limits", &config.limits)
+    let limits = set_limits(ground.rules().limits, "config.limits", &config.limits)
         .map_err(|error| Problem::invalid("config.limits", error.to_string()))?;
     let platform = ground.platform.as_ref();
     let loaded = ground

@@ -82,7 +82,7 @@ async fn on_sqlite_in(folder: &std::path::Path) -> SqliteStore {
 /// `None` where there is no PostgreSQL.
 pub(super) async fn on_postgres_in_its_own() -> Option<PostgresStore> {
     let url = Server::shared()?.database().await.unwrap();
-    Some(PostgresStore::open(&url, 4).await.unwrap())
+    Some(PostgresStore::open(&url, 4, MOST_IDLE).await.unwrap())
 }
 
 pub(super) async fn lease(store: &impl Store) -> Lease {

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+#[cfg(test)]
+pub(crate) use postgres::MOST_IDLE;
 pub use postgres::PostgresStore;
 pub(crate) use postgres::Waits;
 pub use sqlite::SqliteStore;
@@ -559,12 +561,21 @@ pub trait Store: Send + Sync {
     /// Marks events whose derived layers are forgotten and whose text must stay, because the token may not redact.
     async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError>;
 
-    /// All dead letters, or the one of this record.
+    /// All dead letters, or those of these records, by source id.
     async fn dead_letters(
         &self,
         connection: i64,
-        source_id: Option<&str>,
+        source_ids: Option<&[&str]>,
     ) -> Result<Vec<KeptLetter>, StoreError>;
+    /// Dead letters behind this source id, in its order, with empty payloads: there may be many, and each may be large.
+    async fn list_letters(
+        &self,
+        connection: i64,
+        after: Option<&str>,
+        most: u32,
+    ) -> Result<Vec<KeptLetter>, StoreError>;
+    /// How many dead letters there are.
+    async fn count_letters(&self, connection: i64) -> Result<u64, StoreError>;
     /// Makes refused versions begun again, so that they can be sent as they were. Their dead letters stay until they are stored.
     async fn revive(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError>;
     /// Lets go of dead letters: the records stay out until they change. Returns how many there were.

@@ -6,7 +6,7 @@
 //!
 //! The first statement of each transaction that writes locks the connection's row and checks its epoch: who was taken over is refused, and
 //! who takes over waits for a commit that is under way. A process that is frozen within a transaction would make it wait
-//! for ever, so the database ends a transaction that is idle for [`MOST_IDLE`]. What a restart of the database means to a statement is
+//! for ever, so the database ends a transaction that is idle for as long as a lease lasts, or for [`MOST_IDLE`]. What a restart of the database means to a statement is
 //! in [`transaction`].
 
 mod nul;
@@ -35,8 +35,8 @@ use super::{
 pub(crate) use transaction::Waits;
 use transaction::{PATIENCE, Step, With, begin_fenced};
 
-/// How long the database lets a transaction be idle. None of ours waits for anything but the database.
-const MOST_IDLE: &str = "10s";
+/// How long the database lets a transaction be idle at the most. None of ours waits for anything but the database.
+pub(crate) const MOST_IDLE: Duration = Duration::from_secs(10);
 
 /// See the [module](self).
 #[derive(Debug, Clone)]
@@ -48,8 +48,13 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Connects to the database of this URL with at most so many connections, and brings it to the current schema. Processes that start
-    /// together wait for the first to do so.
-    pub async fn open(url: &str, most_connections: u32) -> Result<Self, StoreError> {
+    /// together wait for the first to do so. `lease` is how long this process holds connections: frozen in the middle of a transaction,
+    /// it keeps nobody waiting for longer than that.
+    pub async fn open(
+        url: &str,
+        most_connections: u32,
+        lease: Duration,
+    ) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Unusable {
             path: "on PostgreSQL".into(),
             reason: format!(
@@ -83,7 +88,7 @@ impl PostgresStore {
             .max_connections(most_connections)
             .min_connections(0)
             .acquire_timeout(PATIENCE)
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
                 Box::pin(async move {
                     // A commit that a power failure takes back would be a cursor ahead of its ledger. Compiling a statement takes
                     // longer than any of ours.
@@ -92,7 +97,7 @@ impl PostgresStore {
                                 set_config('synchronous_commit', CASE current_setting('synchronous_commit')
                                            WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)",
                     )
-                    .bind(MOST_IDLE)
+                    .bind(format!("{}ms", lease.min(MOST_IDLE).as_millis()))
                     .execute(connection)
                     .await
                     .map(drop)
@@ -133,6 +138,20 @@ fn shown(options: &PgConnectOptions) -> String {
         options.get_port(),
         options.get_database().unwrap_or(options.get_username()),
     )
+}
+
+fn letter(row: &PgRow) -> Result<KeptLetter, StoreError> {
+    Ok(KeptLetter {
+        letter: DeadLetter {
+            source_id: row.text("source_id")?,
+            stream: row.text("stream")?,
+            reason: row.text("reason")?,
+            payload: row.text("payload")?,
+        },
+        first_seen: row.try_get("first_seen")?,
+        last_seen: row.try_get("last_seen")?,
+        attempts: unsigned(row.try_get("attempts")?),
+    })
 }
 
 fn to_json<T: Serialize + ?Sized>(rows: &T) -> Result<String, StoreError> {
@@ -193,7 +212,7 @@ impl Store for PostgresStore {
 
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
         let step = Step::new(
-            "UPDATE connections SET lease_until = extract(epoch FROM clock_timestamp())::float8 + $2 WHERE id = $1",
+            "UPDATE connections SET lease_until = extract(epoch FROM clock_timestamp())::float8 + $2 WHERE id = $1 AND lease_until > 0",
             [With::Real(ttl.as_secs_f64())],
         );
         self.write(lease, &[step]).await.map(drop)
@@ -587,31 +606,40 @@ impl Store for PostgresStore {
     async fn dead_letters(
         &self,
         connection: i64,
-        source_id: Option<&str>,
+        source_ids: Option<&[&str]>,
     ) -> Result<Vec<KeptLetter>, StoreError> {
+        let all = source_ids.is_none();
         let rows = self
             .read(
                 connection,
                 "SELECT source_id, stream, reason, payload, first_seen, last_seen, attempts FROM dead_letters
-                 WHERE connection = $1 AND ($2::text IS NULL OR source_id = $2) ORDER BY source_id",
-                &[With::OptionalText(source_id)],
+                 WHERE connection = $1 AND ($2 OR source_id = ANY($3::text[])) ORDER BY source_id",
+                &[With::Flag(all), With::Texts(source_ids.unwrap_or_default())],
             )
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(KeptLetter {
-                    letter: DeadLetter {
-                        source_id: row.text("source_id")?,
-                        stream: row.text("stream")?,
-                        reason: row.text("reason")?,
-                        payload: row.text("payload")?,
-                    },
-                    first_seen: row.try_get("first_seen")?,
-                    last_seen: row.try_get("last_seen")?,
-                    attempts: unsigned(row.try_get("attempts")?),
-                })
-            })
-            .collect()
+        rows.iter().map(letter).collect()
+    }
+
+    async fn list_letters(
+        &self,
+        connection: i64,
+        after: Option<&str>,
+        most: u32,
+    ) -> Result<Vec<KeptLetter>, StoreError> {
+        let rows = self
+            .read(
+                connection,
+                "SELECT source_id, stream, reason, '' AS payload, first_seen, last_seen, attempts FROM dead_letters
+                 WHERE connection = $1 AND ($2::text IS NULL OR source_id > $2) ORDER BY source_id LIMIT $3",
+                &[With::OptionalText(after), With::Number(i64::from(most))],
+            )
+            .await?;
+        rows.iter().map(letter).collect()
+    }
+
+    async fn count_letters(&self, connection: i64) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) AS n FROM dead_letters WHERE connection = $1";
+        self.count(connection, sql).await
     }
 
     async fn revive(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError> {

@@ -261,6 +261,24 @@ pub(super) fn advice(code: &str) -> Option<&'static str> {
     }
 }
 
+impl SqliteStore {
+    /// One statement over a connection and a list, if the lease is the current one.
+    async fn change_some<T: Serialize>(
+        &self,
+        lease: Lease,
+        sql: &'static str,
+        list: &[T],
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query(sql)
+            .bind(lease.connection)
+            .bind(to_json(list)?)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     async fn claim(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease, StoreError> {
@@ -305,11 +323,13 @@ impl Store for SqliteStore {
 
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
-        sqlx::query("UPDATE connections SET lease_until = unixepoch('subsec') + ? WHERE id = ?")
-            .bind(ttl.as_secs_f64())
-            .bind(lease.connection)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "UPDATE connections SET lease_until = unixepoch('subsec') + ? WHERE id = ? AND lease_until > 0",
+        )
+        .bind(ttl.as_secs_f64())
+        .bind(lease.connection)
+        .execute(&mut *transaction)
+        .await?;
         Ok(transaction.commit().await?)
     }
 
@@ -391,9 +411,26 @@ impl Store for SqliteStore {
     async fn dead_letters(
         &self,
         connection: i64,
-        source_id: Option<&str>,
+        source_ids: Option<&[&str]>,
     ) -> Result<Vec<KeptLetter>, StoreError> {
-        self.read_letters(connection, source_id).await
+        self.read_letters(connection, source_ids).await
+    }
+
+    async fn list_letters(
+        &self,
+        connection: i64,
+        after: Option<&str>,
+        most: u32,
+    ) -> Result<Vec<KeptLetter>, StoreError> {
+        self.page_of_letters(connection, after, most).await
+    }
+
+    async fn count_letters(&self, connection: i64) -> Result<u64, StoreError> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM dead_letters WHERE connection = ?")
+            .bind(connection)
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(unsigned(count))
     }
 
     async fn revive(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError> {
@@ -697,27 +734,14 @@ impl Store for SqliteStore {
     }
 
     async fn forgotten(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
-        let mut transaction = self.fenced(lease).await?;
-        sqlx::query(
-            "DELETE FROM events WHERE connection = ? AND id IN (SELECT value FROM json_each(?))",
-        )
-        .bind(lease.connection)
-        .bind(to_json(rows)?)
-        .execute(&mut *transaction)
-        .await?;
-        Ok(transaction.commit().await?)
+        let sql =
+            "DELETE FROM events WHERE connection = ? AND id IN (SELECT value FROM json_each(?))";
+        self.change_some(lease, sql, rows).await
     }
 
     async fn kept(&self, lease: Lease, rows: &[i64]) -> Result<(), StoreError> {
-        let mut transaction = self.fenced(lease).await?;
-        sqlx::query(
-            "UPDATE events SET state = 'kept' WHERE connection = ? AND id IN (SELECT value FROM json_each(?))",
-        )
-        .bind(lease.connection)
-        .bind(to_json(rows)?)
-        .execute(&mut *transaction)
-        .await?;
-        Ok(transaction.commit().await?)
+        let sql = "UPDATE events SET state = 'kept' WHERE connection = ? AND id IN (SELECT value FROM json_each(?))";
+        self.change_some(lease, sql, rows).await
     }
 
     async fn end_streams(&self, lease: Lease, ends: &[StreamEnd<'_>]) -> Result<(), StoreError> {

@@ -21,7 +21,7 @@ use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
 
 use super::values::new_id;
 use super::*;
-use crate::ledger::{PostgresStore, SqliteStore, Store};
+use crate::ledger::{MOST_IDLE, PostgresStore, SqliteStore, Store};
 use crate::testing::postgres::Server;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -63,8 +63,8 @@ impl Subject {
     async fn postgres() -> Option<Self> {
         let server = tokio::task::spawn_blocking(Server::shared).await.unwrap()?;
         let url = server.database().await.unwrap();
-        let store = PostgresStore::open(&url, 20).await.unwrap();
-        let other = PostgresStore::open(&url, 20).await.unwrap();
+        let store = PostgresStore::open(&url, 20, MOST_IDLE).await.unwrap();
+        let other = PostgresStore::open(&url, 20, MOST_IDLE).await.unwrap();
         Some(Self {
             raw: Raw::Postgres(store.pool.clone()),
             ledger: Arc::new(store.clone()),
@@ -189,6 +189,7 @@ fn connection(tenant: &str, name: &str) -> Connection {
         config: json!({"url": "https://gitlab.example"}),
         sealed: BTreeMap::from([("token".into(), "sealed".into())]),
         hook_plan: None,
+        memory_bytes: 60,
         ledger: 0,
         failures: 0,
         due_at: None,
@@ -281,6 +282,8 @@ on_both! {
         tenants_take_turns_and_a_tenant_at_its_cap_lets_others_by,
         what_is_due_next_is_known,
         a_tenant_that_has_computed_enough_waits,
+        a_lease_of_a_clock_that_jumped_back_keeps_nobody_out,
+        runs_begin_when_there_is_memory_for_all_that_they_may_take,
         runs_of_workers_that_were_superseded_are_swept,
         runs_are_listed_summed_and_trimmed,
         whoever_waits_is_woken;

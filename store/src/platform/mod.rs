@@ -92,7 +92,8 @@ pub struct Caps {
     pub concurrent_runs: Option<u32>,
     /// Connections.
     pub connections: Option<u32>,
-    /// Memory of all running components together.
+    /// Memory that the components of all runs may take together. Kept by [`Platform::claim_due`]: a run begins when there is room for all
+    /// that it may take.
     pub memory_bytes: Option<u64>,
     /// Computing time of all runs that ended or began within the last hour.
     pub cpu_ms_per_hour: Option<u64>,
@@ -249,6 +250,9 @@ pub struct Connection {
     pub sealed: BTreeMap<String, String>,
     /// The last hook plan, as JSON; `None`: none was made.
     pub hook_plan: Option<Value>,
+    /// What the components of one of its runs may take together.
+    #[serde(skip)]
+    pub memory_bytes: u64,
     /// Row of the ledger.
     #[serde(skip)]
     pub ledger: i64,
@@ -272,6 +276,7 @@ pub struct ConnectionChange {
     pub name: Option<String>,
     pub state: Option<(ConnectionState, Option<String>)>,
     pub config: Option<Value>,
+    pub memory_bytes: Option<u64>,
     /// Replaces single fields; an empty text removes one.
     pub sealed: Option<BTreeMap<String, String>>,
     /// Makes it due at once and lets go of its failures.
@@ -528,12 +533,13 @@ pub trait Platform: Send + Sync {
     /// Deletes a connection and all that is remembered of it, in steps that let others write in between. Its lease is lost; should this process
     /// die, it is found leaving. Its runs stay as numbers until they are trimmed: what a tenant has used is not undone.
     async fn delete_connection(&self, tenant: Option<&str>, id: &str) -> Result<()>;
-    /// Uses another chain, whose components must be there, from the next run on.
+    /// Uses another chain, whose components must be there, from the next run on, and takes so much memory for each run.
     async fn set_chain(
         &self,
         tenant: Option<&str>,
         id: &str,
         chain: &Chain,
+        memory_bytes: u64,
         by: &str,
     ) -> Result<ChainVersion>;
     /// Chains of a connection, newest first.

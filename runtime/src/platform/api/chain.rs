@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::connections::{ChainBody, check_memory, look_at_chain};
+use super::connections::{ChainBody, look_at_chain, memory_of_a_run};
 use super::problem::Problem;
 use super::request::{Caller, Input, List, audit, parse_value};
 use crate::platform::Ground;
@@ -80,11 +80,13 @@ async fn use_chain(
     let description = look_at_chain(ground, &row.tenant, chain).await?;
     let config: ConnectionConfig = parse_value(row.config.clone(), "config")?;
     let opened = OpenedSecrets::of(&row, &ground.secrets)?;
-    let plan = plan_of(&config, &opened, &description, &ground.config.rules)?;
-    check_memory(ground, &row.tenant, &plan, 1 + chain.mappers.len()).await?;
+    let plan = plan_of(&config, &opened, &description, &ground.rules())?;
+    let memory = memory_of_a_run(ground, &row.tenant, &plan, 1 + chain.mappers.len()).await?;
     let by = &caller.key.id;
     let platform = ground.platform.as_ref();
-    let version = platform.set_chain(caller.tenant(), id, chain, by).await?;
+    let version = platform
+        .set_chain(caller.tenant(), id, chain, memory, by)
+        .await?;
     let detail = json!({"number": version.number, "chain": version.chain});
     audit(ground, caller, Some(&row.tenant), action, id, &detail).await?;
     Ok(Json(version.into()))

@@ -126,7 +126,7 @@ pub(super) async fn upload(
     once(&ground, &caller, &headers, &what, async {
         let component = ground
             .components
-            .admit(tenant, &bytes, ground.config.rules.limits)
+            .admit(tenant, &bytes, ground.rules().limits)
             .await?;
         let stored = ground.platform.put_component(&component, &bytes).await?;
         let detail = json!({"name": stored.name, "version": stored.version, "world": stored.world});

@@ -297,21 +297,19 @@ pub(super) async fn look_at_chain(
     Ok(description_of(&connector)?)
 }
 
-/// Refuses a connection that the tenant's memory could never hold, with the numbers.
-pub(super) async fn check_memory(
+/// What the components of one run may take together. Refuses what the tenant's memory could never hold, with the numbers.
+pub(super) async fn memory_of_a_run(
     ground: &Ground,
     tenant: &str,
     plan: &Plan,
     components: usize,
-) -> Result<(), Problem> {
-    let Some(allowed) = ground.platform.tenant(tenant).await?.caps.memory_bytes else {
-        return Ok(());
-    };
+) -> Result<u64, Problem> {
     let each = plan.limits.get(Limit::Memory).unwrap_or(u64::MAX);
     let needed = each.saturating_mul(components as u64);
-    if needed <= allowed {
-        return Ok(());
-    }
+    let caps = ground.platform.tenant(tenant).await?.caps;
+    let Some(allowed) = caps.memory_bytes.filter(|allowed| needed > *allowed) else {
+        return Ok(needed);
+    };
     Err(Problem::invalid(
         "config.limits.memory",
         format!(
@@ -452,8 +450,9 @@ pub(super) async fn create(
         let mut opened = OpenedSecrets::default();
         let mut sealed = seal_into(&ground, &id, &tenant, &new.secrets, &mut opened)?;
         sealed.retain(|_, value| !value.is_empty());
-        let plan = plan_of(&new.config, &opened, &description, &ground.config.rules)?;
-        check_memory(&ground, &tenant, &plan, 1 + chain.mappers.len()).await?;
+        let plan = plan_of(&new.config, &opened, &description, &ground.rules())?;
+        let memory_bytes =
+            memory_of_a_run(&ground, &tenant, &plan, 1 + chain.mappers.len()).await?;
         let state = if new.paused {
             ConnectionState::Paused
         } else {
@@ -469,6 +468,7 @@ pub(super) async fn create(
             config: json!(new.config),
             sealed,
             hook_plan: None,
+            memory_bytes,
             ledger: 0,
             failures: 0,
             due_at: None,
@@ -571,12 +571,14 @@ pub(super) async fn update(
     let mut opened = OpenedSecrets::of(&row, &ground.secrets)?;
     let sealed = seal_into(&ground, &id, &row.tenant, &patch.secrets, &mut opened)?;
     let description = look_at_chain(&ground, &row.tenant, &row.chain).await?;
-    let plan = plan_of(&config, &opened, &description, &ground.config.rules)?;
-    check_memory(&ground, &row.tenant, &plan, 1 + row.chain.mappers.len()).await?;
+    let plan = plan_of(&config, &opened, &description, &ground.rules())?;
+    let memory_bytes =
+        memory_of_a_run(&ground, &row.tenant, &plan, 1 + row.chain.mappers.len()).await?;
     let changed: Vec<String> = sealed.keys().cloned().collect();
     let change = ConnectionChange {
         name: patch.name,
         config: Some(json!(config)),
+        memory_bytes: Some(memory_bytes),
         // The source is to be told of a new secret before it calls with the old one.
         wake: !sealed.is_empty(),
         sealed: Some(sealed),
@@ -814,17 +816,12 @@ async fn prepared(
     let config: ConnectionConfig = parse_value(row.config.clone(), "config")?;
     let opened = OpenedSecrets::of(row, &ground.secrets)?;
     let platform = ground.platform.as_ref();
-    let limits = ground.config.rules.limits;
+    let limits = ground.rules().limits;
     let connector = ground
         .components
         .connector(platform, &row.chain.connector, limits)
         .await?;
-    let plan = plan_of(
-        &config,
-        &opened,
-        &connector.description,
-        &ground.config.rules,
-    )?;
+    let plan = plan_of(&config, &opened, &connector.description, &ground.rules())?;
     Ok((connector, plan))
 }
 

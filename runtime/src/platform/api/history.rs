@@ -1,5 +1,7 @@
 //! What has happened to a connection: runs, deliveries, dead letters; and the log of changes.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -370,12 +372,11 @@ pub(super) async fn letters(
     caller.need(Scope::Read)?;
     let page = page(query.after, query.limit)?;
     let row = found(&ground, &caller, &id).await?;
-    let mut kept = ground.ledger.dead_letters(row.ledger, None).await?;
-    kept.sort_by(|one, other| one.letter.source_id.cmp(&other.letter.source_id));
-    if let Some(after) = &page.after {
-        kept.retain(|one| one.letter.source_id > *after);
-    }
-    kept.truncate(page.most as usize);
+    let after = page.after.as_deref();
+    let kept = ground
+        .ledger
+        .list_letters(row.ledger, after, page.most)
+        .await?;
     let wished = wishes(ground.platform.as_ref(), &id).await?;
     let name = |one: &KeptLetter| one.letter.source_id.clone();
     Ok(List::new(kept, &page, name, |one| {
@@ -401,8 +402,11 @@ pub(super) async fn one_letter(
 ) -> Result<Json<LetterView>, Problem> {
     caller.need(Scope::Read)?;
     let row = found(&ground, &caller, &id).await?;
-    let source_id = Some(query.source_id.as_str());
-    let kept = ground.ledger.dead_letters(row.ledger, source_id).await?;
+    let source_id = [query.source_id.as_str()];
+    let kept = ground
+        .ledger
+        .dead_letters(row.ledger, Some(&source_id))
+        .await?;
     let wished = wishes(ground.platform.as_ref(), &id).await?;
     let first = kept.into_iter().next();
     first
@@ -468,23 +472,28 @@ async fn wish_for(
         ));
     }
     let row = found(ground, caller, id).await?;
-    let kept = ground.ledger.dead_letters(row.ledger, None).await?;
-    let there: Vec<String> = kept
+    let there = if body.all {
+        ground.ledger.count_letters(row.ledger).await?
+    } else {
+        body.source_ids.len() as u64
+    };
+    if there > u64::from(MOST_WISHED) {
+        return Err(Problem::invalid(
+            "source_ids",
+            format!("{there} letters; at most {MOST_WISHED} at a time"),
+        ));
+    }
+    let kept = ground.ledger.list_letters(row.ledger, None, u32::MAX);
+    let there: BTreeSet<String> = kept
+        .await?
         .into_iter()
         .map(|kept| kept.letter.source_id)
         .filter(|one| body.all || body.source_ids.contains(one))
         .collect();
-    let named = body.source_ids.iter();
-    if let Some(unknown) = named.into_iter().find(|one| !there.contains(one)) {
+    if let Some(unknown) = body.source_ids.iter().find(|one| !there.contains(*one)) {
         return Err(Problem::invalid(
             "source_ids",
             format!("there is no dead letter of `{}`", unknown.escape_debug()),
-        ));
-    }
-    if there.len() > MOST_WISHED {
-        return Err(Problem::invalid(
-            "source_ids",
-            format!("{} letters; at most {MOST_WISHED} at a time", there.len()),
         ));
     }
     let count = there.len();
@@ -586,7 +595,7 @@ pub(super) async fn limits(
 ) -> Result<Json<Vec<LimitView>>, Problem> {
     use crate::sandbox::limits::{SPECS, Unit};
     caller.need(Scope::Read)?;
-    let rules = &ground.config.rules.limits;
+    let rules = ground.rules().limits;
     Ok(Json(
         SPECS
             .iter()

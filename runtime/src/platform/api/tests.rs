@@ -1,6 +1,6 @@
 //! The API against the embedded store, request by request.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -115,6 +115,7 @@ impl Api {
         let ground = Ground {
             secrets: Arc::new(Secrets::open(None, &folder.path().join("kek")).unwrap()),
             components: Arc::new(Components::new().unwrap()),
+            rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
             config: Arc::new(config),
             metrics: Arc::new(Metrics::new(2)),
             log: Log::to(Level::Trace, move |line| {

@@ -59,7 +59,7 @@ pub(super) struct Login {
 pub(super) struct Row {
     connection: ConnectionView,
     last_run: Option<RunView>,
-    dead_letters: usize,
+    dead_letters: u64,
 }
 
 /// Tenants, and the connections of one or of all.
@@ -75,8 +75,8 @@ fn first_page(most: u32) -> Page {
     Page { after: None, most }
 }
 
-async fn dead_letters(ground: &Ground, ledger: i64) -> Result<usize, Problem> {
-    Ok(ground.ledger.dead_letters(ledger, None).await?.len())
+async fn dead_letters(ground: &Ground, ledger: i64) -> Result<u64, Problem> {
+    Ok(ground.ledger.count_letters(ledger).await?)
 }
 
 pub(super) async fn overview(
@@ -125,7 +125,7 @@ pub(super) struct OneConnection {
     deliveries: Vec<DeliveryView>,
     /// Source id, reason, last seen.
     letters: Vec<(String, String, String)>,
-    dead_letters: usize,
+    dead_letters: u64,
     chains: Vec<ChainVersion>,
     /// What is hooked: subject, state, words.
     hooked: Vec<(String, String, String)>,
@@ -148,9 +148,8 @@ pub(super) async fn connection(
     let row = platform.connection(tenant, id).await?;
     let page = first_page(ROWS);
     let all = DeliveryFilter::default();
-    let mut kept = ground.ledger.dead_letters(row.ledger, None).await?;
-    let count = kept.len();
-    kept.truncate(ROWS as usize);
+    let kept = ground.ledger.list_letters(row.ledger, None, ROWS).await?;
+    let count = dead_letters(ground, row.ledger).await?;
     let plan = row.hook_plan.clone().unwrap_or_default();
     let list = |name: &str| plan[name].as_array().cloned().unwrap_or_default();
     let scopes = &session.caller.key.scopes;

@@ -3,6 +3,8 @@
 //! Deliveries come first, because somebody waits for them, and a sync that takes long is paused for them at its next safe point. Whatever
 //! goes wrong, the connection is given back with a reason and a time; what takes the process down is counted by the store.
 
+mod hooks;
+
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -17,14 +19,13 @@ use crate::cursors::{CursorHome, DatabaseCursors};
 use crate::digest::fingerprint;
 use crate::hooks::inbox::Batch;
 use crate::host::connector::{Connector, Mode};
-use crate::host::hooks::{HookPlan, Target};
 use crate::platform::components::{ComponentError, description_of};
-use crate::platform::connection::{ConnectionConfig, OpenedSecrets, SecretField, plan_of};
+use crate::platform::connection::{ConnectionConfig, OpenedSecrets, plan_of};
 use crate::platform::{Ground, letters, metrics};
 use crate::redact::Redactor;
 use crate::report::{Level, Outcome, Receipt};
 use crate::run::{
-    Answer, Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
+    Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
 };
 use connector_store::platform::{Claim, ConnectionState, Page, PlatformError, Release, Usage};
 
@@ -40,12 +41,8 @@ const MOST_PAUSED: usize = 10_000;
 const LONGEST_TURN: Duration = Duration::from_secs(5 * 60);
 /// How often a sync looks for deliveries.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often hooks are looked after.
-const HOOKS_EVERY_SECONDS: i64 = 10 * 60;
 /// Runs in a row that could not begin, after which a connection is parked: somebody has to change it.
 const PARK_AFTER_MISCONFIGURED: u32 = 5;
-/// Attempts to remove the hooks of a connection that is being deleted.
-const MOST_ATTEMPTS_TO_LEAVE: u32 = 5;
 /// Ways to servers that are kept open.
 const MOST_REACHES: usize = 256;
 const REACH_FOR: Duration = Duration::from_secs(10 * 60);
@@ -59,10 +56,11 @@ struct Done {
 }
 
 impl Done {
-    fn misconfigured(reason: String) -> Self {
+    /// Without a run that left a receipt.
+    fn without_a_run(outcome: Outcome, reason: Option<String>) -> Self {
         Self {
-            outcome: Outcome::Misconfigured,
-            reason: Some(reason),
+            outcome,
+            reason,
             receipt: json!({}),
             synced: false,
         }
@@ -123,11 +121,7 @@ impl Turn {
         }
         let done = match self.ready().await {
             Ok(ready) => self.perform(&ready).await,
-            Err((Outcome::Misconfigured, reason)) => Done::misconfigured(reason),
-            Err((outcome, reason)) => Done {
-                outcome,
-                ..Done::misconfigured(reason)
-            },
+            Err((outcome, reason)) => Done::without_a_run(outcome, Some(reason)),
         };
         self.release(done).await;
     }
@@ -168,7 +162,7 @@ impl Turn {
             .await
             .map_err(|error| stored(error.into()))?;
         let description = description_of(&component).map_err(wrong)?;
-        let plan = plan_of(&config, &secrets, &description, &ground.config.rules).map_err(wrong)?;
+        let plan = plan_of(&config, &secrets, &description, &ground.rules()).map_err(wrong)?;
         let connector = ground
             .components
             .connector(platform, &connection.chain.connector, plan.limits)
@@ -220,12 +214,7 @@ impl Turn {
             }
         }
         if !sync || self.stop.is_cancelled() {
-            return done.unwrap_or(Done {
-                outcome: Outcome::Complete,
-                reason: None,
-                receipt: json!({}),
-                synced: false,
-            });
+            return done.unwrap_or_else(|| Done::without_a_run(Outcome::Complete, None));
         }
         match self.mode(ready).await {
             Ok(mode) => {
@@ -305,12 +294,8 @@ impl Turn {
             "the database failed in a turn",
             &error.to_string(),
         );
-        Done {
-            outcome: Outcome::Failed,
-            reason: Some("the platform's database failed; the run goes on later".into()),
-            receipt: json!({}),
-            synced: false,
-        }
+        let reason = "the platform's database failed; the run goes on later";
+        Done::without_a_run(Outcome::Failed, Some(reason.into()))
     }
 
     /// One task, with a receipt of its own.
@@ -516,13 +501,7 @@ impl Turn {
         }
         if ready.connector.hooks().is_none() {
             batch.leave_to_poll(platform.as_ref(), lease).await?;
-            let done = Done {
-                outcome: Outcome::Complete,
-                reason: None,
-                receipt: json!({}),
-                synced: false,
-            };
-            return Ok(Some((done, true)));
+            return Ok(Some((Done::without_a_run(Outcome::Complete, None), true)));
         }
         let task = Task::Deliveries(batch.take_deliveries());
         let (done, ended) = self.run(ready, task).await;
@@ -543,161 +522,6 @@ impl Turn {
             );
         }
         Ok(Some((done, settled.wants_sync)))
-    }
-
-    fn target(&self, ready: &Ready, public_url: &str) -> Option<Target> {
-        let id = &self.claim.connection.id;
-        Some(Target {
-            url: format!("{public_url}/hooks/{id}"),
-            name: format!("cortexdb {id}"),
-            secret: ready.secrets.get(SecretField::WebhookSecret)?.clone(),
-            signing_token: ready.secrets.get(SecretField::WebhookSigningToken)?.clone(),
-            rotated: self.hook_mark() != Some(self.sealed_mark()),
-        })
-    }
-
-    /// What tells whether the secrets of the hooks are those that the source was told.
-    fn sealed_mark(&self) -> String {
-        let sealed = &self.claim.connection.sealed;
-        let parts = [SecretField::WebhookSecret, SecretField::WebhookSigningToken]
-            .map(|field| sealed.get(field.as_str()).cloned().unwrap_or_default());
-        fingerprint(parts.concat().as_bytes())
-    }
-
-    fn hook_mark(&self) -> Option<String> {
-        let plan = self.claim.connection.hook_plan.as_ref()?;
-        plan.get("secrets")?.as_str().map(str::to_owned)
-    }
-
-    fn hooks_are_due(&self, ready: &Ready) -> bool {
-        if !ready.config.realtime
-            || self.ground.config.public_url.is_none()
-            || ready.connector.hooks().is_none()
-        {
-            return false;
-        }
-        let plan = self.claim.connection.hook_plan.as_ref();
-        let at = plan.and_then(|plan| plan.get("at")?.as_i64());
-        let age = at.map(|at| chrono::Utc::now().timestamp() - at);
-        let failed = plan.is_some_and(|plan| plan.get("failed").is_some_and(Value::is_string));
-        age.is_none_or(|age| !(0..HOOKS_EVERY_SECONDS).contains(&age))
-            || (!failed && self.hook_mark() != Some(self.sealed_mark()))
-    }
-
-    /// Registers and mends. Whether a sync is to follow.
-    async fn look_after_hooks(&mut self, ready: &Ready) -> bool {
-        let Some(target) = self
-            .ground
-            .config
-            .public_url
-            .as_deref()
-            .and_then(|url| self.target(ready, url))
-        else {
-            return false;
-        };
-        let (done, ended) = self.run(ready, Task::Connect(target)).await;
-        // The source knows the secrets only if it has answered.
-        let (plan, told) = match ended.answer {
-            Answer::Plan(plan) => (plan, Some(self.sealed_mark())),
-            _ if done.outcome == Outcome::Interrupted => return false,
-            // Everything is polled until the next time.
-            _ => (HookPlan::default(), self.hook_mark()),
-        };
-        let missed = plan.missed;
-        let kept = json!({
-            "at": chrono::Utc::now().timestamp(),
-            "secrets": told,
-            "failed": (!is_complete(done.outcome)).then_some(&done.reason),
-            "hooks": plan.hooks,
-            "polled": plan.polled,
-            "missed": missed,
-        });
-        self.claim.connection.hook_plan = Some(kept.clone());
-        let stored = self
-            .ground
-            .platform
-            .set_hook_plan(self.claim.lease, &kept)
-            .await;
-        if let Err(error) = stored {
-            self.line(
-                Level::Warn,
-                "the hook plan could not be kept",
-                &error.to_string(),
-            );
-        }
-        missed
-    }
-
-    /// Whether hooks tell of everything, so that polling may be seldom.
-    fn hooks_cover_all(&self) -> bool {
-        let plan = self.claim.connection.hook_plan.clone();
-        let plan = plan.and_then(|plan| serde_json::from_value::<HookPlan>(plan).ok());
-        self.realtime && plan.is_some_and(|plan| plan.covers_everything())
-    }
-
-    /// Removes the hooks of a connection that was deleted, and then all that is known of it.
-    async fn leave(mut self) {
-        let connection = self.claim.connection.clone();
-        let mut left = None;
-        // A connect that was cut off may have registered hooks without having said so.
-        let may_have_hooks = connection.hook_plan.is_some()
-            || connection.config.get("realtime").and_then(Value::as_bool) == Some(true);
-        let url = self.ground.config.public_url.clone();
-        if url.is_none() && connection.hook_plan.is_some() {
-            left = Some("this process has no --public-url".to_owned());
-        }
-        if may_have_hooks && let Some(url) = url {
-            match self.ready().await.map_err(|(_, reason)| reason) {
-                Ok(ready) => {
-                    if let Some(target) = self.target(&ready, &url) {
-                        let (done, ended) = self.run(&ready, Task::Disconnect(target)).await;
-                        left = match ended.answer {
-                            Answer::Left(hooks) if hooks.is_empty() => None,
-                            Answer::Left(hooks) => Some(json!(hooks).to_string()),
-                            _ => Some(done.reason.unwrap_or_else(|| "interrupted".into())),
-                        };
-                    }
-                }
-                Err(reason) => left = Some(reason),
-            }
-        }
-        let attempt = connection.failures + 1;
-        if let Some(reason) = &left {
-            self.line(
-                Level::Warn,
-                "hooks of a deleted connection could not be removed",
-                reason,
-            );
-            if attempt < MOST_ATTEMPTS_TO_LEAVE {
-                let done = Done {
-                    outcome: Outcome::Failed,
-                    reason: left,
-                    receipt: json!({}),
-                    synced: true,
-                };
-                return self.release(done).await;
-            }
-        }
-        let deleted = self
-            .ground
-            .platform
-            .delete_connection(Some(&connection.tenant), &connection.id)
-            .await;
-        let detail = json!({ "hooks_left": left });
-        if deleted.is_ok() {
-            let by = "worker";
-            let _ = self
-                .ground
-                .platform
-                .audit(
-                    Some(&connection.tenant),
-                    by,
-                    "connection.deleted",
-                    &connection.id,
-                    &detail,
-                )
-                .await;
-        }
     }
 
     /// Whether the runs before this one could not begin either. An outage is no reason to park a connection.

@@ -7,6 +7,7 @@ promises! {
     whoever_was_taken_over_cannot_commit_any_more,
     whoever_was_taken_over_can_do_nothing_at_all,
     a_lease_that_ran_out_is_taken_over_and_one_that_was_renewed_is_not,
+    a_renewal_that_comes_after_the_release_holds_nothing,
     the_same_owner_takes_its_lease_again_with_a_new_epoch,
     of_two_claimants_at_once_one_wins,
     two_connections_settle_at_the_same_time,
@@ -124,6 +125,13 @@ async fn a_lease_that_ran_out_is_taken_over_and_one_that_was_renewed_is_not(stor
         store.renew(first, TTL).await,
         Err(StoreError::Fenced)
     ));
+}
+
+async fn a_renewal_that_comes_after_the_release_holds_nothing(store: &impl Subject) {
+    let first = store.claim("gitlab", "first", TTL).await.unwrap();
+    store.release(first).await.unwrap();
+    store.renew(first, TTL).await.unwrap();
+    store.claim("gitlab", "second", TTL).await.unwrap();
 }
 
 async fn the_same_owner_takes_its_lease_again_with_a_new_epoch(store: &impl Subject) {

@@ -65,7 +65,7 @@ async fn a_refusal_is_counted_and_its_first_day_kept(store: &impl Subject) {
     let lease = with_two_letters(store).await;
     let letters = async || {
         store
-            .dead_letters(lease.connection, Some("gl:note:42/2"))
+            .dead_letters(lease.connection, Some(&["gl:note:42/2"]))
             .await
             .unwrap()
     };
@@ -161,11 +161,25 @@ async fn letters_are_found_by_stream_and_by_record(store: &impl Subject) {
     assert_eq!(all, ["gl:note:42/2", "gl:note:42/3"]);
     assert!(
         store
-            .dead_letters(lease.connection, Some("gl:note:42/1"))
+            .dead_letters(lease.connection, Some(&["gl:note:42/1"]))
             .await
             .unwrap()
             .is_empty()
     );
+    let page = async |after, most| -> Vec<_> {
+        let page = store.list_letters(lease.connection, after, most).await;
+        let page = page.unwrap().into_iter();
+        page.map(|kept| (kept.letter.source_id, kept.letter.payload))
+            .collect()
+    };
+    let without = |id: &str| (id.to_owned(), String::new());
+    assert_eq!(page(None, 1).await, [without("gl:note:42/2")]);
+    assert_eq!(
+        page(Some("gl:note:42/2"), 9).await,
+        [without("gl:note:42/3")]
+    );
+    assert_eq!(page(Some("gl:note:42/3"), 9).await, []);
+    assert_eq!(store.count_letters(lease.connection).await.unwrap(), 2);
     let refused = store
         .refused_in_stream(lease.connection, "42/merge_requests")
         .await

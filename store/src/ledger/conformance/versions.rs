@@ -346,7 +346,7 @@ async fn text_of_any_kind_comes_back_as_it_was(store: &impl Subject) {
             .await
             .unwrap();
         let letters = store
-            .dead_letters(lease.connection, Some(&id))
+            .dead_letters(lease.connection, Some(&[&id]))
             .await
             .unwrap();
         assert_eq!(

@@ -10,7 +10,7 @@ const TTL: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn an_address_that_does_not_do_is_named_without_its_password() {
-    let wrong = PostgresStore::open("postgres://me:s3cret@[oops/ledger", 1).await;
+    let wrong = PostgresStore::open("postgres://me:s3cret@[oops/ledger", 1, MOST_IDLE).await;
     let wrong = wrong.unwrap_err().to_string();
     assert!(
         wrong.contains("postgres://user:password@") && !wrong.contains("s3cret"),
@@ -20,7 +20,11 @@ async fn an_address_that_does_not_do_is_named_without_its_password() {
         return;
     };
     let right = server.url_over_tcp("postgres");
-    PostgresStore::open(&right, 1).await.unwrap().close().await;
+    PostgresStore::open(&right, 1, MOST_IDLE)
+        .await
+        .unwrap()
+        .close()
+        .await;
     for (url, expected) in [
         (
             right.replace(":not-to-be-shown@", ":s3cret@"),
@@ -28,7 +32,10 @@ async fn an_address_that_does_not_do_is_named_without_its_password() {
         ),
         (server.url_over_tcp("nowhere"), "create the database"),
     ] {
-        let refused = PostgresStore::open(&url, 1).await.unwrap_err().to_string();
+        let refused = PostgresStore::open(&url, 1, MOST_IDLE)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains(expected), "{refused}");
         assert!(
             refused.contains("postgres://postgres:***@127.0.0.1:"),
@@ -49,7 +56,7 @@ async fn processes_that_start_together_migrate_once() {
     let url = server.database().await.unwrap();
     let opened = (0..4).map(|_| {
         let url = url.clone();
-        tokio::spawn(async move { PostgresStore::open(&url, 2).await })
+        tokio::spawn(async move { PostgresStore::open(&url, 2, MOST_IDLE).await })
     });
     for store in opened.collect::<Vec<_>>() {
         let store = store.await.unwrap().unwrap();
@@ -101,7 +108,7 @@ async fn a_restart_of_the_database_in_the_middle_of_the_work_is_waited_for() {
         return;
     };
     let server = Arc::new(server);
-    let store = PostgresStore::open(&server.database().await.unwrap(), 4)
+    let store = PostgresStore::open(&server.database().await.unwrap(), 4, MOST_IDLE)
         .await
         .unwrap();
     let lease = lease(&store).await;
@@ -228,7 +235,7 @@ async fn a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice() {
     let url = server
         .url_over_tcp(&database)
         .replace(&own, &format!(":{port}/"));
-    let store = PostgresStore::open(&url, 2).await.unwrap();
+    let store = PostgresStore::open(&url, 2, MOST_IDLE).await.unwrap();
     let lease = lease(&store).await;
     let id = "gl:note:42/1";
     store

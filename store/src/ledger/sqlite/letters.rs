@@ -1,6 +1,7 @@
 //! Dead letters: reading them, sending them again, letting go of them.
 
-use sqlx::Row;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::super::{DeadLetter, KeptLetter, Lease, StoreError, unsigned};
 use super::{SqliteStore, to_json};
@@ -9,31 +10,35 @@ impl SqliteStore {
     pub(super) async fn read_letters(
         &self,
         connection: i64,
-        source_id: Option<&str>,
+        source_ids: Option<&[&str]>,
     ) -> Result<Vec<KeptLetter>, StoreError> {
         let rows = sqlx::query(
             "SELECT source_id, stream, reason, payload, first_seen, last_seen, attempts FROM dead_letters
-             WHERE connection = ?1 AND (?2 IS NULL OR source_id = ?2) ORDER BY source_id",
+             WHERE connection = ?1 AND (?2 IS NULL OR source_id IN (SELECT value FROM json_each(?2))) ORDER BY source_id",
         )
         .bind(connection)
-        .bind(source_id)
+        .bind(source_ids.map(to_json).transpose()?)
         .fetch_all(&self.readers)
         .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(KeptLetter {
-                    letter: DeadLetter {
-                        source_id: row.try_get("source_id")?,
-                        stream: row.try_get("stream")?,
-                        reason: row.try_get("reason")?,
-                        payload: row.try_get("payload")?,
-                    },
-                    first_seen: row.try_get("first_seen")?,
-                    last_seen: row.try_get("last_seen")?,
-                    attempts: unsigned(row.try_get("attempts")?),
-                })
-            })
-            .collect()
+        rows.iter().map(letter).collect()
+    }
+
+    pub(super) async fn page_of_letters(
+        &self,
+        connection: i64,
+        after: Option<&str>,
+        most: u32,
+    ) -> Result<Vec<KeptLetter>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT source_id, stream, reason, '' AS payload, first_seen, last_seen, attempts FROM dead_letters
+             WHERE connection = ?1 AND (?2 IS NULL OR source_id > ?2) ORDER BY source_id LIMIT ?3",
+        )
+        .bind(connection)
+        .bind(after)
+        .bind(most)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(letter).collect()
     }
 
     pub(super) async fn revive_refused(
@@ -41,16 +46,9 @@ impl SqliteStore {
         lease: Lease,
         source_ids: &[&str],
     ) -> Result<(), StoreError> {
-        let mut transaction = self.fenced(lease).await?;
-        sqlx::query(
-            "UPDATE entries SET status = 'begun' WHERE connection = ? AND status = 'dead'
-             AND source_id IN (SELECT value FROM json_each(?))",
-        )
-        .bind(lease.connection)
-        .bind(to_json(source_ids)?)
-        .execute(&mut *transaction)
-        .await?;
-        Ok(transaction.commit().await?)
+        let sql = "UPDATE entries SET status = 'begun' WHERE connection = ? AND status = 'dead'
+             AND source_id IN (SELECT value FROM json_each(?))";
+        self.change_some(lease, sql, source_ids).await
     }
 
     pub(super) async fn let_go(
@@ -80,4 +78,18 @@ impl SqliteStore {
         transaction.commit().await?;
         Ok(dropped)
     }
+}
+
+fn letter(row: &SqliteRow) -> Result<KeptLetter, StoreError> {
+    Ok(KeptLetter {
+        letter: DeadLetter {
+            source_id: row.try_get("source_id")?,
+            stream: row.try_get("stream")?,
+            reason: row.try_get("reason")?,
+            payload: row.try_get("payload")?,
+        },
+        first_seen: row.try_get("first_seen")?,
+        last_seen: row.try_get("last_seen")?,
+        attempts: unsigned(row.try_get("attempts")?),
+    })
 }

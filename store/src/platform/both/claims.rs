@@ -27,8 +27,8 @@ macro_rules! claimable {
         concat!(
             "c.state IN ('active', 'leaving') AND c.wake_at <= ",
             now!(),
-            " AND l.lease_until <= ",
-            clock!()
+            " AND NOT ",
+            is_held!()
         )
     };
 }
@@ -37,6 +37,7 @@ macro_rules! claimable {
 struct Turn {
     tenant: String,
     cap: i64,
+    memory_bytes: Option<u64>,
     cpu_ms_per_hour: Option<u64>,
 }
 
@@ -111,11 +112,13 @@ async fn next_turn(transaction: &mut Written, capped: &[String]) -> Result<Optio
     Ok(Some(Turn {
         tenant,
         cap: i64::from(caps.concurrent_runs.unwrap_or(DEFAULT_CONCURRENT_RUNS)),
+        memory_bytes: caps.memory_bytes,
         cpu_ms_per_hour: caps.cpu_ms_per_hour,
     }))
 }
 
-/// Claims the connection of this tenant that has been due longest; `None` where the tenant is at its cap, or nothing is due any more.
+/// Claims the connection of this tenant that has been due longest; `None` where the tenant is at its cap, or nothing is due any more. Where
+/// the longest due has to wait for memory, so do all behind it: others would keep it waiting for ever.
 async fn claim_of(
     transaction: &mut Written,
     turn: &Turn,
@@ -123,20 +126,23 @@ async fn claim_of(
     ttl: Duration,
     park_after: u32,
 ) -> Result<Option<Claim>> {
-    let live: i64 = sqlx::query_scalar(concat!(
-        "SELECT count(*) FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
-         WHERE c.tenant = $1 AND c.running = 1 AND l.lease_until > ",
-        clock!()
+    let running = sqlx::query(concat!(
+        "SELECT count(*) AS live, CAST(coalesce(sum(c.memory), 0) AS BIGINT) AS memory
+         FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
+         WHERE c.tenant = $1 AND c.running = 1 AND ",
+        is_held!()
     ))
     .bind(&turn.tenant)
     .fetch_one(&mut **transaction)
     .await?;
+    let live: i64 = running.try_get("live")?;
+    let in_use = unsigned(running.try_get("memory")?);
     if live >= turn.cap || has_computed_enough(transaction, turn).await? {
         return Ok(None);
     }
     loop {
         let row = sqlx::query(concat!(
-            "SELECT c.id, c.ledger, CASE WHEN c.state = 'leaving' THEN 0 ELSE c.claims END AS claims FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
+            "SELECT c.id, c.ledger, c.state, c.memory, CASE WHEN c.state = 'leaving' THEN 0 ELSE c.claims END AS claims FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
              WHERE c.tenant = $1 AND ",
             claimable!(),
             " ORDER BY c.wake_at, c.id LIMIT 1",
@@ -149,8 +155,28 @@ async fn claim_of(
         let ledger: i64 = row.try_get("ledger")?;
         let claims: i64 = row.try_get("claims")?;
         if park_after > 0 && claims >= i64::from(park_after) {
-            park(transaction, ledger, claims).await?;
+            let reason = format!(
+                "it was begun {claims} times, and no run of it came to an end: its workers died or lost it. Look at its runs and at the workers' logs, then resume it"
+            );
+            park(transaction, ledger, reason).await?;
             continue;
+        }
+        let needed = unsigned(row.try_get("memory")?);
+        if let Some(allowed) = turn.memory_bytes
+            && in_use + needed > allowed
+        {
+            let leaves = row.try_get::<String, _>("state")? == "leaving";
+            if needed > allowed && !leaves {
+                let reason = format!(
+                    "one run of it may take {needed} bytes of memory, and its tenant may have {allowed} in all; lower its limit `memory` or raise the tenant's cap, then resume it"
+                );
+                park(transaction, ledger, reason).await?;
+                continue;
+            }
+            // What is to be taken down runs alone, however large it is.
+            if live > 0 || !leaves {
+                return Ok(None);
+            }
         }
         // Its row was not locked yet: it may have been paused in the meantime.
         let taken = sqlx::query(concat!(
@@ -213,8 +239,8 @@ async fn has_computed_enough(transaction: &mut Written, turn: &Turn) -> Result<b
     Ok(u64::try_from(used).is_ok_and(|used| used >= most))
 }
 
-/// Takes a connection out of service that has not survived being run. Whoever still runs it is fenced.
-async fn park(transaction: &mut Written, ledger: i64, claims: i64) -> Result<()> {
+/// Takes a connection out of service. Whoever still runs it is fenced.
+async fn park(transaction: &mut Written, ledger: i64, reason: String) -> Result<()> {
     sqlx::query(
         "UPDATE connections SET epoch = epoch + 1, owner = '', lease_until = 0 WHERE id = $1",
     )
@@ -223,9 +249,7 @@ async fn park(transaction: &mut Written, ledger: i64, claims: i64) -> Result<()>
     .await?;
     sqlx::query("UPDATE platform_connections SET state = 'parked', state_reason = $2, running = 0 WHERE ledger = $1")
         .bind(ledger)
-        .bind(format!(
-            "it was begun {claims} times, and no run of it came to an end: its workers died or lost it. Look at its runs and at the workers' logs, then resume it"
-        ))
+        .bind(reason)
         .execute(&mut **transaction)
         .await?;
     interrupt(transaction, ledger).await
@@ -351,16 +375,16 @@ pub(super) async fn sweep(store: &Backend) -> Result<u64> {
     // What was paused or parked while it ran is claimed by nobody: its worker, if it died, is superseded here.
     let left: Vec<i64> = sqlx::query_scalar(concat!(
         "SELECT c.ledger FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
-         WHERE c.running = 1 AND c.state NOT IN ('active', 'leaving') AND l.lease_until <= ",
-        clock!()
+         WHERE c.running = 1 AND c.state NOT IN ('active', 'leaving') AND NOT ",
+        is_held!()
     ))
     .fetch_all(reading(store))
     .await?;
     for ledger in left {
         let mut transaction = writing(store).await?;
         let superseded = sqlx::query(concat!(
-            "UPDATE connections SET epoch = epoch + 1, owner = '', lease_until = 0 WHERE id = $1 AND lease_until <= ",
-            clock!()
+            "UPDATE connections AS l SET epoch = epoch + 1, owner = '', lease_until = 0 WHERE id = $1 AND NOT ",
+            is_held!()
         ))
         .bind(ledger)
         .execute(&mut *transaction)

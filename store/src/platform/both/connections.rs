@@ -32,9 +32,9 @@ macro_rules! select_connection {
     () => {
         concat!(
             "SELECT c.id, c.tenant, c.name, c.state, c.state_reason, chains.chain AS chain_json, c.config, c.sealed, c.hook_plan, c.ledger,
-                    c.failures, c.due_at, c.version, c.created_at,
-                    CAST(CASE WHEN c.running = 1 AND l.lease_until > ",
-            clock!(),
+                    c.memory, c.failures, c.due_at, c.version, c.created_at,
+                    CAST(CASE WHEN c.running = 1 AND ",
+            is_held!(),
             " THEN 1 ELSE 0 END AS BIGINT) AS running_now,
                     (SELECT count(*) FROM deliveries AS d WHERE d.connection = c.ledger AND d.state = 'waiting') AS waiting
              FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
@@ -57,6 +57,7 @@ fn read(row: &Row) -> Result<Connection> {
         config: from_json(row.try_get("config")?)?,
         sealed: from_json(row.try_get("sealed")?)?,
         hook_plan: hook_plan.as_deref().map(from_json).transpose()?,
+        memory_bytes: unsigned(row.try_get("memory")?),
         ledger: row.try_get("ledger")?,
         failures: count(row.try_get("failures")?),
         due_at: Some(time(row.try_get("due_at")?)),
@@ -135,8 +136,8 @@ pub(super) async fn create(
     .await
     .map_err(taken("connection"))?;
     sqlx::query(concat!(
-        "INSERT INTO platform_connections (id, tenant, name, state, state_reason, chain, config, sealed, ledger, due_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, ",
+        "INSERT INTO platform_connections (id, tenant, name, state, state_reason, chain, config, sealed, ledger, memory, due_at, created_at)
+         VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, ",
         now!(),
         ", ",
         now!(),
@@ -150,6 +151,7 @@ pub(super) async fn create(
     .bind(to_json(&connection.config)?)
     .bind(to_json(&connection.sealed)?)
     .bind(ledger)
+    .bind(memory(connection.memory_bytes))
     .execute(&mut *transaction)
     .await
     .map_err(taken("connection"))?;
@@ -167,6 +169,12 @@ pub(super) async fn create(
     commit_and_wake(store, transaction).await?;
     keep(store).await?;
     Ok(created)
+}
+
+/// As it is stored. What is unlimited is so large that no cap holds it, and small enough to be added up.
+fn memory(bytes: u64) -> i64 {
+    const MOST: u64 = 1 << 50;
+    i64::try_from(bytes.min(MOST)).unwrap_or(i64::MAX)
 }
 
 /// Adds a chain whose components exist. What they are locked for: nobody deletes them before this is committed.
@@ -296,7 +304,7 @@ pub(super) async fn update(
                 due_at = CASE WHEN $8 = 0 THEN due_at ELSE ",
         now!(),
         " END, held_until = CASE WHEN $8 = 0 THEN held_until ELSE 0 END, woken = CASE WHEN $8 = 0 THEN woken ELSE running END,
-                version = version + $9
+                version = version + $9, memory = coalesce($10, memory)
          WHERE id = $1"
     ))
     .bind(clean(id))
@@ -308,6 +316,7 @@ pub(super) async fn update(
     .bind(i64::from(change.wake))
     .bind(i64::from(change.wake || leaves))
     .bind(i64::from(changed))
+    .bind(change.memory_bytes.map(memory))
     .execute(&mut *transaction)
     .await
     .map_err(taken("connection"))?;
@@ -361,6 +370,8 @@ pub(super) async fn delete(store: &Backend, tenant: Option<&str>, id: &str) -> R
         .await?;
     }
     for sql in [
+        // What its owner wished of its dead letters.
+        "DELETE FROM notes WHERE name = (SELECT 'letters.' || id FROM platform_connections WHERE ledger = $1)",
         "DELETE FROM platform_connections WHERE ledger = $1",
         "DELETE FROM connections WHERE id = $1",
     ] {
@@ -413,17 +424,21 @@ pub(super) async fn set_chain(
     tenant: Option<&str>,
     id: &str,
     chain: &Chain,
+    memory_bytes: u64,
     by: &str,
 ) -> Result<ChainVersion> {
     let mut transaction = writing(store).await?;
     let was = locked(&mut transaction, tenant, id).await?;
     let number = was.last_chain + 1;
     let added = add_chain(&mut transaction, Some(&was.tenant), id, number, chain, by).await?;
-    sqlx::query("UPDATE platform_connections SET chain = $2, version = version + 1 WHERE id = $1")
-        .bind(clean(id))
-        .bind(number)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(
+        "UPDATE platform_connections SET chain = $2, memory = $3, version = version + 1 WHERE id = $1",
+    )
+    .bind(clean(id))
+    .bind(number)
+    .bind(memory(memory_bytes))
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await?;
     keep(store).await?;
     Ok(added)

@@ -13,7 +13,8 @@ use sqlx::Row as _;
 
 use super::{
     Backend, Delivery, DeliveryFilter, DeliveryState, DeliveryVerdict, Lease, NewDelivery, Page,
-    PlatformError, Result, Row, Written, commit_and_wake, keep, most, reading, writing,
+    PlatformError, Result, Row, Written, commit_and_wake, delete_in_steps, keep, most, reading,
+    writing,
 };
 use crate::platform::values::{
     clean, count, from_json, milliseconds, parse_time, time, to_json, unsigned,
@@ -427,25 +428,12 @@ pub(super) async fn replay(
 }
 
 pub(super) async fn trim(store: &Backend, older_than: Duration) -> Result<u64> {
-    let mut trimmed = 0;
-    loop {
-        let mut transaction = writing(store).await?;
-        let batch = sqlx::query(concat!(
-            "DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries AS d WHERE d.settled_at IS NOT NULL AND d.settled_at < ",
-            now!(),
-            " - $1 ORDER BY d.settled_at LIMIT $2",
-            lock_free!("d"),
-            ")"
-        ))
-        .bind(milliseconds(older_than.max(KEYS_LIVE)))
-        .bind(TRIMMED_AT_ONCE)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        transaction.commit().await?;
-        trimmed += batch;
-        if batch == 0 {
-            return Ok(trimmed);
-        }
-    }
+    let sql = concat!(
+        "DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries AS d WHERE d.settled_at IS NOT NULL AND d.settled_at < ",
+        now!(),
+        " - $1 ORDER BY d.settled_at LIMIT $2",
+        lock_free!("d"),
+        ")"
+    );
+    delete_in_steps(store, sql, older_than.max(KEYS_LIVE), TRIMMED_AT_ONCE).await
 }

@@ -3,6 +3,20 @@
 //!
 //! One file a table or two; here is only which answers what. What may be repeated is: a database that is away for a moment is asked again.
 
+/// Whether the lease `l` holds. No lease lasts longer than ten minutes: one that ends later was given by a clock that has jumped back since, and
+/// would keep everybody out for as long as the jump was. Whoever holds it is fenced as any other that was slow, and renews it if it lives.
+macro_rules! is_held {
+    () => {
+        concat!(
+            "(l.lease_until > ",
+            clock!(),
+            " AND l.lease_until <= ",
+            clock!(),
+            " + 900)"
+        )
+    };
+}
+
 mod audit;
 mod claims;
 mod components;
@@ -25,7 +39,7 @@ use tokio::sync::watch;
 
 use super::{Backend, Db, commit_and_wake, keep, patiently, reading, wakeups, writing};
 use crate::ledger::Lease;
-use crate::platform::values::{clean, new_id};
+use crate::platform::values::{clean, milliseconds, new_id};
 use crate::platform::{
     ApiKey, AuditEntry, Caps, Chain, ChainVersion, Claim, Component, Connection, ConnectionChange,
     ConnectionState, DEFAULT_CONCURRENT_RUNS, Delivery, DeliveryFilter, DeliveryState,
@@ -48,6 +62,30 @@ fn owned(owner: String) -> Option<String> {
 
 fn most(page: &Page) -> i64 {
     i64::from(page.most)
+}
+
+/// Deletes what is older than `$1` milliseconds, at most `$2` rows at a time, so that others write in between.
+async fn delete_in_steps(
+    store: &Backend,
+    sql: &'static str,
+    older_than: Duration,
+    at_once: i64,
+) -> Result<u64> {
+    let mut deleted = 0;
+    loop {
+        let mut transaction = writing(store).await?;
+        let some = sqlx::query(sql)
+            .bind(milliseconds(older_than))
+            .bind(at_once)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+        transaction.commit().await?;
+        deleted += some;
+        if some == 0 {
+            return Ok(deleted);
+        }
+    }
 }
 
 /// A name or an id that is there already.
@@ -161,9 +199,10 @@ impl Platform for Backend {
         tenant: Option<&str>,
         id: &str,
         chain: &Chain,
+        memory_bytes: u64,
         by: &str,
     ) -> Result<ChainVersion> {
-        connections::set_chain(self, tenant, id, chain, by).await
+        connections::set_chain(self, tenant, id, chain, memory_bytes, by).await
     }
 
     async fn chains(&self, tenant: Option<&str>, id: &str) -> Result<Vec<ChainVersion>> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use super::{
-    Backend, Lease, Page, PlatformError, Result, Row, Run, Usage, Written, most, reading, writing,
+    Backend, Lease, Page, PlatformError, Result, Row, Run, Usage, Written, delete_in_steps, most,
+    reading,
 };
 use crate::platform::values::{clean, from_json, milliseconds, signed, time, unsigned};
 
@@ -115,28 +116,15 @@ pub(super) async fn usage(store: &Backend, tenant: &str, within: Duration) -> Re
 }
 
 pub(super) async fn trim(store: &Backend, older_than: Duration) -> Result<u64> {
-    let mut trimmed = 0;
-    loop {
-        let mut transaction = writing(store).await?;
-        let batch = sqlx::query(concat!(
-            "DELETE FROM platform_runs WHERE id IN (
-                 SELECT r.id FROM platform_runs AS r WHERE r.ended_at IS NOT NULL AND r.ended_at < ",
-            now!(),
-            " - $1 AND (NOT EXISTS (SELECT 1 FROM platform_connections AS c WHERE c.id = r.connection)
-                        OR EXISTS (SELECT 1 FROM platform_runs AS later WHERE later.connection = r.connection AND later.id > r.id))
-                 ORDER BY r.ended_at LIMIT $2",
-            lock_free!("r"),
-            ")"
-        ))
-        .bind(milliseconds(older_than))
-        .bind(TRIMMED_AT_ONCE)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        transaction.commit().await?;
-        trimmed += batch;
-        if batch == 0 {
-            return Ok(trimmed);
-        }
-    }
+    let sql = concat!(
+        "DELETE FROM platform_runs WHERE id IN (
+             SELECT r.id FROM platform_runs AS r WHERE r.ended_at IS NOT NULL AND r.ended_at < ",
+        now!(),
+        " - $1 AND (NOT EXISTS (SELECT 1 FROM platform_connections AS c WHERE c.id = r.connection)
+                    OR EXISTS (SELECT 1 FROM platform_runs AS later WHERE later.connection = r.connection AND later.id > r.id))
+             ORDER BY r.ended_at LIMIT $2",
+        lock_free!("r"),
+        ")"
+    );
+    delete_in_steps(store, sql, older_than, TRIMMED_AT_ONCE).await
 }

@@ -331,6 +331,77 @@ pub(super) async fn a_tenant_that_has_computed_enough_waits(on: Subject) {
     assert!(on.claim().await.is_some());
 }
 
+pub(super) async fn runs_begin_when_there_is_memory_for_all_that_they_may_take(on: Subject) {
+    let platform = &on.platform;
+    let caps = |memory_bytes| Caps {
+        concurrent_runs: Some(9),
+        memory_bytes: Some(memory_bytes),
+        ..Caps::default()
+    };
+    let acme = platform.create_tenant("acme", &caps(130)).await.unwrap();
+    for name in ["a", "b", "c"] {
+        on.connection(&acme, name).await;
+    }
+    let first = on.claim().await.unwrap();
+    let second = on.claim().await.unwrap();
+    assert_eq!(second.connection.memory_bytes, 60);
+    assert!(on.claim().await.is_none(), "60 of 130 bytes are used twice");
+    // Others are not kept waiting by it.
+    let other = on.tenant("other").await;
+    on.connection(&other, "a").await;
+    assert_eq!(on.claim().await.unwrap().connection.tenant, other.id);
+    on.release(&first).await;
+    let third = on.claim().await.unwrap();
+    assert!(on.claim().await.is_none());
+    // What no longer fits at all says so, with the numbers, and what leaves may run alone.
+    on.release(&second).await;
+    on.release(&third).await;
+    let id = first.connection.id;
+    platform
+        .update_tenant(&acme.id, acme.version, None, Some(&caps(50)))
+        .await
+        .unwrap();
+    let wake = ConnectionChange {
+        wake: true,
+        ..ConnectionChange::default()
+    };
+    let woken = platform.update_connection(None, &id, None, &wake).await;
+    woken.unwrap();
+    assert!(on.claim().await.is_none());
+    let parked = platform.connection(None, &id).await.unwrap();
+    assert_eq!(parked.state, ConnectionState::Parked);
+    let reason = parked.state_reason.unwrap();
+    assert!(
+        reason.contains("60 bytes") && reason.contains("50 in all"),
+        "{reason}"
+    );
+    let leaving = into(ConnectionState::Leaving);
+    for claim in [&second, &third] {
+        let id = &claim.connection.id;
+        platform
+            .update_connection(None, id, None, &leaving)
+            .await
+            .unwrap();
+    }
+    assert!(on.claim().await.is_some());
+    assert!(on.claim().await.is_none(), "one after the other");
+}
+
+pub(super) async fn a_lease_of_a_clock_that_jumped_back_keeps_nobody_out(on: Subject) {
+    let (_, claim) = on.claimed().await;
+    assert!(on.claim().await.is_none());
+    // The clock that gave it was three hours ahead.
+    let id = claim.lease.connection;
+    let sql = format!("UPDATE connections SET lease_until = lease_until + 10800 WHERE id = {id}");
+    on.sql(&sql).await;
+    let next = on.claim().await.unwrap();
+    assert_eq!(next.lease.epoch, claim.lease.epoch + 1);
+    let usage = Usage::default();
+    let late = on.platform.count_run(claim.lease, &claim.run, &usage).await;
+    assert!(is_fenced(late));
+    on.release(&next).await;
+}
+
 pub(super) async fn what_is_due_next_is_known(on: Subject) {
     let platform = &on.platform;
     assert_eq!(platform.next_due_in().await.unwrap(), None);

@@ -187,7 +187,7 @@ pub(super) async fn a_component_stays_while_a_chain_uses_it(on: Subject) {
     let connection = on.connection(&tenant, "gitlab").await;
     on.component(OTHER_DIGEST).await;
     platform
-        .set_chain(None, &connection.id, &chain(OTHER_DIGEST), "cli")
+        .set_chain(None, &connection.id, &chain(OTHER_DIGEST), 60, "cli")
         .await
         .unwrap();
     for digest in [DIGEST, OTHER_DIGEST] {
@@ -334,7 +334,7 @@ pub(super) async fn chains_are_kept_and_the_newest_is_current(on: Subject) {
     let tenant = on.tenant("acme").await;
     let connection = on.connection(&tenant, "gitlab").await;
     let unknown = platform
-        .set_chain(None, &connection.id, &chain(OTHER_DIGEST), "k1")
+        .set_chain(None, &connection.id, &chain(OTHER_DIGEST), 60, "k1")
         .await;
     assert!(is_missing(unknown));
     on.component(OTHER_DIGEST).await;
@@ -346,7 +346,7 @@ pub(super) async fn chains_are_kept_and_the_newest_is_current(on: Subject) {
         }],
     };
     let set = platform
-        .set_chain(Some(&tenant.id), &connection.id, &with_mapper, "k1")
+        .set_chain(Some(&tenant.id), &connection.id, &with_mapper, 60, "k1")
         .await
         .unwrap();
     assert_eq!((set.number, set.current, &*set.by), (2, true, "k1"));
@@ -464,7 +464,7 @@ pub(super) async fn a_deleted_connection_leaves_nothing_but_its_numbers(on: Subj
         .await
         .unwrap();
     let id = claim.lease.connection;
-    for table in [
+    let tables = [
         "entries",
         "events",
         "recorded",
@@ -475,7 +475,8 @@ pub(super) async fn a_deleted_connection_leaves_nothing_but_its_numbers(on: Subj
         "scopes",
         "deliveries",
         "cursors",
-    ] {
+    ];
+    for table in tables {
         let sql = format!("SELECT count(*) FROM {table} WHERE connection = {id}");
         assert!(on.number(&sql).await > 0, "{table} was empty before");
     }
@@ -488,18 +489,7 @@ pub(super) async fn a_deleted_connection_leaves_nothing_but_its_numbers(on: Subj
         .delete_connection(Some(&connection.tenant), &connection.id)
         .await
         .unwrap();
-    for table in [
-        "entries",
-        "events",
-        "recorded",
-        "dead_letters",
-        "runs",
-        "streams",
-        "origins",
-        "scopes",
-        "deliveries",
-        "cursors",
-    ] {
+    for table in tables {
         let sql = format!("SELECT count(*) FROM {table} WHERE connection = {id}");
         assert_eq!(on.number(&sql).await, 0, "{table} has rows left");
     }

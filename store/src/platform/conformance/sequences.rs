@@ -234,7 +234,7 @@ impl Player {
             }
             Step::SetChain(_, known) => {
                 let digest = if *known { DIGEST } else { "sha256:unknown" };
-                let set = platform.set_chain(None, id, &chain(digest), "k").await;
+                let set = platform.set_chain(None, id, &chain(digest), 60, "k").await;
                 let kept = platform.chains(None, id).await;
                 self.normal((set, kept))
             }
@@ -352,6 +352,7 @@ fn capped(cap: u8) -> Caps {
     Caps {
         concurrent_runs: (cap < 3).then(|| u32::from(cap)),
         connections: (cap == 1).then_some(2),
+        memory_bytes: (cap == 3).then_some(130),
         ..Caps::default()
     }
 }

@@ -89,7 +89,7 @@ async fn what_postgresql_was_told_survives_its_crash_and_nobody_notices() {
         return;
     };
     let url = server.database().await.unwrap();
-    let store = PostgresStore::open(&url, 5).await.unwrap();
+    let store = PostgresStore::open(&url, 5, MOST_IDLE).await.unwrap();
     let caps = Caps::default();
     let tenant = store.create_tenant("acme", &caps).await.unwrap();
     let component = component(None, DIGEST);

@@ -1,0 +1,172 @@
+//! The hooks of a connection, from its first turn to its last: registered, healed, told of new secrets, removed.
+//!
+//! What the source was told last is kept with the connection (its hook plan), so that the next turn, in whatever process, knows what is due.
+
+use serde_json::{Value, json};
+
+use super::{Done, Ready, Turn, is_complete};
+use crate::digest::fingerprint;
+use crate::host::hooks::{HookPlan, Target};
+use crate::platform::connection::SecretField;
+use crate::report::{Level, Outcome};
+use crate::run::{Answer, Task};
+
+/// How often hooks are looked after.
+const EVERY_SECONDS: i64 = 10 * 60;
+/// Attempts to remove the hooks of a connection that is being deleted.
+const MOST_ATTEMPTS_TO_LEAVE: u32 = 5;
+
+impl Turn {
+    fn target(&self, ready: &Ready, public_url: &str) -> Option<Target> {
+        let id = &self.claim.connection.id;
+        Some(Target {
+            url: format!("{public_url}/hooks/{id}"),
+            name: format!("cortexdb {id}"),
+            secret: ready.secrets.get(SecretField::WebhookSecret)?.clone(),
+            signing_token: ready.secrets.get(SecretField::WebhookSigningToken)?.clone(),
+            rotated: self.hook_mark() != Some(self.sealed_mark()),
+        })
+    }
+
+    /// What tells whether the secrets of the hooks are those that the source was told.
+    fn sealed_mark(&self) -> String {
+        let sealed = &self.claim.connection.sealed;
+        let parts = [SecretField::WebhookSecret, SecretField::WebhookSigningToken]
+            .map(|field| sealed.get(field.as_str()).cloned().unwrap_or_default());
+        fingerprint(parts.concat().as_bytes())
+    }
+
+    fn hook_mark(&self) -> Option<String> {
+        let plan = self.claim.connection.hook_plan.as_ref()?;
+        plan.get("secrets")?.as_str().map(str::to_owned)
+    }
+
+    pub(super) fn hooks_are_due(&self, ready: &Ready) -> bool {
+        if !ready.config.realtime
+            || self.ground.config.public_url.is_none()
+            || ready.connector.hooks().is_none()
+        {
+            return false;
+        }
+        let plan = self.claim.connection.hook_plan.as_ref();
+        let at = plan.and_then(|plan| plan.get("at")?.as_i64());
+        let age = at.map(|at| chrono::Utc::now().timestamp() - at);
+        let failed = plan.is_some_and(|plan| plan.get("failed").is_some_and(Value::is_string));
+        age.is_none_or(|age| !(0..EVERY_SECONDS).contains(&age))
+            || (!failed && self.hook_mark() != Some(self.sealed_mark()))
+    }
+
+    /// Registers and mends. Whether a sync is to follow.
+    pub(super) async fn look_after_hooks(&mut self, ready: &Ready) -> bool {
+        let Some(target) = self
+            .ground
+            .config
+            .public_url
+            .as_deref()
+            .and_then(|url| self.target(ready, url))
+        else {
+            return false;
+        };
+        let (done, ended) = self.run(ready, Task::Connect(target)).await;
+        // The source knows the secrets only if it has answered.
+        let (plan, told) = match ended.answer {
+            Answer::Plan(plan) => (plan, Some(self.sealed_mark())),
+            _ if done.outcome == Outcome::Interrupted => return false,
+            // Everything is polled until the next time.
+            _ => (HookPlan::default(), self.hook_mark()),
+        };
+        let missed = plan.missed;
+        let kept = json!({
+            "at": chrono::Utc::now().timestamp(),
+            "secrets": told,
+            "failed": (!is_complete(done.outcome)).then_some(&done.reason),
+            "hooks": plan.hooks,
+            "polled": plan.polled,
+            "missed": missed,
+        });
+        self.claim.connection.hook_plan = Some(kept.clone());
+        let stored = self
+            .ground
+            .platform
+            .set_hook_plan(self.claim.lease, &kept)
+            .await;
+        if let Err(error) = stored {
+            self.line(
+                Level::Warn,
+                "the hook plan could not be kept",
+                &error.to_string(),
+            );
+        }
+        missed
+    }
+
+    /// Whether hooks tell of everything, so that polling may be seldom.
+    pub(super) fn hooks_cover_all(&self) -> bool {
+        let plan = self.claim.connection.hook_plan.clone();
+        let plan = plan.and_then(|plan| serde_json::from_value::<HookPlan>(plan).ok());
+        self.realtime && plan.is_some_and(|plan| plan.covers_everything())
+    }
+
+    /// Removes the hooks of a connection that was deleted, and then all that is known of it.
+    pub(super) async fn leave(mut self) {
+        let connection = self.claim.connection.clone();
+        let mut left = None;
+        // A connect that was cut off may have registered hooks without having said so.
+        let may_have_hooks = connection.hook_plan.is_some()
+            || connection.config.get("realtime").and_then(Value::as_bool) == Some(true);
+        let url = self.ground.config.public_url.clone();
+        if url.is_none() && connection.hook_plan.is_some() {
+            left = Some("this process has no --public-url".to_owned());
+        }
+        if may_have_hooks && let Some(url) = url {
+            match self.ready().await.map_err(|(_, reason)| reason) {
+                Ok(ready) => {
+                    if let Some(target) = self.target(&ready, &url) {
+                        let (done, ended) = self.run(&ready, Task::Disconnect(target)).await;
+                        left = match ended.answer {
+                            Answer::Left(hooks) if hooks.is_empty() => None,
+                            Answer::Left(hooks) => Some(json!(hooks).to_string()),
+                            _ => Some(done.reason.unwrap_or_else(|| "interrupted".into())),
+                        };
+                    }
+                }
+                Err(reason) => left = Some(reason),
+            }
+        }
+        let attempt = connection.failures + 1;
+        if let Some(reason) = &left {
+            self.line(
+                Level::Warn,
+                "hooks of a deleted connection could not be removed",
+                reason,
+            );
+            if attempt < MOST_ATTEMPTS_TO_LEAVE {
+                let done = Done {
+                    synced: true,
+                    ..Done::without_a_run(Outcome::Failed, left)
+                };
+                return self.release(done).await;
+            }
+        }
+        let deleted = self
+            .ground
+            .platform
+            .delete_connection(Some(&connection.tenant), &connection.id)
+            .await;
+        let detail = json!({ "hooks_left": left });
+        if deleted.is_ok() {
+            let by = "worker";
+            let _ = self
+                .ground
+                .platform
+                .audit(
+                    Some(&connection.tenant),
+                    by,
+                    "connection.deleted",
+                    &connection.id,
+                    &detail,
+                )
+                .await;
+        }
+    }
+}
