@@ -133,6 +133,7 @@ pub(super) async fn serve(arguments: ServeArguments) -> u8 {
     if let Some(working) = working {
         working.ended().await;
     }
+    ground.traces.flush().await;
     log.line(Level::Info, "stopped", json!({}));
     0
 }

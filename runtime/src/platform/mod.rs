@@ -20,6 +20,7 @@ pub mod reception;
 pub mod secrets;
 pub mod server;
 pub mod settings;
+pub mod traces;
 pub mod trial;
 pub mod worker;
 
@@ -48,6 +49,8 @@ pub struct Ground {
     pub metrics: Arc<metrics::Metrics>,
     /// Where lines go.
     pub log: log::Log,
+    /// Where spans go.
+    pub traces: traces::Traces,
     /// The process is to end.
     pub stop: CancellationToken,
 }

@@ -17,6 +17,7 @@ use super::metrics::Metrics;
 use super::reception::PlatformReception;
 use super::secrets::{SecretError, Secrets};
 use super::settings::{Role, ServeConfig};
+use super::traces::Traces;
 use super::{Ground, api, dashboard, private_file};
 use crate::hooks::ingest::Ingest;
 use crate::hooks::listen;
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The address.
     #[error("{0}")]
     Listen(String),
+    /// The collector of traces.
+    #[error("no traces can be sent to the collector of OTEL_EXPORTER_OTLP_ENDPOINT: {0}")]
+    Collector(String),
 }
 
 /// Opens everything that the platform stands on, and makes what is missing. On the very first start an operator's key is written to the
@@ -83,7 +87,12 @@ pub async fn ground(
             json!({"file": file}),
         );
     }
+    let traces = match config.collector.clone() {
+        None => Traces::default(),
+        Some(collector) => Traces::to(collector, log.clone()).map_err(StartError::Collector)?,
+    };
     Ok(Ground {
+        traces,
         metrics: Arc::new(Metrics::new(config.metric_tenants)),
         components: Arc::new(Components::new()?),
         secrets: Arc::new(secrets),

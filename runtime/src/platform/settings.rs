@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::traces::Collector;
 use crate::config::{ConfigError, Surroundings};
 use crate::egress::grants::Grant;
 use crate::patience::parse_duration;
@@ -83,6 +84,8 @@ pub struct ServeConfig {
     pub kek: Option<crate::redact::Secret>,
     /// What tenants may do, as it was at the start; see [`super::Ground::rules`].
     pub rules: TenantRules,
+    /// Where traces go, if anywhere.
+    pub collector: Option<Collector>,
     /// Tenants with lines of their own among the metrics; the rest is `other`.
     pub metric_tenants: u32,
 }
@@ -204,6 +207,7 @@ impl ServeConfig {
             lease,
             kek: variable("RUNTIME_KEK").map(crate::redact::Secret::new),
             rules: file.tenants.rules()?,
+            collector: Collector::of(surroundings)?,
             metric_tenants: file.metric_tenants.unwrap_or(DEFAULT_METRIC_TENANTS),
         })
     }

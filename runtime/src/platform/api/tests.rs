@@ -19,6 +19,7 @@ use crate::platform::metrics::Metrics;
 use crate::platform::secrets::Secrets;
 use crate::platform::server::router;
 use crate::platform::settings::{ServeConfig, ServeFlags};
+use crate::platform::traces::Traces;
 use crate::report::Level;
 use connector_store::platform::{
     Caps, Component, DeliveryState, NewDelivery, Page, Platform, Tenant,
@@ -115,6 +116,7 @@ impl Api {
         let ground = Ground {
             secrets: Arc::new(Secrets::open(None, &folder.path().join("kek")).unwrap()),
             components: Arc::new(Components::new().unwrap()),
+            traces: Traces::default(),
             rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
             config: Arc::new(config),
             metrics: Arc::new(Metrics::new(2)),

@@ -8,7 +8,7 @@ mod hooks;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -21,13 +21,16 @@ use crate::hooks::inbox::Batch;
 use crate::host::connector::{Connector, Mode};
 use crate::platform::components::{ComponentError, description_of};
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, plan_of};
+use crate::platform::traces::{Span, span_id};
 use crate::platform::{Ground, letters, metrics};
 use crate::redact::Redactor;
 use crate::report::{Level, Outcome, Receipt};
 use crate::run::{
     Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
 };
-use connector_store::platform::{Claim, ConnectionState, Page, PlatformError, Release, Usage};
+use connector_store::platform::{
+    Claim, ConnectionState, Delivery, Page, PlatformError, Release, Usage,
+};
 
 /// Batches of deliveries that one turn follows before others have theirs.
 const MOST_BATCHES: usize = 20;
@@ -298,9 +301,10 @@ impl Turn {
         Done::without_a_run(Outcome::Failed, Some(reason.into()))
     }
 
-    /// One task, with a receipt of its own.
-    async fn run(&mut self, ready: &Ready, task: Task) -> (Done, Ended) {
+    /// One task, with a receipt of its own and a span, whose id comes last.
+    async fn run(&mut self, ready: &Ready, task: Task) -> (Done, Ended, String) {
         let synced = matches!(task, Task::Sync(_));
+        let began = SystemTime::now();
         let around = self.circumstances(ready);
         let pausable = matches!(task, Task::Sync(Mode::Poll));
         let watching = pausable.then(|| {
@@ -350,13 +354,68 @@ impl Turn {
             }),
         );
         add(&mut self.usage, &usage);
+        let kind = receipt.get("kind").and_then(Value::as_str);
+        let span = self.run_span(began, kind.unwrap_or(""), &ended);
         let done = Done {
             outcome: ended.outcome,
             reason: ended.reason.clone(),
             receipt,
             synced,
         };
-        (done, ended)
+        (done, ended, span)
+    }
+
+    /// The span of a run that has just ended; its trace has the run's name. Its id.
+    fn run_span(&self, began: SystemTime, kind: &str, ended: &Ended) -> String {
+        let id = span_id();
+        let connection = &self.claim.connection;
+        let outcome = json!(ended.outcome);
+        self.ground.traces.span(&Span {
+            trace: &self.trace(),
+            id: &id,
+            name: "run",
+            began,
+            ended: SystemTime::now(),
+            attributes: &[
+                ("connector.tenant", &connection.tenant),
+                ("connector.connection", &connection.id),
+                ("connector.run", &self.claim.run),
+                ("connector.kind", kind),
+                ("connector.outcome", outcome.as_str().unwrap_or("")),
+            ],
+            link: None,
+            failed: ended.reason.as_deref(),
+        });
+        id
+    }
+
+    /// The span of a delivery that a run has followed, from the call on, in the call's trace.
+    fn delivery_span(&self, delivery: &Delivery, outcome: Outcome, run: &str) {
+        let Ok(received) = chrono::DateTime::parse_from_rfc3339(&delivery.received_at) else {
+            return;
+        };
+        let connection = &self.claim.connection;
+        let outcome = json!(outcome);
+        self.ground.traces.span(&Span {
+            trace: &delivery.trace,
+            id: &span_id(),
+            name: "delivery",
+            began: received.into(),
+            ended: SystemTime::now(),
+            attributes: &[
+                ("connector.tenant", &connection.tenant),
+                ("connector.connection", &connection.id),
+                ("connector.delivery", &delivery.id),
+                ("connector.outcome", outcome.as_str().unwrap_or("")),
+            ],
+            link: Some((&self.trace(), run)),
+            failed: None,
+        });
+    }
+
+    /// A run's name without its dashes is a trace's.
+    fn trace(&self) -> String {
+        self.claim.run.replace('-', "")
     }
 
     async fn held(&self, ready: &Ready, around: &Circumstances) -> Result<Held, Ended> {
@@ -504,9 +563,10 @@ impl Turn {
             return Ok(Some((Done::without_a_run(Outcome::Complete, None), true)));
         }
         let task = Task::Deliveries(batch.take_deliveries());
-        let (done, ended) = self.run(ready, task).await;
+        let (done, ended, span) = self.run(ready, task).await;
         let settled = batch.settle(platform.as_ref(), lease, &ended).await?;
         for delivery in batch.rows() {
+            self.delivery_span(delivery, ended.outcome, &span);
             let received = chrono::DateTime::parse_from_rfc3339(&delivery.received_at);
             let took = received.map(|at| chrono::Utc::now().signed_duration_since(at).to_std());
             if let Ok(Ok(took)) = took

@@ -1,7 +1,10 @@
 //! Webhook calls of a platform's connections, from the source to CortexDB.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
+use axum::extract::State;
 use serde_json::{Value, json};
 use simulators::gitlab::{OWNER_TOKEN, Size, World};
 
@@ -125,4 +128,72 @@ async fn a_storm_of_calls_during_a_backfill_loses_nothing(kind: Kind) {
     let violations = house.setup.cortex.cortex().invariant_violations();
     assert!(violations.is_empty(), "{violations:?}");
     process.terminate().await;
+}
+
+/// Spans that a collector was sent.
+type Spans = Arc<Mutex<Vec<Value>>>;
+
+/// A collector of traces; its address.
+async fn collector() -> (String, Spans) {
+    let spans = Spans::default();
+    let take = async |State(spans): State<Spans>, body: String| {
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let sent = &body["resourceSpans"][0]["scopeSpans"][0]["spans"];
+        let sent = sent.as_array().unwrap().clone();
+        spans.lock().unwrap().extend(sent);
+    };
+    let router = Router::new()
+        .route("/v1/traces", axum::routing::post(take))
+        .with_state(Arc::clone(&spans));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (format!("http://{address}"), spans)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_leads_from_the_call_to_the_run_that_followed_it() {
+    let world = World::generate(723, &Size::tiny());
+    let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)
+        .await
+        .unwrap();
+    let (address, spans) = collector().await;
+    house.variables = vec![("OTEL_EXPORTER_OTLP_ENDPOINT".into(), address)];
+    let process = house.serve_publicly(&[]).await;
+    let id = realtime(&house, &process).await;
+    house.wait_for_run(&process, &id, "complete").await;
+    let (project, iid) = open_merge_request(&house.setup);
+    house
+        .setup
+        .gitlab
+        .world()
+        .edit_merge_request(project, iid, Some("Traced"), None)
+        .unwrap();
+    let record = format!("gl:merge_request:{project}/{iid}");
+    stored_within(&house.setup, &record, "Traced").await;
+    // What is on its way leaves before the process does.
+    let path = format!("/connections/{id}/deliveries");
+    house
+        .wait("the end of the delivery", async || {
+            let list = house.call(&process, "GET", &path, Value::Null).await;
+            (list["items"][0]["state"] == "handled").then_some(())
+        })
+        .await;
+    let list = house.call(&process, "GET", &path, Value::Null).await;
+    let trace = list["items"][0]["trace"].as_str().unwrap().to_owned();
+    let runs = house.runs(&process, &id).await;
+    assert_eq!(process.terminate().await, 0);
+    let spans = spans.lock().unwrap();
+    let delivery = spans.iter().find(|span| span["traceId"] == *trace);
+    let delivery = delivery.unwrap_or_else(|| panic!("no span of {trace}: {spans:#?}"));
+    assert_eq!(delivery["name"], "delivery");
+    let link = &delivery["links"][0];
+    let run = spans.iter().find(|span| span["spanId"] == link["spanId"]);
+    let run = run.unwrap_or_else(|| panic!("no span of {link}: {spans:#?}"));
+    assert_eq!(
+        (&run["name"], &run["traceId"]),
+        (&json!("run"), &link["traceId"])
+    );
+    let name = |run: &Value| run["id"].as_str().unwrap().replace('-', "");
+    assert!(runs.iter().any(|one| run["traceId"] == *name(one)));
 }

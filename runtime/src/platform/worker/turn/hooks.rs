@@ -67,7 +67,7 @@ impl Turn {
         else {
             return false;
         };
-        let (done, ended) = self.run(ready, Task::Connect(target)).await;
+        let (done, ended, _) = self.run(ready, Task::Connect(target)).await;
         // The source knows the secrets only if it has answered.
         let (plan, told) = match ended.answer {
             Answer::Plan(plan) => (plan, Some(self.sealed_mark())),
@@ -122,7 +122,7 @@ impl Turn {
             match self.ready().await.map_err(|(_, reason)| reason) {
                 Ok(ready) => {
                     if let Some(target) = self.target(&ready, &url) {
-                        let (done, ended) = self.run(&ready, Task::Disconnect(target)).await;
+                        let (done, ended, _) = self.run(&ready, Task::Disconnect(target)).await;
                         left = match ended.answer {
                             Answer::Left(hooks) if hooks.is_empty() => None,
                             Answer::Left(hooks) => Some(json!(hooks).to_string()),
