@@ -725,12 +725,12 @@ pub(crate) fn read_toml<T: DeserializeOwned + Default>(
             path.display()
         ))
     })?;
-    toml::from_str(&text).map_err(|error| {
-        invalid(format!(
-            "{}: {}",
-            path.display(),
-            error.to_string().trim_end()
-        ))
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        // Not the line itself, which the error would print: it may hold a token or a password.
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+        let words = error.message();
+        invalid(format!("{}, line {line}: {words}", path.display()))
     })
 }
 

@@ -853,7 +853,8 @@ async fn drive(
             limits: plan.limits,
             reporter: Arc::clone(&around.reporter),
             redactor: around.redactor.clone(),
-            stop: guest_stop.clone(),
+            // A pause is no end: the page in hand is mapped.
+            stop: around.stop.clone(),
         };
         Session::new(
             Arc::clone(chain),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{USAGE, complain, say};
@@ -89,6 +89,14 @@ pub(super) async fn serve(arguments: ServeArguments) -> u8 {
     let log = Log::to_standard_error(least);
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone(), log.clone());
+    // From here on a reload that comes too early is none, instead of the end.
+    let hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => {
+            complain(&format!("signals cannot be received: {error}"));
+            return 1;
+        }
+    };
     let ground = match ground(config, log.clone(), stop.clone()).await {
         Ok(ground) => ground,
         Err(error) => {
@@ -103,7 +111,7 @@ pub(super) async fn serve(arguments: ServeArguments) -> u8 {
             return 1;
         }
     };
-    reload_on_signal(ground.clone(), flags);
+    reload_on_signal(hangups, ground.clone(), flags);
     let working = ground
         .config
         .is(Role::Worker)
@@ -139,12 +147,9 @@ pub(super) async fn serve(arguments: ServeArguments) -> u8 {
 }
 
 /// With each `SIGHUP` what tenants may do is read again, and holds for what begins after it. A configuration that is wrong changes nothing.
-fn reload_on_signal(ground: Ground, flags: ServeFlags) {
+fn reload_on_signal(mut hangups: Signal, ground: Ground, flags: ServeFlags) {
     tokio::spawn(async move {
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-            return;
-        };
-        while hangup.recv().await.is_some() {
+        while hangups.recv().await.is_some() {
             let config = match ServeConfig::new(&flags, &Surroundings::of_this_process()) {
                 Ok(config) => config,
                 Err(error) => {

@@ -7,8 +7,8 @@
 //! [`WHOLE`]; a shared secret is judged before the body is read. What cannot be taken is refused with 503 and a time to come back: a
 //! source that was told 2xx never sends again, and one that was told anything else may.
 //!
-//! Where many share a process, each owner's calls have at most a [`SHARE_OF_ONE`] of the places and of the room: slow bodies to the hooks
-//! of one take nothing from another.
+//! Where many share a process, each owner's calls have a small part of the places and of the room ([`CALLS_OF_ONE`], [`BODIES_OF_ONE_KIB`]): slow
+//! bodies to the hooks of one take nothing from another.
 //!
 //! Answers say nothing: a connection that does not exist is 404, a call that proves nothing is 401, both empty.
 
@@ -26,7 +26,7 @@ use axum::{Router, http};
 use connector_store::platform::{NewDelivery, PlatformError};
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::proof::{Early, HookSecrets};
 use crate::host::hooks::HooksDescription;
@@ -34,13 +34,17 @@ use crate::host::hooks::HooksDescription;
 /// The largest body: GitLab sends no larger one.
 pub const MAX_BODY_BYTES: usize = 25 << 20;
 /// The most of all bodies that are being read or wait to be stored, in KiB.
-const BODIES_KIB: usize = 128 << 10;
+const BODIES_KIB: usize = 256 << 10;
 /// Calls at the same time.
 const CALLS: usize = 512;
-/// One owner has at most so much of [`CALLS`] and of [`BODIES_KIB`]: a quarter, which still holds a body of the largest size.
-const SHARE_OF_ONE: usize = 4;
+/// Of those, the calls of one owner.
+const CALLS_OF_ONE: usize = CALLS / 16;
+/// The bodies of one owner, in KiB: room for one of the largest size.
+const BODIES_OF_ONE_KIB: usize = BODIES_KIB / 8;
 /// Owners whose shares are remembered before those that nobody uses are let go.
 const MOST_SHARES: usize = 1024;
+/// How long a call waits for a place before it is refused: bursts pass. Sources wait ten seconds for an answer.
+const FOR_A_PLACE: Duration = Duration::from_secs(3);
 /// Calls that wait to be stored.
 const QUEUE: usize = 1024;
 /// Calls of one commit.
@@ -80,6 +84,10 @@ pub struct Endpoint {
 pub trait Reception: Send + Sync {
     /// The connection of this name in the path. `None`: there is none that takes calls.
     async fn endpoint(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError>;
+    /// The same, not as it was known but as it is. `None`: that is known, or there is none.
+    async fn renewed(&self, _name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
+        Ok(None)
+    }
     /// Stores deliveries durably, as [`connector_store::platform::Platform::receive`].
     async fn receive(
         &self,
@@ -114,10 +122,17 @@ struct Room {
 }
 
 impl Room {
-    fn of_one_in(parts: usize) -> Self {
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Refused> {
+        match tokio::time::timeout(FOR_A_PLACE, self.calls.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(Refused::Busy),
+        }
+    }
+
+    fn new(calls: usize, bodies_kib: usize) -> Self {
         Self {
-            calls: Semaphore::new(CALLS / parts),
-            bodies: Arc::new(Semaphore::new(BODIES_KIB / parts)),
+            calls: Semaphore::new(calls),
+            bodies: Arc::new(Semaphore::new(bodies_kib)),
         }
     }
 }
@@ -163,7 +178,7 @@ impl Ingest {
         let ingest = Self {
             reception,
             queue,
-            room: Arc::new(Room::of_one_in(1)),
+            room: Arc::new(Room::new(CALLS, BODIES_KIB)),
             shares: Arc::default(),
         };
         (ingest, storing)
@@ -176,6 +191,11 @@ impl Ingest {
             .with_state(self)
     }
 
+    /// What a call that proved nothing may be judged by once more: its secret may be newer than what is known.
+    async fn renewed(&self, name: &str) -> Option<Arc<Endpoint>> {
+        self.reception.renewed(name).await.ok().flatten()
+    }
+
     fn share_of(&self, owner: &str) -> Arc<Room> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(owner) {
@@ -184,13 +204,12 @@ impl Ingest {
         if shares.len() >= MOST_SHARES {
             shares.retain(|_, share| Arc::strong_count(share) > 1);
         }
-        let share = Arc::new(Room::of_one_in(SHARE_OF_ONE));
+        let share = Arc::new(Room::new(CALLS_OF_ONE, BODIES_OF_ONE_KIB));
         shares.insert(owner.to_owned(), Arc::clone(&share));
         share
     }
 
     async fn take(&self, name: &str, headers: &HeaderMap, body: Body) -> Result<(), Refused> {
-        let _place = self.room.calls.try_acquire().map_err(|_| Refused::Busy)?;
         if name.len() > MAX_NAME_BYTES {
             return Err(Refused::Unknown);
         }
@@ -203,17 +222,28 @@ impl Ingest {
         if endpoint.full {
             return Err(Refused::Busy);
         }
-        let early = endpoint
-            .secrets
-            .before_the_body(&endpoint.hooks.proofs, headers);
+        // Whoever waits for a place of its owner's keeps none from others.
+        let share = endpoint.owner.as_deref().map(|owner| self.share_of(owner));
+        let _share = match &share {
+            Some(share) => Some(share.place().await?),
+            None => None,
+        };
+        let _place = self.room.place().await?;
+        let judge = |endpoint: &Endpoint| {
+            let proofs = &endpoint.hooks.proofs;
+            endpoint.secrets.before_the_body(proofs, headers)
+        };
+        let mut endpoint = endpoint;
+        let mut early = judge(&endpoint);
+        if early == Early::Refused
+            && let Some(renewed) = self.renewed(name).await
+        {
+            endpoint = renewed;
+            early = judge(&endpoint);
+        }
         if early == Early::Refused {
             return Err(Refused::Unproven);
         }
-        let share = endpoint.owner.as_deref().map(|owner| self.share_of(owner));
-        let _share = match &share {
-            Some(share) => Some(share.calls.try_acquire().map_err(|_| Refused::Busy)?),
-            None => None,
-        };
         let rooms: Vec<&Room> = [Some(&self.room), share.as_ref()]
             .into_iter()
             .flatten()
@@ -224,7 +254,11 @@ impl Ingest {
             .map_err(|_| Refused::Slow)??;
         let now = SystemTime::now();
         if early == Early::Signed && !endpoint.secrets.is_signed(headers, &body, now) {
-            return Err(Refused::Unproven);
+            let renewed = self.renewed(name).await;
+            endpoint = renewed.ok_or(Refused::Unproven)?;
+            if !endpoint.secrets.is_signed(headers, &body, now) {
+                return Err(Refused::Unproven);
+            }
         }
         let (answer, stored) = oneshot::channel();
         let call = Call {

@@ -20,8 +20,9 @@ use crate::hooks::proof::check_signing_token;
 use crate::host::connector::Description;
 use crate::host::mapper::check_settings;
 use crate::redact::Secret;
+use crate::sandbox::limits::Limit;
 use crate::source::client::Authentication;
-use connector_store::platform::Connection;
+use connector_store::platform::{Connection, UNLIMITED_MEMORY};
 
 /// The shortest time between two runs of a connection.
 pub const SHORTEST_INTERVAL_SECONDS: u64 = 5;
@@ -70,7 +71,7 @@ pub struct ConnectionConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "fail")]
     pub on_trap: Option<String>,
-    /// Whether records are kept as they were before the mappers. Absent: where there is a mapper. A dry run needs them.
+    /// Whether records are kept as they were before the mappers, `true` where absent. A dry run needs them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_recorded: Option<bool>,
     /// The room for them, `"1GiB"`.
@@ -396,8 +397,15 @@ fn file_form(config: &ConnectionConfig, secrets: &OpenedSecrets) -> Value {
             "since": config.run.since,
         },
         "mappers": { "on_trap": config.on_trap },
-        "recorded": { "keep": config.keep_recorded, "most": config.recorded_most },
+        "recorded": { "keep": config.keep_recorded.unwrap_or(true), "most": config.recorded_most },
     })
+}
+
+/// What the components of one run may take together, as it is counted against the tenant's cap.
+#[must_use]
+pub fn memory_of(plan: &Plan, components: usize) -> u64 {
+    let each = plan.limits.get(Limit::Memory).unwrap_or(u64::MAX);
+    each.saturating_mul(components as u64).min(UNLIMITED_MEMORY)
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ use connector_store::platform::{ConnectionState, NewDelivery, PlatformError};
 
 /// How long what is known of a connection is used.
 const KEPT_FOR: Duration = Duration::from_secs(5);
+/// Calls that prove nothing make it ask again, but not more often than this for one connection.
+const RENEWED_EVERY: Duration = Duration::from_millis(200);
 /// How long a secret that was replaced is taken.
 const OLD_SECRET_FOR: Duration = Duration::from_secs(10 * 60);
 /// A connection with so many deliveries to follow takes no more: it is paused, or its source is faster than its runs. What they would have
@@ -105,16 +107,9 @@ impl PlatformReception {
             },
         }))
     }
-}
 
-#[async_trait]
-impl Reception for PlatformReception {
-    async fn endpoint(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
-        if let Some(known) = self.known().get(name)
-            && known.asked.elapsed() < KEPT_FOR
-        {
-            return Ok(known.endpoint.clone());
-        }
+    /// Asks the database, and remembers.
+    async fn refresh(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
         let fresh = self.look_up(name).await?;
         let mut all = self.known();
         if all.len() >= MOST {
@@ -149,6 +144,26 @@ impl Reception for PlatformReception {
         );
         Ok(endpoint)
     }
+}
+
+#[async_trait]
+impl Reception for PlatformReception {
+    async fn endpoint(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
+        if let Some(known) = self.known().get(name)
+            && known.asked.elapsed() < KEPT_FOR
+        {
+            return Ok(known.endpoint.clone());
+        }
+        self.refresh(name).await
+    }
+
+    async fn renewed(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
+        let asked = self.known().get(name).map(|known| known.asked);
+        if asked.is_some_and(|asked| asked.elapsed() < RENEWED_EVERY) {
+            return Ok(None);
+        }
+        self.refresh(name).await
+    }
 
     async fn receive(
         &self,
@@ -165,7 +180,7 @@ impl Reception for PlatformReception {
                 .metrics
                 .count(metrics::DELIVERIES, &[("result", result)], 1.0);
             self.ground.log.line(
-                Level::Debug,
+                Level::Info,
                 "delivery received",
                 json!({ "trace": delivery.trace, "delivery": id, "new": new }),
             );

@@ -2,7 +2,7 @@
 //! CortexDB's receipt.
 //!
 //! OTLP over HTTP with JSON, configured by the variables of its specification (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
-//! Nothing waits for the collector: what does not fit into the queue is dropped, as is what the collector does not take, and the log says so.
+//! Nothing waits for the collector: what does not fit into the queue is dropped, and so is what the collector does not take, which the log says.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -97,8 +97,8 @@ impl Collector {
 fn read_headers(text: &str) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for pair in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
-        // Of a form, in which a plus is a space; here it is a plus.
-        let pair = pair.replace('+', "%2B");
+        // Read as of a form, in which a plus is a space and an ampersand ends the pair; here they are what they are.
+        let pair = pair.replace('+', "%2B").replace('&', "%26");
         let read = url::form_urlencoded::parse(pair.as_bytes()).next();
         let header = read.and_then(|(name, value)| {
             let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;

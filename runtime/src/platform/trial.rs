@@ -100,7 +100,7 @@ pub async fn try_chain(
     let records = read_some(ground, connection.ledger, most).await?;
     if records.is_empty() {
         return Err(Problem::conflict(
-            "no records are kept of this connection; set `config.keep_recorded` to true (it is the default with a mapper) and let it run",
+            "no records are kept of this connection; let it run, with `config.keep_recorded` not switched off",
         ));
     }
     let (before, _) = match against {

@@ -99,6 +99,9 @@ pub struct Caps {
     pub cpu_ms_per_hour: Option<u64>,
 }
 
+/// What a run that may take any amount of memory counts as: so large that no cap holds it, and small enough to be added up.
+pub const UNLIMITED_MEMORY: u64 = 1 << 50;
+
 /// Runs at the same time of a tenant that has no number of its own.
 pub const DEFAULT_CONCURRENT_RUNS: u32 = 2;
 

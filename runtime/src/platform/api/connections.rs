@@ -28,7 +28,7 @@ use crate::host::mapper::check_settings;
 use crate::platform::Ground;
 use crate::platform::components::{Silent, description_of, settings_of};
 use crate::platform::connection::{
-    ConnectionConfig, OpenedSecrets, SecretField, check_secret, plan_of,
+    ConnectionConfig, OpenedSecrets, SecretField, check_secret, memory_of, plan_of,
 };
 use crate::platform::keys::Scope;
 use crate::platform::secrets::Place;
@@ -305,7 +305,7 @@ pub(super) async fn memory_of_a_run(
     components: usize,
 ) -> Result<u64, Problem> {
     let each = plan.limits.get(Limit::Memory).unwrap_or(u64::MAX);
-    let needed = each.saturating_mul(components as u64);
+    let needed = memory_of(plan, components);
     let caps = ground.platform.tenant(tenant).await?.caps;
     let Some(allowed) = caps.memory_bytes.filter(|allowed| needed > *allowed) else {
         return Ok(needed);
@@ -579,8 +579,8 @@ pub(super) async fn update(
         name: patch.name,
         config: Some(json!(config)),
         memory_bytes: Some(memory_bytes),
-        // The source is to be told of a new secret before it calls with the old one.
-        wake: !sealed.is_empty(),
+        // The source is to be told of a new secret before it calls with the old one, and of hooks that are wanted or not wanted any more.
+        wake: !sealed.is_empty() || json!(config) != row.config,
         sealed: Some(sealed),
         ..ConnectionChange::default()
     };

@@ -483,13 +483,20 @@ async fn wish_for(
             format!("{there} letters; at most {MOST_WISHED} at a time"),
         ));
     }
-    let kept = ground.ledger.list_letters(row.ledger, None, u32::MAX);
-    let there: BTreeSet<String> = kept
-        .await?
-        .into_iter()
-        .map(|kept| kept.letter.source_id)
-        .filter(|one| body.all || body.source_ids.contains(one))
-        .collect();
+    let mut there = BTreeSet::new();
+    if body.all {
+        let kept = ground
+            .ledger
+            .list_letters(row.ledger, None, MOST_WISHED)
+            .await?;
+        there.extend(kept.into_iter().map(|kept| kept.letter.source_id));
+    }
+    // Some at a time: each may be large.
+    let named: Vec<&str> = body.source_ids.iter().map(String::as_str).collect();
+    for some in named.chunks(100) {
+        let kept = ground.ledger.dead_letters(row.ledger, Some(some)).await?;
+        there.extend(kept.into_iter().map(|kept| kept.letter.source_id));
+    }
     if let Some(unknown) = body.source_ids.iter().find(|one| !there.contains(*one)) {
         return Err(Problem::invalid(
             "source_ids",

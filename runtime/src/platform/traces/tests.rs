@@ -35,11 +35,11 @@ fn the_collector_is_where_the_variables_of_the_specification_say() {
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         "https://otel.example/x",
     );
-    let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b+c, other=1");
+    let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b+c&d=e, other=1");
     let name = ("OTEL_SERVICE_NAME", "here");
     let found = collector(&[base, whole, headers, name]).unwrap().unwrap();
     assert_eq!(found.url.as_str(), "https://otel.example/x");
-    assert_eq!(found.headers["x-key"], "a b+c");
+    assert_eq!(found.headers["x-key"], "a b+c&d=e");
     assert_eq!(found.headers["other"], "1");
     assert_eq!(found.service, "here");
     assert!(!format!("{found:?}").contains("a b"));

@@ -25,12 +25,9 @@ pub fn after_success(connection: &str, interval: Duration, hooks_cover_all: bool
 
 /// After so many runs in a row that failed.
 #[must_use]
-pub fn after_failure(connection: &str, interval: Duration, failures: u32) -> Duration {
+pub fn after_failure(connection: &str, failures: u32) -> Duration {
     let pause = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(12));
-    shifted(
-        connection,
-        pause.min(LONGEST_PAUSE).max(interval.min(LONGEST_PAUSE)),
-    )
+    shifted(connection, pause.min(LONGEST_PAUSE))
 }
 
 /// The same share for the same connection each time: whatever began together drifts apart once, and no restart brings it back together.
@@ -61,7 +58,7 @@ mod tests {
     fn no_interval_is_too_long_to_be_shifted() {
         for connection in ["a", "b", "c", "d"] {
             assert!(after_success(connection, Duration::MAX, false) > MINUTE);
-            assert!(after_failure(connection, Duration::MAX, u32::MAX) > MINUTE);
+            assert!(after_failure(connection, u32::MAX) > MINUTE);
         }
     }
 
@@ -76,7 +73,7 @@ mod tests {
     #[test]
     fn failures_are_followed_by_growing_pauses_of_an_hour_at_most() {
         let pauses: Vec<Duration> = (1..40)
-            .map(|failures| after_failure("c", Duration::from_secs(5), failures))
+            .map(|failures| after_failure("c", failures))
             .collect();
         assert!(pauses.is_sorted());
         assert!(pauses[0] < Duration::from_secs(17));

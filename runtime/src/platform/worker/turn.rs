@@ -20,7 +20,7 @@ use crate::digest::fingerprint;
 use crate::hooks::inbox::Batch;
 use crate::host::connector::{Connector, Mode};
 use crate::platform::components::{ComponentError, description_of};
-use crate::platform::connection::{ConnectionConfig, OpenedSecrets, plan_of};
+use crate::platform::connection::{ConnectionConfig, OpenedSecrets, memory_of, plan_of};
 use crate::platform::traces::{Span, span_id};
 use crate::platform::{Ground, letters, metrics};
 use crate::redact::Redactor;
@@ -29,21 +29,21 @@ use crate::run::{
     Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
 };
 use connector_store::platform::{
-    Claim, ConnectionState, Delivery, Page, PlatformError, Release, Usage,
+    Claim, ConnectionChange, ConnectionState, Delivery, Page, PlatformError, Release, Usage,
 };
 
 /// Batches of deliveries that one turn follows before others have theirs.
 const MOST_BATCHES: usize = 20;
 /// A sync that has worked for so long is paused for deliveries. Each pause doubles the time that the next one has, so that one comes
 /// through.
-const UNDISTURBED: Duration = Duration::from_secs(10);
+const UNDISTURBED: Duration = Duration::from_secs(2);
 const MOST_DOUBLINGS: u32 = 8;
 /// Connections whose pauses are counted.
 const MOST_PAUSED: usize = 10_000;
 /// A first reading is interrupted after so long, so that no tenant keeps a worker for itself.
 const LONGEST_TURN: Duration = Duration::from_secs(5 * 60);
 /// How often a sync looks for deliveries.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(500);
 /// Runs in a row that could not begin, after which a connection is parked: somebody has to change it.
 const PARK_AFTER_MISCONFIGURED: u32 = 5;
 /// Ways to servers that are kept open.
@@ -166,6 +166,18 @@ impl Turn {
             .map_err(|error| stored(error.into()))?;
         let description = description_of(&component).map_err(wrong)?;
         let plan = plan_of(&config, &secrets, &description, &ground.rules()).map_err(wrong)?;
+        let components = 1 + connection.chain.mappers.len();
+        if memory_of(&plan, components) != connection.memory_bytes {
+            let change = ConnectionChange {
+                memory_bytes: Some(memory_of(&plan, components)),
+                ..ConnectionChange::default()
+            };
+            let changed = platform.update_connection(None, &connection.id, None, &change);
+            changed.await.map_err(|error| stored(error.into()))?;
+            // It was claimed with another number, which the tenant's cap was held against.
+            let reason = "the platform's limits have changed; it begins again with them";
+            return Err((Outcome::Interrupted, reason.to_owned()));
+        }
         let connector = ground
             .components
             .connector(platform, &connection.chain.connector, plan.limits)
@@ -198,6 +210,8 @@ impl Turn {
         (self.interval, self.realtime) = (ready.plan.interval, ready.config.realtime);
         self.carry_out_wishes(ready).await;
         let mut sync = self.claim.due;
+        self.take_hooks_down(ready).await;
+        self.explain_polling(ready).await;
         if self.hooks_are_due(ready) {
             sync |= self.look_after_hooks(ready).await;
         }
@@ -443,8 +457,11 @@ impl Turn {
         around: &Circumstances,
     ) -> Result<Reach, crate::run::RunError> {
         let connection = &self.claim.connection;
-        // What was sealed may be another token by now.
-        let mark = fingerprint(format!("{} {:?}", connection.config, connection.sealed).as_bytes());
+        // What was sealed may be another token by now, and the operator may have taken a network back.
+        let rules = self.ground.rules();
+        let networks = (&rules.source_networks, &rules.cortexdb_networks);
+        let all = format!("{} {:?} {networks:?}", connection.config, connection.sealed);
+        let mark = fingerprint(all.as_bytes());
         let kept = reaches().get(&connection.id).and_then(|kept| {
             (kept.mark == mark && kept.since.elapsed() < REACH_FOR).then(|| kept.reach.clone())
         });
@@ -576,7 +593,7 @@ impl Turn {
                 metrics.observe(metrics::DELIVERY_SECONDS, &[], took);
             }
             self.ground.log.line(
-                Level::Debug,
+                Level::Info,
                 "delivery followed",
                 json!({ "trace": delivery.trace, "delivery": delivery.id, "run": self.claim.run, "outcome": ended.outcome }),
             );
@@ -617,13 +634,7 @@ impl Turn {
             // Paused for deliveries, or the process ends: it goes on at once.
             Outcome::Interrupted => Some(Duration::ZERO),
             Outcome::Failed | Outcome::Misconfigured => {
-                // Deliveries that failed have times of their own.
-                let least = if done.synced {
-                    interval
-                } else {
-                    Duration::ZERO
-                };
-                Some(after_failure(&connection.id, least, failures))
+                Some(after_failure(&connection.id, failures))
             }
             _ if done.synced => Some(after_success(
                 &connection.id,

@@ -127,7 +127,7 @@ async fn claim_of(
     park_after: u32,
 ) -> Result<Option<Claim>> {
     let running = sqlx::query(concat!(
-        "SELECT count(*) AS live, CAST(coalesce(sum(c.memory), 0) AS BIGINT) AS memory
+        "SELECT count(*) AS live, CAST(coalesce(sum(c.held_memory), 0) AS BIGINT) AS memory
          FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
          WHERE c.tenant = $1 AND c.running = 1 AND ",
         is_held!()
@@ -137,7 +137,7 @@ async fn claim_of(
     .await?;
     let live: i64 = running.try_get("live")?;
     let in_use = unsigned(running.try_get("memory")?);
-    if live >= turn.cap || has_computed_enough(transaction, turn).await? {
+    if live >= turn.cap || waits_for_computing_time(transaction, turn).await? {
         return Ok(None);
     }
     loop {
@@ -161,7 +161,8 @@ async fn claim_of(
             park(transaction, ledger, reason).await?;
             continue;
         }
-        let needed = unsigned(row.try_get("memory")?);
+        let memory: i64 = row.try_get("memory")?;
+        let needed = unsigned(memory);
         if let Some(allowed) = turn.memory_bytes
             && in_use + needed > allowed
         {
@@ -178,16 +179,18 @@ async fn claim_of(
                 return Ok(None);
             }
         }
-        // Its row was not locked yet: it may have been paused in the meantime.
+        // Its row was not locked yet: it may have been paused, or its limits changed, in the meantime.
         let taken = sqlx::query(concat!(
-            "UPDATE platform_connections AS c SET claims = claims + 1, running = 1, woken = 0
-             WHERE ledger = $1 AND state IN ('active', 'leaving') AND wake_at <= ",
+            "UPDATE platform_connections AS c SET claims = claims + 1, running = 1, woken = 0, held_memory = memory,
+                    state_reason = CASE WHEN state = 'active' THEN NULL ELSE state_reason END
+             WHERE ledger = $1 AND memory = $2 AND state IN ('active', 'leaving') AND wake_at <= ",
             now!(),
             " RETURNING id, claims, CAST(CASE WHEN due_at <= ",
             now!(),
             " THEN 1 ELSE 0 END AS BIGINT) AS is_due"
         ))
         .bind(ledger)
+        .bind(memory)
         .fetch_optional(&mut **transaction)
         .await?;
         let Some(taken) = taken else { continue };
@@ -219,8 +222,8 @@ async fn claim_of(
     }
 }
 
-/// Whether the runs of this tenant that ended within the last hour, or go on, have used its computing time up.
-async fn has_computed_enough(transaction: &mut Written, turn: &Turn) -> Result<bool> {
+/// Whether the runs of this tenant that ended within the last hour, or go on, have used its computing time up. What waits for that says so.
+async fn waits_for_computing_time(transaction: &mut Written, turn: &Turn) -> Result<bool> {
     let Some(most) = turn.cpu_ms_per_hour else {
         return Ok(false);
     };
@@ -236,22 +239,42 @@ async fn has_computed_enough(transaction: &mut Written, turn: &Turn) -> Result<b
     .bind(&turn.tenant)
     .fetch_one(&mut **transaction)
     .await?;
-    Ok(u64::try_from(used).is_ok_and(|used| used >= most))
+    if u64::try_from(used).is_ok_and(|used| used < most) {
+        return Ok(false);
+    }
+    sqlx::query(concat!(
+        "UPDATE platform_connections SET state_reason = $2
+         WHERE tenant = $1 AND state = 'active' AND running = 0 AND state_reason IS NULL AND wake_at <= ",
+        now!()
+    ))
+    .bind(&turn.tenant)
+    .bind(format!(
+        "its tenant has used {used} ms of the {most} ms of computing time that it may use within an hour; it goes on when enough of that is an hour old"
+    ))
+    .execute(&mut **transaction)
+    .await?;
+    Ok(true)
 }
 
 /// Takes a connection out of service. Whoever still runs it is fenced.
 async fn park(transaction: &mut Written, ledger: i64, reason: String) -> Result<()> {
+    let parked = sqlx::query(
+        "UPDATE platform_connections SET state = 'parked', state_reason = $2, running = 0 WHERE ledger = $1 AND state = 'active'",
+    )
+    .bind(ledger)
+    .bind(reason)
+    .execute(&mut **transaction)
+    .await?;
+    // Its row was not locked yet: its owner has paused it or taken it down in the meantime, which counts.
+    if parked.rows_affected() == 0 {
+        return Ok(());
+    }
     sqlx::query(
         "UPDATE connections SET epoch = epoch + 1, owner = '', lease_until = 0 WHERE id = $1",
     )
     .bind(ledger)
     .execute(&mut **transaction)
     .await?;
-    sqlx::query("UPDATE platform_connections SET state = 'parked', state_reason = $2, running = 0 WHERE ledger = $1")
-        .bind(ledger)
-        .bind(reason)
-        .execute(&mut **transaction)
-        .await?;
     interrupt(transaction, ledger).await
 }
 

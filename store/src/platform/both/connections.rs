@@ -10,6 +10,7 @@ use super::{
     Page, PlatformError, Result, Row, Written, commit_and_wake, keep, most, reading, taken,
     writing,
 };
+use crate::platform::UNLIMITED_MEMORY;
 use crate::platform::values::{clean, count, from_json, time, to_json, unsigned};
 
 /// Rows that one transaction of a deletion removes: others write in between.
@@ -171,10 +172,9 @@ pub(super) async fn create(
     Ok(created)
 }
 
-/// As it is stored. What is unlimited is so large that no cap holds it, and small enough to be added up.
+/// As it is stored.
 fn memory(bytes: u64) -> i64 {
-    const MOST: u64 = 1 << 50;
-    i64::try_from(bytes.min(MOST)).unwrap_or(i64::MAX)
+    i64::try_from(bytes.min(UNLIMITED_MEMORY)).unwrap_or(i64::MAX)
 }
 
 /// Adds a chain whose components exist. What they are locked for: nobody deletes them before this is committed.

@@ -327,8 +327,11 @@ pub(super) async fn a_tenant_that_has_computed_enough_waits(on: Subject) {
         .await
         .unwrap();
     assert!(on.claim().await.is_none(), "it has used 150 of 100 ms");
+    let waits = platform.connection(None, &connection.id).await.unwrap();
+    let reason = waits.state_reason.unwrap();
+    assert!(reason.contains("150 ms of the 100 ms"), "{reason}");
     capped(Some(1000)).await;
-    assert!(on.claim().await.is_some());
+    assert_eq!(on.claim().await.unwrap().connection.state_reason, None);
 }
 
 pub(super) async fn runs_begin_when_there_is_memory_for_all_that_they_may_take(on: Subject) {
@@ -346,6 +349,25 @@ pub(super) async fn runs_begin_when_there_is_memory_for_all_that_they_may_take(o
     let second = on.claim().await.unwrap();
     assert_eq!(second.connection.memory_bytes, 60);
     assert!(on.claim().await.is_none(), "60 of 130 bytes are used twice");
+    // What a run was begun with counts, whatever its owner changes meanwhile.
+    let small = ConnectionChange {
+        memory_bytes: Some(1),
+        ..ConnectionChange::default()
+    };
+    let change = async |change: &ConnectionChange| {
+        let id = &second.connection.id;
+        platform
+            .update_connection(None, id, None, change)
+            .await
+            .unwrap()
+    };
+    assert_eq!(change(&small).await.memory_bytes, 1);
+    assert!(on.claim().await.is_none(), "the run goes on with 60 bytes");
+    let large = ConnectionChange {
+        memory_bytes: Some(60),
+        ..ConnectionChange::default()
+    };
+    change(&large).await;
     // Others are not kept waiting by it.
     let other = on.tenant("other").await;
     on.connection(&other, "a").await;

@@ -130,6 +130,60 @@ async fn a_storm_of_calls_during_a_backfill_loses_nothing(kind: Kind) {
     process.terminate().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_that_are_not_wanted_any_more_are_removed_and_come_back_when_they_are() {
+    let world = World::generate(724, &Size::tiny());
+    let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)
+        .await
+        .unwrap();
+    let process = house.serve_publicly(&[]).await;
+    let id = realtime(&house, &process).await;
+    let registered = async |wanted: bool| {
+        let what = format!("hooks: {wanted}");
+        house
+            .wait(&what, async || {
+                let there = !house.setup.gitlab.world().webhooks().is_empty();
+                let shown = house.connection(&process, &id).await;
+                let hooks = shown["hook_plan"]["hooks"].as_array();
+                let told = hooks.is_some_and(|hooks| !hooks.is_empty());
+                (there == wanted && told == wanted).then_some(())
+            })
+            .await;
+    };
+    registered(true).await;
+    for wanted in [false, true] {
+        let change = json!({"config": {"realtime": wanted}});
+        house.patch(&process, &id, change).await;
+        registered(wanted).await;
+    }
+    process.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_source_can_reach_the_platform_it_is_said_that_everything_is_polled() {
+    let world = World::generate(725, &Size::tiny());
+    let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)
+        .await
+        .unwrap();
+    let process = house.serve(&[]).await;
+    let id = realtime(&house, &process).await;
+    house.wait_for_run(&process, &id, "complete").await;
+    let shown = house.connection(&process, &id).await;
+    let polled = &shown["hook_plan"]["polled"][0];
+    assert_eq!(polled["subject"], "everything", "{shown:#}");
+    assert!(polled["reason"].as_str().unwrap().contains("--public-url"));
+    // Nothing has to be removed, so nothing keeps it.
+    let path = format!("/connections/{id}");
+    house.call(&process, "DELETE", &path, Value::Null).await;
+    house
+        .wait("the end of the connection", async || {
+            let (status, _) = house.api(&process, "GET", &path, Value::Null).await;
+            (status == 404).then_some(())
+        })
+        .await;
+    process.terminate().await;
+}
+
 /// Spans that a collector was sent.
 type Spans = Arc<Mutex<Vec<Value>>>;
 

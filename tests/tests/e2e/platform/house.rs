@@ -279,6 +279,21 @@ impl House {
             .await
     }
 
+    /// Changes a connection, whatever its version is.
+    pub async fn patch(&self, process: &Process, id: &str, change: Value) {
+        let answer = self
+            .client
+            .patch(format!("{}/api/v1/connections/{id}", process.url))
+            .bearer_auth(&self.key)
+            .header("if-match", "*")
+            .json(&change)
+            .send()
+            .await
+            .unwrap();
+        let status = answer.status().as_u16();
+        assert!(status < 300, "{status} {}", answer.text().await.unwrap());
+    }
+
     /// Runs of a connection, newest first.
     pub async fn runs(&self, process: &Process, id: &str) -> Vec<Value> {
         let path = format!("/connections/{id}/runs?limit=200");

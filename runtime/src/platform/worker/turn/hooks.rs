@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Done, Ready, Turn, is_complete};
 use crate::digest::fingerprint;
-use crate::host::hooks::{HookPlan, Target};
+use crate::host::hooks::{HookPlan, Polled, Target};
 use crate::platform::connection::SecretField;
 use crate::report::{Level, Outcome};
 use crate::run::{Answer, Task};
@@ -41,6 +41,60 @@ impl Turn {
         plan.get("secrets")?.as_str().map(str::to_owned)
     }
 
+    /// Removes the hooks of a connection that is to be polled alone from now on. What could not be removed is tried again in the next turn.
+    pub(super) async fn take_hooks_down(&mut self, ready: &Ready) {
+        if ready.config.realtime || !self.has_hooks() {
+            return;
+        }
+        let url = self.ground.config.public_url.as_deref();
+        let Some(target) = url.and_then(|url| self.target(ready, url)) else {
+            return;
+        };
+        let (_, ended, _) = self.run(ready, Task::Disconnect(target)).await;
+        if matches!(&ended.answer, Answer::Left(hooks) if hooks.is_empty()) {
+            self.keep_plan(json!({ "at": 0, "hooks": [], "polled": [], "missed": false }))
+                .await;
+        }
+    }
+
+    /// The plan that was made last.
+    fn plan(&self) -> Option<HookPlan> {
+        let plan = self.claim.connection.hook_plan.clone()?;
+        serde_json::from_value(plan).ok()
+    }
+
+    /// Whether there were hooks when they were looked after last.
+    fn has_hooks(&self) -> bool {
+        self.plan().is_some_and(|plan| !plan.hooks.is_empty())
+    }
+
+    /// Keeps what the next turn has to know, in whatever process.
+    async fn keep_plan(&mut self, plan: Value) {
+        let platform = &self.ground.platform;
+        let stored = platform.set_hook_plan(self.claim.lease, &plan).await;
+        if let Err(error) = stored {
+            let words = "the hook plan could not be kept";
+            self.line(Level::Warn, words, &error.to_string());
+        }
+        self.claim.connection.hook_plan = Some(plan);
+    }
+
+    /// Says once that everything is polled because no source could reach this process.
+    pub(super) async fn explain_polling(&mut self, ready: &Ready) {
+        if ready.config.realtime
+            && self.ground.config.public_url.is_none()
+            && self.claim.connection.hook_plan.is_none()
+        {
+            let polled = Polled {
+                subject: "everything".into(),
+                reason: "the worker that looked after its hooks was started without --public-url"
+                    .into(),
+            };
+            let plan = json!({ "at": 0, "hooks": [], "polled": [polled], "missed": false });
+            self.keep_plan(plan).await;
+        }
+    }
+
     pub(super) fn hooks_are_due(&self, ready: &Ready) -> bool {
         if !ready.config.realtime
             || self.ground.config.public_url.is_none()
@@ -73,7 +127,19 @@ impl Turn {
             Answer::Plan(plan) => (plan, Some(self.sealed_mark())),
             _ if done.outcome == Outcome::Interrupted => return false,
             // Everything is polled until the next time.
-            _ => (HookPlan::default(), self.hook_mark()),
+            _ => {
+                let polled = Polled {
+                    subject: "everything".into(),
+                    reason: done.reason.clone().unwrap_or_default(),
+                };
+                // What there was may still be there, and has to be removed at the end.
+                let plan = HookPlan {
+                    hooks: self.plan().map_or_else(Vec::new, |plan| plan.hooks),
+                    polled: vec![polled],
+                    missed: false,
+                };
+                (plan, self.hook_mark())
+            }
         };
         let missed = plan.missed;
         let kept = json!({
@@ -84,27 +150,13 @@ impl Turn {
             "polled": plan.polled,
             "missed": missed,
         });
-        self.claim.connection.hook_plan = Some(kept.clone());
-        let stored = self
-            .ground
-            .platform
-            .set_hook_plan(self.claim.lease, &kept)
-            .await;
-        if let Err(error) = stored {
-            self.line(
-                Level::Warn,
-                "the hook plan could not be kept",
-                &error.to_string(),
-            );
-        }
+        self.keep_plan(kept).await;
         missed
     }
 
     /// Whether hooks tell of everything, so that polling may be seldom.
     pub(super) fn hooks_cover_all(&self) -> bool {
-        let plan = self.claim.connection.hook_plan.clone();
-        let plan = plan.and_then(|plan| serde_json::from_value::<HookPlan>(plan).ok());
-        self.realtime && plan.is_some_and(|plan| plan.covers_everything())
+        self.realtime && self.plan().is_some_and(|plan| plan.covers_everything())
     }
 
     /// Removes the hooks of a connection that was deleted, and then all that is known of it.
@@ -112,10 +164,10 @@ impl Turn {
         let connection = self.claim.connection.clone();
         let mut left = None;
         // A connect that was cut off may have registered hooks without having said so.
-        let may_have_hooks = connection.hook_plan.is_some()
+        let may_have_hooks = self.has_hooks()
             || connection.config.get("realtime").and_then(Value::as_bool) == Some(true);
         let url = self.ground.config.public_url.clone();
-        if url.is_none() && connection.hook_plan.is_some() {
+        if url.is_none() && self.has_hooks() {
             left = Some("this process has no --public-url".to_owned());
         }
         if may_have_hooks && let Some(url) = url {
