@@ -726,11 +726,21 @@ pub(crate) fn read_toml<T: DeserializeOwned + Default>(
         ))
     })?;
     toml::from_str(&text).map_err(|error: toml::de::Error| {
-        // Not the line itself, which the error would print: it may hold a token or a password.
+        // Not the line itself, which the error would print: it may hold a token or a password. Its key does not.
         let before = error.span().and_then(|span| text.get(..span.start));
-        let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+        let line = before.map_or(0, |before| before.matches('\n').count());
+        let key = text.lines().nth(line).and_then(|line| line.split_once('='));
+        let key = key.map(|(key, _)| key.trim()).filter(|key| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+            key.chars().all(is_plain)
+        });
+        let key = key.map_or_else(String::new, |key| format!("`{key}`: "));
         let words = error.message();
-        invalid(format!("{}, line {line}: {words}", path.display()))
+        invalid(format!(
+            "{}, line {}: {key}{words}",
+            path.display(),
+            line + 1
+        ))
     })
 }
 
@@ -1374,6 +1384,19 @@ mod tests {
         }
         let error = read(r#"allowed_networks = "10.0.0.0/8""#).unwrap_err();
         assert!(error.to_string().contains("allowed_networks"), "{error}");
+        // Which key, in which line; not what stands there.
+        for (text, words) in [
+            ("token = \"s3cret", "line 2: `token`: "),
+            ("tokn = \"s3cret\"", "line 2: `tokn`: "),
+            ("\"s3cret\" = 1", "line 2: "),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+            assert!(
+                text.starts_with('"') || !error.contains("s3cret"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
