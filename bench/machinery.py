@@ -177,6 +177,11 @@ def script():
     return [sys.executable, os.path.join(ROOT, "bench", "sequential.py")]
 
 
+def script_with_requests():
+    """With the library that most such scripts use; the vendor's environment has it."""
+    return [os.path.join(VENV, "bin", "python"), *script()[1:], "requests"]
+
+
 def vendor():
     # Without --since it leaves out what is older than 90 days.
     return [VENDOR, "sync", "gitlab", "--since", "2000-01-01T00:00:00Z"]
