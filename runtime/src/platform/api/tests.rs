@@ -1057,15 +1057,16 @@ async fn calls_with_a_secret_that_was_replaced_are_taken_for_a_while_by_every_pr
     };
     set(json!("first-secret-0123456789")).await;
     set(json!("second-secret-0123456789")).await;
+    // Behind them is the one that was made with the connection.
     assert_eq!(
-        taken().await,
+        taken().await[..2],
         ["second-secret-0123456789", "first-secret-0123456789"]
     );
     set(json!("second-secret-0123456789")).await;
-    assert_eq!(taken().await.len(), 2, "the same again is no change");
+    assert_eq!(taken().await.len(), 3, "the same again is no change");
     set(json!("third-secret-0123456789")).await;
     assert_eq!(
-        taken().await,
+        taken().await[..3],
         [
             "third-secret-0123456789",
             "second-secret-0123456789",
