@@ -277,28 +277,62 @@ def followed(serve, connection, project, count):
     return [(moment(item["settled_at"]) - moment(item["received_at"])).total_seconds() for item in items if item["settled_at"]]
 
 
+def flood(serve, connection, project, ended):
+    """Webhook calls of one tenant, 300 a second, each about another issue than the one before."""
+    threads, pace, began = 4, 300, time.monotonic()
+
+    def call(number):
+        sent = 0
+        while not ended.is_set():
+            body = json.dumps({"object_kind": "issue", "project": {"id": project}, "object_attributes": {"iid": sent % 50 + 1}, "n": f"{number}-{sent}"})
+            serve.caller.hook(connection, "Issue Hook", body)
+            sent += 1
+            time.sleep(max(0, began + sent * threads / pace - time.monotonic()))
+
+    callers = [threading.Thread(target=call, args=(number,), daemon=True) for number in range(threads)]
+    for caller in callers:
+        caller.start()
+    return callers
+
+
 def isolation():
-    """What the loops of one tenant cost the deliveries of another."""
-    say("One tenant's loops beside another's deliveries, 50 ms servers")
-    with Serve("tiny", latency=50, workers=6) as serve:
-        quiet = serve.tenant("quiet", concurrent_runs=2)
-        loud = serve.tenant("loud", concurrent_runs=2)
-        connection = serve.connect(quiet, "quiet", serve.projects[0])
-        serve.wait_complete(connection)
-        followed(serve, connection, serve.projects[0], 5)
-        alone = followed(serve, connection, serve.projects[0], 100)
-        with open(os.path.join(ROOT, "dist", "puppet-mapper.wasm"), "rb") as file:
-            puppet = serve.caller.api("POST", "/components", file.read(), "application/wasm")["digest"]
-        loop = {"digest": puppet, "settings": {"rules": [{"has": "", "do": "loop"}]}}
-        for number in range(8):
-            serve.connect(loud, f"loop-{number}", serve.projects[number % len(serve.projects)], [loop], "5s")
-        time.sleep(3)
-        computed, began = serve.cpu(), time.monotonic()
-        beside = followed(serve, connection, serve.projects[0], 100)
-        load = (serve.cpu() - computed) / (time.monotonic() - began)
-        was, now = percentile(alone, 0.95), percentile(beside, 0.95)
-        row("delivery to receipt, alone", f"p95 {milliseconds(was)}", f"p50 {milliseconds(statistics.median(alone))}, {len(alone)} deliveries")
-        row("beside two endless loops of another tenant", f"p95 {milliseconds(now)}", f"{(now / was - 1) * 100:+.0f} % (target: at most +20 %); {load:.2f} cores busy")
+    """What one tenant's loops, bombs and calls cost the deliveries of another."""
+    with open(os.path.join(ROOT, "dist", "puppet-mapper.wasm"), "rb") as file:
+        mapper = file.read()
+    for what in ("loop", "bomb", "flood"):
+        say(f"One tenant's {what} beside another's deliveries, 50 ms servers")
+        with Serve("tiny", latency=50, workers=6) as serve:
+            quiet = serve.tenant("quiet", concurrent_runs=2)
+            loud = serve.tenant("loud", concurrent_runs=2)
+            connection = serve.connect(quiet, "quiet", serve.projects[0])
+            serve.wait_complete(connection)
+            followed(serve, connection, serve.projects[0], 5)
+            alone = followed(serve, connection, serve.projects[0], 100)
+            ended, callers = threading.Event(), []
+            if what == "flood":
+                called = serve.connect(loud, "flood", serve.projects[1])
+                serve.wait_complete(called)
+                callers = flood(serve, called, serve.projects[1], ended)
+                words = "beside 300 webhook calls a second of another tenant"
+            else:
+                puppet = serve.caller.api("POST", "/components", mapper, "application/wasm")["digest"]
+                hostile = {"digest": puppet, "settings": {"rules": [{"has": "", "do": what}]}}
+                for number in range(8):
+                    serve.connect(loud, f"{what}-{number}", serve.projects[number % len(serve.projects)], [hostile], "5s")
+                words = {
+                    "loop": "beside two endless loops of another tenant",
+                    "bomb": "beside mappers of another tenant that take all memory, two at a time",
+                }[what]
+            time.sleep(3)
+            computed, began = serve.cpu(), time.monotonic()
+            beside = followed(serve, connection, serve.projects[0], 100)
+            load = (serve.cpu() - computed) / (time.monotonic() - began)
+            ended.set()
+            for caller in callers:
+                caller.join()
+            was, now = percentile(alone, 0.95), percentile(beside, 0.95)
+            row("delivery to receipt, alone", f"p95 {milliseconds(was)}", f"p50 {milliseconds(statistics.median(alone))}, {len(alone)} deliveries")
+            row(words, f"p95 {milliseconds(now)}", f"{(now / was - 1) * 100:+.0f} % (target: at most +20 %); {load:.2f} cores busy")
 
 
 def write():

@@ -7,6 +7,7 @@
 //! lock, CortexDB's opinion of the token, the ledger. Then the connector runs, the writer follows it, and at the end, however it ends, what
 //! was handed over is finished, the cursors are saved, and the receipt says what happened.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -185,6 +186,8 @@ pub struct Circumstances {
     pub pause: CancellationToken,
     /// It is lost to another process.
     pub taken_over: Arc<AtomicBool>,
+    /// A first reading has come further.
+    advanced: AtomicBool,
 }
 
 impl Circumstances {
@@ -199,7 +202,14 @@ impl Circumstances {
             pause: stop.child_token(),
             stop,
             taken_over: Arc::default(),
+            advanced: AtomicBool::default(),
         }
+    }
+
+    /// Whether the sync has brought a first reading further than it was: the next one goes on behind that.
+    #[must_use]
+    pub fn has_advanced(&self) -> bool {
+        self.advanced.load(Ordering::SeqCst)
     }
 
     /// How a run ends that was told to stop: as the user wanted, or as a failure because another process has taken over.
@@ -612,7 +622,7 @@ impl Claimed {
                     plan.state_file.display(),
                     aside.display()
                 ),
-                fields: std::collections::BTreeMap::new(),
+                fields: BTreeMap::new(),
             });
         }
         let (store, lease) = open_ledger(plan, options, standing.store.as_ref(), &name).await?;
@@ -831,6 +841,10 @@ async fn drive(
     } = held;
     let (is_sync, mode) = (matches!(task, Task::Sync(_)), task.mode());
     around.counters.update(|totals| totals.kind = task.kind());
+    let reading = match mode {
+        Mode::Poll if is_sync => Some(FirstReading::of(store.as_ref(), lease, &cursors).await?),
+        _ => None,
+    };
     // Cancelled by the user's stop and by the writer's failure: either way the connector must come to its end.
     let guest_stop = around.pause.child_token();
     let kind = match &task {
@@ -901,7 +915,7 @@ async fn drive(
         around.reporter.event(&Event::Log {
             level: Level::Warn,
             message: "the mappers or their settings changed: new and changed records go through them now, everything else with the next reconcile pass, or at once with --remap".into(),
-            fields: std::collections::BTreeMap::new(),
+            fields: BTreeMap::new(),
         });
     }
     let source = Arc::new(client_of(
@@ -935,7 +949,7 @@ async fn drive(
             .update(|totals| totals.reconciled = Some(false));
     }
     let mut answer = Answer::Nothing;
-    let mut streams = std::collections::BTreeMap::new();
+    let mut streams = BTreeMap::new();
     let result = match task {
         Task::Sync(_) if options.remap => {
             // It holds a face of the writer, which ends when the last of them is gone.
@@ -979,9 +993,17 @@ async fn drive(
     // However the connector ended: what it handed over is finished, and the cursors behind it are saved.
     let _ = writer.flush().await;
     drop(writer);
-    writing.join().await?;
+    let cursors = writing.join().await?;
     if is_sync && !options.dry_run {
         keep_stream_states(store.as_ref(), lease, &streams).await?;
+    }
+    if let Some(reading) = reading
+        && around.pause.is_cancelled()
+    {
+        let now = FirstReading::of(store.as_ref(), lease, &cursors).await?;
+        around
+            .advanced
+            .store(reading.is_behind(&now), Ordering::SeqCst);
     }
     if maps_everything && result.is_ok() && !options.dry_run {
         store.set_mapped_by(lease, &fingerprint).await?;
@@ -1010,6 +1032,46 @@ async fn drive(
         comparison,
         answer,
     })
+}
+
+/// How far the streams have come that were never read to their end, with their cursors; and which ones were.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct FirstReading {
+    unfinished: BTreeMap<String, Option<String>>,
+    finished: BTreeSet<String>,
+}
+
+impl FirstReading {
+    async fn of(store: &dyn Store, lease: Lease, cursors: &CursorHome) -> Result<Self, StoreError> {
+        let mut reading = Self::default();
+        let cursors = cursors.all();
+        for row in store.streams(lease.connection).await? {
+            if row.complete_at.is_some() {
+                reading.finished.insert(row.stream);
+            } else {
+                let cursor = cursors.get(&row.stream).cloned();
+                reading.unfinished.insert(row.stream, cursor);
+            }
+        }
+        Ok(reading)
+    }
+
+    fn is_behind(&self, later: &Self) -> bool {
+        let is_new = |stream: &String| {
+            !self.finished.contains(stream) && !self.unfinished.contains_key(stream)
+        };
+        self.unfinished.iter().any(|(stream, cursor)| {
+            later.finished.contains(stream)
+                || later
+                    .unfinished
+                    .get(stream)
+                    .is_some_and(|now| now != cursor)
+        }) || later.finished.iter().any(is_new)
+            || later
+                .unfinished
+                .iter()
+                .any(|(stream, cursor)| is_new(stream) && cursor.is_some())
+    }
 }
 
 fn count(verdicts: &[Verdict]) -> Delivered {
@@ -1087,7 +1149,7 @@ async fn remap(
         around.reporter.event(&Event::Log {
             level: Level::Warn,
             message: advice,
-            fields: std::collections::BTreeMap::new(),
+            fields: BTreeMap::new(),
         });
     }
     Ok(())
@@ -1097,7 +1159,7 @@ async fn warn_of_unread(
     around: &Circumstances,
     store: &dyn Store,
     lease: Lease,
-    streams: &std::collections::BTreeMap<String, StreamState>,
+    streams: &BTreeMap<String, StreamState>,
 ) -> Result<(), RunError> {
     let unread = census::unread(store, lease.connection, streams).await?;
     for (container, (records, streams)) in unread {
@@ -1108,7 +1170,7 @@ async fn warn_of_unread(
                  the token. They are kept",
                 streams.join(", ")
             ),
-            fields: std::collections::BTreeMap::new(),
+            fields: BTreeMap::new(),
         });
     }
     Ok(())
@@ -1117,7 +1179,7 @@ async fn warn_of_unread(
 async fn keep_stream_states(
     store: &dyn Store,
     lease: Lease,
-    streams: &std::collections::BTreeMap<String, StreamState>,
+    streams: &BTreeMap<String, StreamState>,
 ) -> Result<(), RunError> {
     let ends: Vec<StreamEnd<'_>> = streams
         .iter()

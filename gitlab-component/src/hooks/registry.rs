@@ -14,7 +14,7 @@ use crate::gitlab::{self, HookCall};
 use crate::host::{Failure, Hook, HookState, Method, Target};
 use crate::walk;
 
-/// Calls of one hook that are sent again at once.
+/// Calls of one hook that are sent again at once: GitLab allows five a minute. The others follow the next time.
 const RESENT_AT_ONCE: usize = 4;
 
 /// Kinds of test request that are tried on a hook that is switched off.
@@ -292,7 +292,7 @@ async fn mend(
         }
     }
     let mut state = HookState::Active;
-    let mut newest = resent;
+    let mut done_up_to = resent;
     if hook.is_switched_off() {
         missed = true;
         match revive(client, place, &hook).await? {
@@ -311,7 +311,7 @@ async fn mend(
     }
     if look && !place.is_instance() && done.iter().all(|done| done != "created") {
         let failed = resend(client, place, &hook, resent).await?;
-        newest = failed.newest.or(resent);
+        done_up_to = failed.done_up_to.or(resent);
         missed |= failed.some;
         if failed.sent > 0 {
             done.push(format!("resent {}", failed.sent));
@@ -341,7 +341,7 @@ async fn mend(
             missed,
             untold,
         },
-        newest,
+        done_up_to,
     ))
 }
 
@@ -396,7 +396,8 @@ struct Failed {
     /// The last one of all.
     last: bool,
     sent: usize,
-    newest: Option<u64>,
+    /// The last one that was sent again, or will never be.
+    done_up_to: Option<u64>,
 }
 
 /// Has GitLab send again what failed since the last time. A GitLab that keeps no list of calls has none.
@@ -432,19 +433,22 @@ async fn resend(
     };
     let unsent: Vec<u64> = calls
         .into_iter()
+        .rev()
         .filter(|(id, failed)| *failed && since.is_none_or(|since| *id > since))
         .map(|(id, _)| id)
         .collect();
     failed.some = !unsent.is_empty();
-    failed.newest = unsent.first().copied();
     for id in unsent.into_iter().take(RESENT_AT_ONCE) {
         let again = format!("{path}/events/{id}/resend");
         match client.change::<Value>(Method::Post, &again, None).await {
             Ok(_) => failed.sent += 1,
             Err(fault @ Fault::Stop(_)) => return Err(fault),
-            // Too many in a minute, or the receiver still fails.
+            // It is too old, its hook was made anew, or it failed again: the poll has it.
+            Err(Fault::Refused(refusal)) if refusal.status != 429 => {}
+            // Too many in a minute, or GitLab is in trouble.
             Err(_) => break,
         }
+        failed.done_up_to = Some(id);
     }
     Ok(failed)
 }

@@ -47,7 +47,7 @@ pub(super) struct ServeArguments {
     /// What this process does: api, worker, hooks, separated by commas [env: RUNTIME_ROLE] [default: all]
     #[arg(long, value_name = "ROLES")]
     role: Option<String>,
-    /// Runs at the same time in this process [default: 4]
+    /// Runs at the same time in this process, beside a few for webhook calls alone [default: 4]
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
     /// Also log every request
@@ -162,6 +162,15 @@ fn reload_on_signal(mut hangups: Signal, ground: Ground, flags: ServeFlags) {
             let restart = ground.config.need_a_restart(&config);
             ground.set_rules(config.rules);
             let fields = json!({"taken_over": ["tenants"], "needs_a_restart": restart});
+            let audited = ground
+                .platform
+                .audit(None, "signal", "configuration.reload", "tenants", &fields)
+                .await;
+            if let Err(error) = audited {
+                let reason = json!({"reason": error.to_string()});
+                let words = "the reload is not in the log of changes";
+                ground.log.line(Level::Warn, words, reason);
+            }
             ground
                 .log
                 .line(Level::Info, "configuration reloaded", fields);

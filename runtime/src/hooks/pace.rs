@@ -2,18 +2,18 @@
 //!
 //! Two things must not starve each other. A sync of everything takes hours, and a delivery is to be stored within seconds: so a sync
 //! that has run for a while is interrupted at its next safe point, and goes on from its cursors afterwards. Deliveries can come without end, and
-//! a sync must come through: so a sync that is due waits for them no longer than [`PATIENCE`], and each time that it is interrupted it may run
-//! twice as long before the next time.
+//! a sync must come through: so a sync that is due waits for them no longer than [`PATIENCE`], and each time that it is interrupted without having
+//! come further it may run twice as long before the next time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A sync is interrupted no sooner.
-const FIRST_SLICE: Duration = Duration::from_secs(5);
-/// Nor sooner after it was interrupted before; doubled each time.
-const SLICE: Duration = Duration::from_secs(30);
+/// A sync is interrupted no sooner. With this, what is called in the middle of a first reading is stored within two seconds.
+const FIRST_SLICE: Duration = Duration::from_secs(1);
 const LONGEST_SLICE: Duration = Duration::from_secs(1800);
+/// After so many slices that brought it further, a shorter one may do.
+const SHORTER_AFTER: u32 = 16;
 /// A sync that is due lets deliveries go first for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between the end of a sync and the next, where a delivery or the source asks for one.
@@ -31,13 +31,41 @@ pub fn stretched(interval: Duration) -> Duration {
         .max(interval)
 }
 
+/// How long a sync runs before it may be interrupted: longer each time that it was, unless it came further, until it comes through.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Slices {
+    in_vain: u32,
+    further: u32,
+}
+
+impl Slices {
+    /// The next slice.
+    #[must_use]
+    pub fn next(self) -> Duration {
+        FIRST_SLICE
+            .saturating_mul(2_u32.saturating_pow(self.in_vain.min(16)))
+            .min(LONGEST_SLICE)
+    }
+
+    /// A slice ended before the sync did. Where a first reading has come further, it needs no longer one, and after a while tries a shorter one.
+    pub fn interrupted(&mut self, has_advanced: bool) {
+        if !has_advanced {
+            (self.in_vain, self.further) = (self.in_vain.saturating_add(1), 0);
+        } else if self.further < SHORTER_AFTER {
+            self.further += 1;
+        } else {
+            (self.in_vain, self.further) = (self.in_vain.saturating_sub(1), 0);
+        }
+    }
+}
+
 /// When the next sync is due, and how long it may run undisturbed. Times come in as arguments.
 #[derive(Debug)]
 pub struct Pace {
     interval: Duration,
     due: Instant,
     ended: Option<Instant>,
-    interruptions: u32,
+    slices: Slices,
 }
 
 impl Pace {
@@ -48,7 +76,7 @@ impl Pace {
             interval,
             due: now,
             ended: None,
-            interruptions: 0,
+            slices: Slices::default(),
         }
     }
 
@@ -85,27 +113,22 @@ impl Pace {
         self.due = self.due.min(soonest);
     }
 
-    /// How long a sync that begins now runs before it may be interrupted.
+    /// How long a sync that begins now runs before it may be interrupted: no shorter than it has been due, so that half of the time is its own.
     #[must_use]
-    pub fn slice(&self) -> Duration {
-        match self.interruptions {
-            0 => FIRST_SLICE,
-            more => SLICE
-                .saturating_mul(2_u32.saturating_pow(more.min(16) - 1))
-                .min(LONGEST_SLICE),
-        }
+    pub fn slice(&self, now: Instant) -> Duration {
+        self.slices.next().max(now.duration_since(self.due))
     }
 
     /// A sync has ended by itself.
     pub fn ended(&mut self, now: Instant) {
         self.ended = Some(now);
-        self.interruptions = 0;
+        self.slices = Slices::default();
         self.due = now + self.interval;
     }
 
     /// A sync was interrupted for deliveries: it goes on after them.
-    pub fn interrupted(&mut self, now: Instant) {
-        self.interruptions += 1;
+    pub fn interrupted(&mut self, has_advanced: bool, now: Instant) {
+        self.slices.interrupted(has_advanced);
         self.due = now;
     }
 }
@@ -133,24 +156,51 @@ mod tests {
     }
 
     #[test]
-    fn each_interruption_doubles_the_time_that_a_sync_has_until_it_comes_through() {
+    fn each_interruption_in_vain_doubles_the_time_that_a_sync_has_until_it_comes_through() {
         let now = Instant::now();
         let mut pace = Pace::new(MINUTE, now);
-        assert_eq!(pace.slice(), FIRST_SLICE);
+        assert_eq!(pace.slice(now), FIRST_SLICE);
         let mut slices = Vec::new();
         for _ in 0..4 {
-            pace.interrupted(now);
-            slices.push(pace.slice());
+            pace.interrupted(false, now);
+            slices.push(pace.slice(now));
         }
-        assert_eq!(slices, [SLICE, SLICE * 2, SLICE * 4, SLICE * 8]);
+        assert_eq!(slices, [2, 4, 8, 16].map(|times| FIRST_SLICE * times));
         for _ in 0..100 {
-            pace.interrupted(now);
+            pace.interrupted(false, now);
         }
-        assert_eq!(pace.slice(), LONGEST_SLICE);
+        assert_eq!(pace.slice(now), LONGEST_SLICE);
         assert_eq!(pace.due(), now);
         pace.ended(now);
-        assert_eq!(pace.slice(), FIRST_SLICE);
+        assert_eq!(pace.slice(now), FIRST_SLICE);
         assert_eq!(pace.due(), now + MINUTE);
+    }
+
+    #[test]
+    fn a_first_reading_that_comes_further_in_each_slice_needs_no_longer_ones() {
+        let now = Instant::now();
+        let mut pace = Pace::new(MINUTE, now);
+        for _ in 0..100 {
+            pace.interrupted(true, now);
+            assert_eq!(pace.slice(now), FIRST_SLICE);
+        }
+        // What needs four seconds for a page keeps them for a while.
+        for advanced in [false, false, true, true, true] {
+            pace.interrupted(advanced, now);
+        }
+        assert_eq!(pace.slice(now), FIRST_SLICE * 4);
+        for _ in 0..SHORTER_AFTER {
+            pace.interrupted(true, now);
+        }
+        assert_eq!(pace.slice(now), FIRST_SLICE * 2);
+    }
+
+    #[test]
+    fn a_sync_has_at_least_as_much_time_as_deliveries_took_before_it() {
+        let now = Instant::now();
+        let mut pace = Pace::new(MINUTE, now);
+        pace.interrupted(true, now);
+        assert_eq!(pace.slice(now + PATIENCE), PATIENCE);
     }
 
     #[test]

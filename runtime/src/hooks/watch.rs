@@ -579,7 +579,7 @@ impl Watch<'_> {
         self.schedule.reconcile_first = false;
         let around = self.around();
         let pause = around.pause.clone();
-        let slice = self.pace.slice();
+        let slice = self.pace.slice(Instant::now());
         let platform = Arc::clone(&self.platform);
         let run = run_again(
             self.connector,
@@ -619,7 +619,7 @@ impl Watch<'_> {
         };
         let now = Instant::now();
         if receipt.outcome == Outcome::Interrupted && pause.is_cancelled() {
-            self.pace.interrupted(now);
+            self.pace.interrupted(around.has_advanced(), now);
             return None;
         }
         self.pace.ended(now);

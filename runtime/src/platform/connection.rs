@@ -26,6 +26,8 @@ use connector_store::platform::{Connection, UNLIMITED_MEMORY};
 
 /// The shortest time between two runs of a connection.
 pub const SHORTEST_INTERVAL_SECONDS: u64 = 5;
+/// Secrets that were replaced and are remembered.
+const MOST_REPLACED: usize = 4;
 /// The longest secret that a tenant may store.
 const MAX_SECRET_BYTES: usize = 16 << 10;
 
@@ -181,44 +183,88 @@ impl SecretField {
             Self::WebhookSigningToken => "webhook_signing_token",
         }
     }
+
+    /// Where the store has what it was before: of what calls are proved with, because those of the old one may still be on the way.
+    pub(super) fn before(self) -> Option<&'static str> {
+        match self {
+            Self::SourceToken | Self::CortexdbApiKey => None,
+            Self::WebhookSecret => Some("webhook_secret_before"),
+            Self::WebhookSigningToken => Some("webhook_signing_token_before"),
+        }
+    }
 }
 
 /// The secrets of one connection, opened.
 #[derive(Debug, Clone, Default)]
-pub struct OpenedSecrets(BTreeMap<&'static str, Secret>);
+pub struct OpenedSecrets {
+    now: BTreeMap<&'static str, Secret>,
+    /// What they were before, and since when they are not, newest first.
+    before: BTreeMap<&'static str, Vec<(i64, Secret)>>,
+}
 
 impl OpenedSecrets {
     /// Opens what is sealed in a connection.
     pub fn of(connection: &Connection, secrets: &Secrets) -> Result<Self, SecretError> {
-        let mut opened = BTreeMap::new();
+        let open = |field: &'static str| {
+            let sealed = connection.sealed.get(field)?;
+            let place = Place {
+                tenant: &connection.tenant,
+                connection: &connection.id,
+                field,
+            };
+            Some(secrets.open_value(place, sealed))
+        };
+        let mut opened = Self::default();
         for field in SecretField::ALL {
-            if let Some(sealed) = connection.sealed.get(field.as_str()) {
-                let place = Place {
-                    tenant: &connection.tenant,
-                    connection: &connection.id,
-                    field: field.as_str(),
-                };
-                opened.insert(field.as_str(), secrets.open_value(place, sealed)?);
+            if let Some(secret) = open(field.as_str()).transpose()? {
+                opened.now.insert(field.as_str(), secret);
+            }
+            if let Some(kept) = field.before().and_then(open).transpose()? {
+                let lines = kept.reveal().lines().filter_map(|line| {
+                    let (since, secret) = line.split_once(' ')?;
+                    Some((since.parse().ok()?, Secret::new(secret)))
+                });
+                opened.before.insert(field.as_str(), lines.collect());
             }
         }
-        Ok(Self(opened))
+        Ok(opened)
+    }
+
+    /// What is sealed as [`SecretField::before`] when this one is replaced now: it, and the few before it.
+    pub(super) fn replaced(&self, field: SecretField, now: i64) -> Option<String> {
+        let current = (now, self.get(field)?.clone());
+        let before = self.before.get(field.as_str()).into_iter().flatten();
+        let lines = std::iter::once(&current)
+            .chain(before)
+            .take(MOST_REPLACED)
+            .map(|(at, secret)| format!("{at} {}\n", secret.reveal()));
+        Some(lines.collect())
+    }
+
+    /// What this one was before, and was replaced at or after this time, in seconds since 1970; newest first.
+    pub fn replaced_since(&self, field: SecretField, since: i64) -> impl Iterator<Item = &Secret> {
+        let before = self.before.get(field.as_str()).into_iter().flatten();
+        before
+            .filter(move |(at, _)| *at >= since)
+            .map(|(_, secret)| secret)
     }
 
     /// One of them.
     #[must_use]
     pub fn get(&self, field: SecretField) -> Option<&Secret> {
-        self.0.get(field.as_str())
+        self.now.get(field.as_str())
     }
 
     /// All of them, for the redactor.
     pub fn all(&self) -> impl Iterator<Item = Secret> {
-        self.0.values().cloned()
+        let before = self.before.values().flatten().map(|(_, secret)| secret);
+        self.now.values().chain(before).cloned()
     }
 
     pub(super) fn set(&mut self, field: SecretField, value: Option<&str>) {
         match value {
-            Some(value) => self.0.insert(field.as_str(), Secret::new(value)),
-            None => self.0.remove(field.as_str()),
+            Some(value) => self.now.insert(field.as_str(), Secret::new(value)),
+            None => self.now.remove(field.as_str()),
         };
     }
 }

@@ -1,8 +1,8 @@
 //! Webhook calls of a platform's connections: which are taken, and with what they are proved.
 //!
 //! What a call needs is asked of the database once in a while and not with each call: five hundred a second come in bursts, and each is
-//! proved before anything is stored. A secret that was changed counts within [`KEPT_FOR`]; until then the old one does, too, because a
-//! source that was told of the new one may still have calls of the old one on the way.
+//! proved before anything is stored. A secret that was changed counts at once, because a call that proves nothing has it asked again; the old
+//! one counts for a while longer, because a source that was told of the new one may still have calls of the old one on the way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ const KEPT_FOR: Duration = Duration::from_secs(5);
 /// Calls that prove nothing make it ask again, but not more often than this for one connection.
 const RENEWED_EVERY: Duration = Duration::from_millis(200);
 /// How long a secret that was replaced is taken.
-const OLD_SECRET_FOR: Duration = Duration::from_secs(10 * 60);
+const OLD_SECRET_SECONDS: i64 = 10 * 60;
 /// A connection with so many deliveries to follow takes no more: it is paused, or its source is faster than its runs. What they would have
 /// told, the next sync reads.
 const MOST_WAITING: u64 = 10_000;
@@ -36,8 +36,6 @@ const MOST: usize = 10_000;
 struct Known {
     asked: Instant,
     endpoint: Option<Arc<Endpoint>>,
-    /// Secrets that were replaced, and when.
-    replaced: Option<(Instant, HookSecrets)>,
 }
 
 /// See the [module](self).
@@ -95,7 +93,16 @@ impl PlatformReception {
                 json!({ "tenant": connection.tenant, "connection": name, "waiting": connection.waiting_deliveries }),
             );
         }
-        let all = |field| -> Vec<Secret> { opened.get(field).cloned().into_iter().collect() };
+        let since = chrono::Utc::now().timestamp() - OLD_SECRET_SECONDS;
+        let all = |field| -> Vec<Secret> {
+            let before = opened.replaced_since(field, since);
+            opened
+                .get(field)
+                .into_iter()
+                .chain(before)
+                .cloned()
+                .collect()
+        };
         Ok(Some(Endpoint {
             connection: connection.ledger,
             owner: Some(connection.tenant),
@@ -111,35 +118,16 @@ impl PlatformReception {
     /// Asks the database, and remembers.
     async fn refresh(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
         let fresh = self.look_up(name).await?;
+        let endpoint = fresh.map(Arc::new);
         let mut all = self.known();
         if all.len() >= MOST {
             all.clear();
         }
-        let before = all.remove(name);
-        let mut replaced = before.as_ref().and_then(|known| known.replaced.clone());
-        if let (Some(old), Some(new)) = (
-            before.as_ref().and_then(|known| known.endpoint.as_ref()),
-            &fresh,
-        ) && replaced.is_none()
-            && differ(&old.secrets, &new.secrets)
-        {
-            replaced = Some((Instant::now(), old.secrets.clone()));
-        }
-        replaced = replaced.filter(|(at, _)| at.elapsed() < OLD_SECRET_FOR);
-        let endpoint = fresh.map(|mut endpoint| {
-            if let Some((_, old)) = &replaced {
-                endpoint.secrets.secrets.extend(old.secrets.iter().cloned());
-                let tokens = old.signing_tokens.iter().cloned();
-                endpoint.secrets.signing_tokens.extend(tokens);
-            }
-            Arc::new(endpoint)
-        });
         all.insert(
             name.to_owned(),
             Known {
                 asked: Instant::now(),
                 endpoint: endpoint.clone(),
-                replaced,
             },
         );
         Ok(endpoint)
@@ -160,7 +148,11 @@ impl Reception for PlatformReception {
     async fn renewed(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
         let asked = self.known().get(name).map(|known| known.asked);
         if asked.is_some_and(|asked| asked.elapsed() < RENEWED_EVERY) {
-            return Ok(None);
+            // Another call has just had it asked, perhaps after this one was judged.
+            return Ok(self
+                .known()
+                .get(name)
+                .and_then(|known| known.endpoint.clone()));
         }
         self.refresh(name).await
     }
@@ -194,13 +186,4 @@ impl Reception for PlatformReception {
     fn failed(&self, words: &str) {
         self.ground.log.line(Level::Error, words, Value::Null);
     }
-}
-
-/// Whether one has a secret that the other lacks.
-fn differ(old: &HookSecrets, new: &HookSecrets) -> bool {
-    let lacks = |old: &[Secret], new: &[Secret]| {
-        old.iter()
-            .any(|one| new.iter().all(|other| other.reveal() != one.reveal()))
-    };
-    lacks(&old.secrets, &new.secrets) || lacks(&old.signing_tokens, &new.signing_tokens)
 }

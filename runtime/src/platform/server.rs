@@ -18,6 +18,7 @@ use super::reception::PlatformReception;
 use super::secrets::{SecretError, Secrets};
 use super::settings::{Role, ServeConfig};
 use super::traces::Traces;
+use super::worker::places_for_deliveries;
 use super::{Ground, api, dashboard, private_file};
 use crate::hooks::ingest::Ingest;
 use crate::hooks::listen;
@@ -114,7 +115,8 @@ pub async fn open(config: &ServeConfig) -> Result<(Arc<dyn Platform>, Arc<dyn St
             (store, ledger)
         }
         Some(url) => {
-            let most = POSTGRES_CONNECTIONS + config.workers;
+            let most =
+                POSTGRES_CONNECTIONS + config.workers + places_for_deliveries(config.workers);
             let store = Arc::new(PostgresStore::open(url, most, config.lease).await?);
             let ledger: Arc<dyn Store> = store.clone();
             (store, ledger)

@@ -264,6 +264,7 @@ on_both! {
         a_component_is_the_tenants_own_or_the_operators,
         a_component_stays_while_a_chain_uses_it,
         a_connection_needs_a_tenant_with_room_and_components_that_exist,
+        a_tenant_stores_as_many_components_as_it_may,
         what_an_owner_changes_raises_the_version_and_what_a_run_changes_does_not,
         a_connection_that_leaves_does_not_come_back,
         chains_are_kept_and_the_newest_is_current,
@@ -271,6 +272,8 @@ on_both! {
         a_deleted_connection_leaves_nothing_but_its_numbers;
     claims:
         what_is_due_is_claimed_once_and_again_when_it_is_due_again,
+        deliveries_are_claimed_alone_and_what_is_due_stays_due,
+        deliveries_that_find_their_tenant_at_its_cap_are_told_of,
         a_lost_lease_can_be_claimed_and_every_write_of_its_holder_is_refused,
         a_lease_that_ran_out_is_taken_over_within_its_time,
         schedules_that_were_missed_become_one_run,

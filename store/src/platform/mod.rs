@@ -51,7 +51,7 @@ pub enum PlatformError {
         "the tenant has {most} {what} already, as many as it may have: delete one, or ask the operator to raise its cap"
     )]
     OverCap {
-        /// `connections`.
+        /// `connections`, `components`.
         what: &'static str,
         /// The cap.
         most: u32,
@@ -92,6 +92,9 @@ pub struct Caps {
     pub concurrent_runs: Option<u32>,
     /// Connections.
     pub connections: Option<u32>,
+    /// Components of its own. `None`: [`DEFAULT_COMPONENTS`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub components: Option<u32>,
     /// Memory that the components of all runs may take together. Kept by [`Platform::claim_due`]: a run begins when there is room for all
     /// that it may take.
     pub memory_bytes: Option<u64>,
@@ -101,6 +104,9 @@ pub struct Caps {
 
 /// What a run that may take any amount of memory counts as: so large that no cap holds it, and small enough to be added up.
 pub const UNLIMITED_MEMORY: u64 = 1 << 50;
+
+/// Components of a tenant that has no number of its own.
+pub const DEFAULT_COMPONENTS: u32 = 100;
 
 /// Runs at the same time of a tenant that has no number of its own.
 pub const DEFAULT_CONCURRENT_RUNS: u32 = 2;
@@ -564,6 +570,17 @@ pub trait Platform: Send + Sync {
         ttl: Duration,
         park_after: u32,
     ) -> Result<Option<Claim>>;
+    /// The same for connections whose deliveries wait and that did not fail last, and for those deliveries alone: [`Claim::due`] is false, a run
+    /// that is due stays so, and its tenant stays where it is in the queue.
+    async fn claim_deliveries(
+        &self,
+        worker: &str,
+        ttl: Duration,
+        park_after: u32,
+    ) -> Result<Option<Claim>>;
+    /// Whether deliveries of this tenant have waited for longer than this and cannot be claimed, because the tenant's runs are as many as its cap
+    /// allows, or take its memory.
+    async fn deliveries_wait(&self, tenant: &str, longer_than: Duration) -> Result<bool>;
     /// Numbers of the run so far.
     async fn count_run(&self, lease: Lease, run: &str, usage: &Usage) -> Result<()>;
     /// Ends the run and gives the connection back.

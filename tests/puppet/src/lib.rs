@@ -55,6 +55,8 @@ enum Action {
     Refuse(String),
     Panic(String),
     Loop,
+    /// Take memory until there is none.
+    Bomb,
     /// Claim to be this record.
     Steal(String),
     /// To another place.
@@ -135,6 +137,9 @@ fn answer(settings: &Settings, mut experience: Experience) -> Result<Vec<Experie
         }
         Action::Loop => loop {
             std::hint::black_box(0);
+        },
+        Action::Bomb => loop {
+            std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 20]));
         },
         Action::Steal(id) => experience.source_id = id.clone(),
         Action::Move(place) => experience

@@ -32,6 +32,7 @@ use crate::platform::connection::{
 };
 use crate::platform::keys::Scope;
 use crate::platform::secrets::Place;
+use crate::redact::Secret;
 use crate::run::{Circumstances, redactor_for};
 use crate::sandbox::limits::{Limit, Unit};
 use connector_store::platform::{
@@ -349,6 +350,35 @@ fn seal_into(
     Ok(sealed)
 }
 
+/// What the secrets of webhooks are before they are replaced: a source may still have calls on the way. Of one that is taken away, nothing stays.
+fn seal_replaced(
+    ground: &Ground,
+    row: &Connection,
+    told: &SecretsBody,
+    opened: &OpenedSecrets,
+) -> Result<BTreeMap<String, String>, Problem> {
+    let mut sealed = BTreeMap::new();
+    let now = chrono::Utc::now().timestamp();
+    for (field, value) in told.told() {
+        let Some(name) = field.before() else { continue };
+        let place = Place {
+            tenant: &row.tenant,
+            connection: &row.id,
+            field: name,
+        };
+        if value.is_some() && opened.get(field).map(Secret::reveal) == value {
+            continue;
+        }
+        let replaced = value.and_then(|_| opened.replaced(field, now));
+        let kept = match replaced {
+            Some(replaced) => ground.secrets.seal(place, &replaced)?,
+            None => String::new(),
+        };
+        sealed.insert(name.to_owned(), kept);
+    }
+    Ok(sealed)
+}
+
 /// Hooks are registered with secrets of their own, where nobody has chosen any: one to show and one to sign with, because which of the two
 /// a source uses depends on its version.
 fn with_webhook_secrets(
@@ -569,12 +599,14 @@ pub(super) async fn update(
     secrets_stay_where_they_were(&row, &config, &patch.secrets)?;
     with_webhook_secrets(&config, &row.sealed, &mut patch.secrets)?;
     let mut opened = OpenedSecrets::of(&row, &ground.secrets)?;
-    let sealed = seal_into(&ground, &id, &row.tenant, &patch.secrets, &mut opened)?;
+    let replaced = seal_replaced(&ground, &row, &patch.secrets, &opened)?;
+    let mut sealed = seal_into(&ground, &id, &row.tenant, &patch.secrets, &mut opened)?;
     let description = look_at_chain(&ground, &row.tenant, &row.chain).await?;
     let plan = plan_of(&config, &opened, &description, &ground.rules())?;
     let memory_bytes =
         memory_of_a_run(&ground, &row.tenant, &plan, 1 + row.chain.mappers.len()).await?;
     let changed: Vec<String> = sealed.keys().cloned().collect();
+    sealed.extend(replaced);
     let change = ConnectionChange {
         name: patch.name,
         config: Some(json!(config)),

@@ -30,6 +30,9 @@ pub struct CapsBody {
     pub concurrent_runs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// Components of its own; 100 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub components: Option<u32>,
     /// Memory of all running components together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
@@ -43,6 +46,7 @@ impl From<CapsBody> for Caps {
         Self {
             concurrent_runs: body.concurrent_runs,
             connections: body.connections,
+            components: body.components,
             memory_bytes: body.memory_bytes,
             cpu_ms_per_hour: body.cpu_ms_per_hour,
         }
@@ -54,6 +58,7 @@ impl From<Caps> for CapsBody {
         Self {
             concurrent_runs: caps.concurrent_runs,
             connections: caps.connections,
+            components: caps.components,
             memory_bytes: caps.memory_bytes,
             cpu_ms_per_hour: caps.cpu_ms_per_hour,
         }

@@ -10,12 +10,14 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::config::Surroundings;
+use crate::hooks::ingest::Reception as _;
 use crate::ledger::{SqliteStore, Store};
 use crate::platform::Ground;
 use crate::platform::components::Components;
 use crate::platform::keys::{self, Scope};
 use crate::platform::log::Log;
 use crate::platform::metrics::Metrics;
+use crate::platform::reception::PlatformReception;
 use crate::platform::secrets::Secrets;
 use crate::platform::server::router;
 use crate::platform::settings::{ServeConfig, ServeFlags};
@@ -133,6 +135,7 @@ impl Api {
             "default_url": "https://gitlab.com", "authentication": ["bearer"],
             "permissions": [["read_api", "reading"]], "scope_variables": ["project_path"],
             "default_scope_template": "org:<org>/source:gitlab/project:{project_path}",
+            "hooks": {"proofs": [{"header": "x-gitlab-token"}], "id_headers": [], "headers": []},
         });
         let mapper = json!({"name": "drop-bots", "version": "1", "summary": "",
             "settings_schema": {"type": "object", "properties": {"bots": {"type": "array"}}}});
@@ -1027,6 +1030,57 @@ async fn health_metrics_and_the_description_need_no_key() {
 #[test]
 fn the_description_is_what_was_agreed() {
     insta::assert_snapshot!(super::document().to_pretty_json().unwrap());
+}
+
+#[tokio::test]
+async fn calls_with_a_secret_that_was_replaced_are_taken_for_a_while_by_every_process() {
+    let api = Api::new().await;
+    let id = api.connection("c").await;
+    let path = format!("/connections/{id}");
+    let set = async |secret: Value| {
+        let change = Some(json!({"secrets": {"webhook_secret": secret}}));
+        let headers = [("if-match", "*")];
+        let answer = api
+            .ask_with(&api.acme_key, "PATCH", &path, change, &headers)
+            .await;
+        answer.ok(200);
+        assert!(!answer.text.contains("before"), "{}", answer.text);
+    };
+    // A process that has never heard of this connection.
+    let taken = async || {
+        let reception = PlatformReception::new(api.ground.clone());
+        let endpoint = reception.endpoint(&id).await.unwrap().unwrap();
+        let secrets = endpoint.secrets.secrets.iter();
+        secrets
+            .map(|secret| secret.reveal().to_owned())
+            .collect::<Vec<_>>()
+    };
+    set(json!("first-secret-0123456789")).await;
+    set(json!("second-secret-0123456789")).await;
+    // Behind them is the one that was made with the connection.
+    assert_eq!(
+        taken().await[..2],
+        ["second-secret-0123456789", "first-secret-0123456789"]
+    );
+    set(json!("second-secret-0123456789")).await;
+    assert_eq!(taken().await.len(), 3, "the same again is no change");
+    set(json!("third-secret-0123456789")).await;
+    assert_eq!(
+        taken().await[..3],
+        [
+            "third-secret-0123456789",
+            "second-secret-0123456789",
+            "first-secret-0123456789"
+        ]
+    );
+    // What was taken away is not taken any more.
+    set(Value::Null).await;
+    assert!(
+        taken()
+            .await
+            .iter()
+            .all(|secret| !secret.contains("-secret-"))
+    );
 }
 
 #[tokio::test]

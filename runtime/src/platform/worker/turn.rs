@@ -18,6 +18,7 @@ use crate::config::{DEFAULT_INTERVAL, Plan};
 use crate::cursors::{CursorHome, DatabaseCursors};
 use crate::digest::fingerprint;
 use crate::hooks::inbox::Batch;
+use crate::hooks::pace::Slices;
 use crate::host::connector::{Connector, Mode};
 use crate::platform::components::{ComponentError, description_of};
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, memory_of, plan_of};
@@ -34,16 +35,18 @@ use connector_store::platform::{
 
 /// Batches of deliveries that one turn follows before others have theirs.
 const MOST_BATCHES: usize = 20;
-/// A sync that has worked for so long is paused for deliveries. Each pause doubles the time that the next one has, so that one comes
-/// through.
-const UNDISTURBED: Duration = Duration::from_secs(2);
-const MOST_DOUBLINGS: u32 = 8;
+/// Deliveries of a tenant that have waited for so long have no place to be followed in: a sync of that tenant makes one.
+const WITHOUT_A_PLACE: Duration = Duration::from_secs(1);
+/// How many looks there are for each one at others of its tenant.
+const LOOKS_FOR_OTHERS: u64 = 4;
+/// After a sync has made a place for them, no other one does for so long.
+const TO_TAKE_A_PLACE: Duration = Duration::from_secs(2);
 /// Connections whose pauses are counted.
 const MOST_PAUSED: usize = 10_000;
 /// A first reading is interrupted after so long, so that no tenant keeps a worker for itself.
 const LONGEST_TURN: Duration = Duration::from_secs(5 * 60);
 /// How often a sync looks for deliveries.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(250);
 /// Runs in a row that could not begin, after which a connection is parked: somebody has to change it.
 const PARK_AFTER_MISCONFIGURED: u32 = 5;
 /// Ways to servers that are kept open.
@@ -80,6 +83,12 @@ pub(super) struct Turn {
     /// Of the connection, once it is known.
     interval: Duration,
     realtime: bool,
+    /// In a place that only deliveries may take: a sync is left to others.
+    for_deliveries: bool,
+    /// A delivery asked for a sync that is left to others.
+    sync_is_due: bool,
+    /// How long deliveries took before the sync.
+    spent: Duration,
 }
 
 /// What a connection needs to run, put together.
@@ -94,7 +103,12 @@ struct Ready {
 
 impl Turn {
     /// Begins to hold the lease.
-    pub(super) fn new(ground: Ground, claim: Claim, claimed_at: Instant) -> Self {
+    pub(super) fn new(
+        ground: Ground,
+        claim: Claim,
+        claimed_at: Instant,
+        for_deliveries: bool,
+    ) -> Self {
         let stop = ground.stop.child_token();
         let keeper = keep(
             Arc::clone(&ground.ledger),
@@ -114,6 +128,9 @@ impl Turn {
             },
             interval: DEFAULT_INTERVAL,
             realtime: false,
+            for_deliveries,
+            sync_is_due: false,
+            spent: Duration::ZERO,
         }
     }
 
@@ -212,9 +229,10 @@ impl Turn {
         let mut sync = self.claim.due;
         self.take_hooks_down(ready).await;
         self.explain_polling(ready).await;
-        if self.hooks_are_due(ready) {
+        if !self.for_deliveries && self.hooks_are_due(ready) {
             sync |= self.look_after_hooks(ready).await;
         }
+        let began = Instant::now();
         let mut done = None;
         for _ in 0..MOST_BATCHES {
             match self.follow_deliveries(ready).await {
@@ -230,7 +248,9 @@ impl Turn {
                 Err(error) => return self.database_failed(&error),
             }
         }
-        if !sync || self.stop.is_cancelled() {
+        self.spent = began.elapsed();
+        self.sync_is_due = sync && self.for_deliveries;
+        if !sync || self.for_deliveries || self.stop.is_cancelled() {
             return done.unwrap_or_else(|| Done::without_a_run(Outcome::Complete, None));
         }
         match self.mode(ready).await {
@@ -322,8 +342,8 @@ impl Turn {
         let around = self.circumstances(ready);
         let pausable = matches!(task, Task::Sync(Mode::Poll));
         let watching = pausable.then(|| {
-            let undisturbed = UNDISTURBED * (1 << self.pauses().min(MOST_DOUBLINGS));
-            self.watch_inbox(&around, undisturbed)
+            // Half of the time is the sync's, however many deliveries come.
+            self.watch_inbox(&around, self.slices().next().max(self.spent))
         });
         let ended = match self.held(ready, &around).await {
             Ok(held) => {
@@ -342,7 +362,7 @@ impl Turn {
         if let Some(watching) = watching {
             watching.abort();
             let paused = ended.outcome == Outcome::Interrupted && !self.stop.is_cancelled();
-            self.count_pause(paused);
+            self.count_pause(paused, around.has_advanced());
         }
         if matches!(ended.outcome, Outcome::Failed | Outcome::Misconfigured) {
             forget_reach(&self.claim.connection.id);
@@ -503,22 +523,24 @@ impl Turn {
         metrics.count(metrics::DEAD_LETTERS, &[tenant], number(dead));
     }
 
-    /// How often the sync of this connection was paused since one came through.
-    fn pauses(&self) -> u32 {
-        let pauses = pauses();
-        pauses.get(&self.claim.connection.id).copied().unwrap_or(0)
+    /// What the pauses of this connection's syncs have come to.
+    fn slices(&self) -> Slices {
+        let paused = paused();
+        let slices = paused.get(&self.claim.connection.id).copied();
+        slices.unwrap_or_default()
     }
 
-    fn count_pause(&self, paused: bool) {
-        let mut pauses = pauses();
-        if !paused {
-            pauses.remove(&self.claim.connection.id);
+    fn count_pause(&self, was_paused: bool, has_advanced: bool) {
+        let mut paused = paused();
+        if !was_paused {
+            paused.remove(&self.claim.connection.id);
             return;
         }
-        if pauses.len() >= MOST_PAUSED {
-            pauses.clear();
+        if paused.len() >= MOST_PAUSED {
+            paused.clear();
         }
-        *pauses.entry(self.claim.connection.id.clone()).or_default() += 1;
+        let slices = paused.entry(self.claim.connection.id.clone());
+        slices.or_default().interrupted(has_advanced);
     }
 
     /// The receipt as it is stored, without secrets.
@@ -535,7 +557,7 @@ impl Turn {
         serde_json::from_str(&json).unwrap_or_default()
     }
 
-    /// Pauses a sync that has worked for a while when deliveries come.
+    /// Pauses a sync that has worked for a while when deliveries come, or when deliveries of its tenant find no place.
     fn watch_inbox(
         &self,
         around: &Circumstances,
@@ -543,16 +565,23 @@ impl Turn {
     ) -> tokio::task::JoinHandle<()> {
         let platform = Arc::clone(&self.ground.platform);
         let (connection, pause) = (self.claim.lease.connection, around.pause.clone());
+        let tenant = self.claim.connection.tenant.clone();
         tokio::spawn(async move {
             let begun = Instant::now();
             tokio::time::sleep(undisturbed).await;
-            loop {
+            for look in 0_u64.. {
                 // Others have waited long enough: it is due at once, and its tenant has had its turn.
                 if begun.elapsed() > LONGEST_TURN {
                     return pause.cancel();
                 }
                 if let Ok(waiting) = platform.waiting(connection, 1, 1).await
                     && !waiting.is_empty()
+                {
+                    return pause.cancel();
+                }
+                if look.is_multiple_of(LOOKS_FOR_OTHERS)
+                    && let Ok(true) = platform.deliveries_wait(&tenant, WITHOUT_A_PLACE).await
+                    && makes_a_place(&tenant)
                 {
                     return pause.cancel();
                 }
@@ -636,11 +665,11 @@ impl Turn {
             Outcome::Failed | Outcome::Misconfigured => {
                 Some(after_failure(&connection.id, failures))
             }
-            _ if done.synced => Some(after_success(
-                &connection.id,
-                interval,
-                self.hooks_cover_all(),
-            )),
+            _ if self.sync_is_due => Some(Duration::ZERO),
+            _ if done.synced => {
+                let due = after_success(&connection.id, interval, self.hooks_cover_all());
+                Some(due.min(self.hooks_due_in()))
+            }
             _ => None,
         };
         let cannot_begin = done.outcome == Outcome::Misconfigured
@@ -690,9 +719,21 @@ fn reaches() -> std::sync::MutexGuard<'static, HashMap<String, KeptReach>> {
     REACHES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn pauses() -> std::sync::MutexGuard<'static, HashMap<String, u32>> {
-    static PAUSES: LazyLock<Mutex<HashMap<String, u32>>> = LazyLock::new(Mutex::default);
-    PAUSES.lock().unwrap_or_else(PoisonError::into_inner)
+fn paused() -> std::sync::MutexGuard<'static, HashMap<String, Slices>> {
+    static PAUSED: LazyLock<Mutex<HashMap<String, Slices>>> = LazyLock::new(Mutex::default);
+    PAUSED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One of a tenant's syncs at a time: a place is soon taken.
+fn makes_a_place(tenant: &str) -> bool {
+    static MADE: LazyLock<Mutex<HashMap<String, Instant>>> = LazyLock::new(Mutex::default);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    made.retain(|_, at| at.elapsed() < TO_TAKE_A_PLACE);
+    if made.contains_key(tenant) {
+        return false;
+    }
+    made.insert(tenant.to_owned(), Instant::now());
+    true
 }
 
 fn forget_reach(connection: &str) {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::Row as _;
 
-use super::{AuditEntry, Backend, Page, Result, most, reading, writing};
+use super::{AuditEntry, Backend, Page, Result, Written, most, reading, writing};
 use crate::platform::values::{clean, new_id, time, to_json};
 
 pub(super) async fn add(
@@ -15,6 +15,19 @@ pub(super) async fn add(
     detail: &Value,
 ) -> Result<()> {
     let mut transaction = writing(store).await?;
+    note(&mut transaction, tenant, by, action, subject, detail).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// The same as a part of the change.
+pub(super) async fn note(
+    transaction: &mut Written,
+    tenant: Option<&str>,
+    by: &str,
+    action: &str,
+    subject: &str,
+    detail: &Value,
+) -> Result<()> {
     sqlx::query(concat!(
         "INSERT INTO audit (id, at, tenant, made_by, action, subject, detail) VALUES ($1, ",
         now!(),
@@ -26,9 +39,9 @@ pub(super) async fn add(
     .bind(clean(action))
     .bind(clean(subject))
     .bind(to_json(detail)?)
-    .execute(&mut *transaction)
+    .execute(&mut **transaction)
     .await?;
-    Ok(transaction.commit().await?)
+    Ok(())
 }
 
 pub(super) async fn page(

@@ -7,12 +7,13 @@
 
 use std::time::Duration;
 
-use sqlx::Row as _;
+use serde_json::json;
+use sqlx::{Executor, Row as _};
 use tokio::time::sleep;
 
 use super::{
-    Backend, Caps, Claim, DEFAULT_CONCURRENT_RUNS, Lease, PlatformError, Release, Result, Written,
-    commit_and_wake, connections, reading, writing,
+    Backend, Caps, Claim, ConnectionState, DEFAULT_CONCURRENT_RUNS, Db, Lease, PlatformError,
+    Release, Result, Row, Written, audit, commit_and_wake, connections, reading, writing,
 };
 use crate::platform::values::{clean, count, from_json, milliseconds, new_id, to_json, unsigned};
 
@@ -33,6 +34,28 @@ macro_rules! claimable {
     };
 }
 
+/// What a worker has hands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Anything,
+    /// Deliveries that wait, and nothing else.
+    Deliveries,
+}
+
+/// Of what can be claimed, what is wanted: `$2` is 1 where deliveries alone are. What failed is left to those who also sync: that mends it, or
+/// says for how long to wait. So is what has been due for a quarter of an hour: else its deliveries could keep it from ever being synced.
+macro_rules! wanted {
+    () => {
+        concat!(
+            " AND (CAST($2 AS BIGINT) = 0 OR (c.failures = 0 AND c.inbox_due <= ",
+            now!(),
+            " AND c.due_at > ",
+            now!(),
+            " - 900000))"
+        )
+    };
+}
+
 /// The tenant whose turn it is.
 struct Turn {
     tenant: String,
@@ -41,23 +64,24 @@ struct Turn {
     cpu_ms_per_hour: Option<u64>,
 }
 
-pub(super) async fn claim_due(
+pub(super) async fn claim(
     store: &Backend,
+    wanted: Wanted,
     worker: &str,
     ttl: Duration,
     park_after: u32,
 ) -> Result<Option<Claim>> {
     let mut capped = Vec::new();
     let mut looks = 0;
-    while looks < LOOKS && is_anything_due(store, &capped).await? {
+    while looks < LOOKS && is_anything_due(store, wanted, &capped).await? {
         let mut transaction = writing(store).await?;
-        let Some(turn) = next_turn(&mut transaction, &capped).await? else {
+        let Some(turn) = next_turn(&mut transaction, wanted, &capped).await? else {
             transaction.rollback().await?;
             looks += 1;
             sleep(BETWEEN_LOOKS).await;
             continue;
         };
-        let claim = claim_of(&mut transaction, &turn, worker, ttl, park_after).await?;
+        let claim = claim_of(&mut transaction, &turn, wanted, worker, ttl, park_after).await?;
         transaction.commit().await?;
         if claim.is_some() {
             return Ok(claim);
@@ -67,22 +91,53 @@ pub(super) async fn claim_due(
     Ok(None)
 }
 
-async fn is_anything_due(store: &Backend, capped: &[String]) -> Result<bool> {
+impl Wanted {
+    fn flag(self) -> i64 {
+        i64::from(self == Self::Deliveries)
+    }
+}
+
+async fn is_anything_due(store: &Backend, wanted: Wanted, capped: &[String]) -> Result<bool> {
     let found = sqlx::query(concat!(
         "SELECT 1 FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger WHERE ",
         claimable!(),
         " AND c.tenant NOT IN ",
         listed!("$1"),
+        wanted!(),
         " ORDER BY c.wake_at LIMIT 1"
     ))
     .bind(to_json(capped)?)
+    .bind(wanted.flag())
     .fetch_optional(reading(store))
     .await?;
     Ok(found.is_some())
 }
 
-/// Locks the tenant that was served least recently, of those with something to do, and sends it to the end of the queue.
-async fn next_turn(transaction: &mut Written, capped: &[String]) -> Result<Option<Turn>> {
+/// Locks the tenant whose turn it is, of those with something to do.
+async fn next_turn(
+    transaction: &mut Written,
+    wanted: Wanted,
+    capped: &[String],
+) -> Result<Option<Turn>> {
+    let row = match wanted {
+        Wanted::Anything => least_recently_served(transaction, capped).await?,
+        Wanted::Deliveries => any_with_deliveries(transaction, capped).await?,
+    };
+    let Some(row) = row else { return Ok(None) };
+    let caps: Caps = from_json(row.try_get("caps")?)?;
+    Ok(Some(Turn {
+        tenant: row.try_get("id")?,
+        cap: i64::from(caps.concurrent_runs.unwrap_or(DEFAULT_CONCURRENT_RUNS)),
+        memory_bytes: caps.memory_bytes,
+        cpu_ms_per_hour: caps.cpu_ms_per_hour,
+    }))
+}
+
+/// The tenant that was served least recently goes to the end of the queue.
+async fn least_recently_served(
+    transaction: &mut Written,
+    capped: &[String],
+) -> Result<Option<Row>> {
     let row = sqlx::query(concat!(
         "WITH queue AS MATERIALIZED (
              SELECT t.id, t.served FROM tenants AS t
@@ -99,44 +154,48 @@ async fn next_turn(transaction: &mut Written, capped: &[String]) -> Result<Optio
     .fetch_optional(&mut **transaction)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let tenant: String = row.try_get("id")?;
-    let caps: Caps = from_json(row.try_get("caps")?)?;
     sqlx::query(concat!(
         "UPDATE tenants SET served = ",
         turn!(),
         " WHERE id = $1"
     ))
-    .bind(&tenant)
+    .bind(row.try_get::<String, _>("id")?)
     .execute(&mut **transaction)
     .await?;
-    Ok(Some(Turn {
-        tenant,
-        cap: i64::from(caps.concurrent_runs.unwrap_or(DEFAULT_CONCURRENT_RUNS)),
-        memory_bytes: caps.memory_bytes,
-        cpu_ms_per_hour: caps.cpu_ms_per_hour,
-    }))
+    Ok(Some(row))
+}
+
+/// Deliveries are short: any tenant's will do, and nobody loses a place in the queue by them.
+async fn any_with_deliveries(transaction: &mut Written, capped: &[String]) -> Result<Option<Row>> {
+    Ok(sqlx::query(concat!(
+        "WITH queue AS MATERIALIZED (
+             SELECT DISTINCT c.tenant FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger WHERE ",
+        claimable!(),
+        wanted!(),
+        "    AND c.tenant NOT IN ",
+        listed!("$1"),
+        ")
+         SELECT t.id, t.caps FROM queue JOIN tenants AS t ON t.id = queue.tenant ORDER BY random() LIMIT 1",
+        lock_free!("t")
+    ))
+    .bind(to_json(capped)?)
+    .bind(Wanted::Deliveries.flag())
+    .fetch_optional(&mut **transaction)
+    .await?)
 }
 
 /// Claims the connection of this tenant that has been due longest; `None` where the tenant is at its cap, or nothing is due any more. Where
-/// the longest due has to wait for memory, so do all behind it: others would keep it waiting for ever.
+/// the longest due has to wait for memory, so do all behind it: others would keep it waiting for ever. Deliveries alone do not wait behind a
+/// sync that does.
 async fn claim_of(
     transaction: &mut Written,
     turn: &Turn,
+    wanted: Wanted,
     worker: &str,
     ttl: Duration,
     park_after: u32,
 ) -> Result<Option<Claim>> {
-    let running = sqlx::query(concat!(
-        "SELECT count(*) AS live, CAST(coalesce(sum(c.held_memory), 0) AS BIGINT) AS memory
-         FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
-         WHERE c.tenant = $1 AND c.running = 1 AND ",
-        is_held!()
-    ))
-    .bind(&turn.tenant)
-    .fetch_one(&mut **transaction)
-    .await?;
-    let live: i64 = running.try_get("live")?;
-    let in_use = unsigned(running.try_get("memory")?);
+    let (live, in_use) = running(&mut **transaction, &turn.tenant).await?;
     if live >= turn.cap || waits_for_computing_time(transaction, turn).await? {
         return Ok(None);
     }
@@ -145,10 +204,12 @@ async fn claim_of(
             "SELECT c.id, c.ledger, c.state, c.memory, CASE WHEN c.state = 'leaving' THEN 0 ELSE c.claims END AS claims FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
              WHERE c.tenant = $1 AND ",
             claimable!(),
+            wanted!(),
             " ORDER BY c.wake_at, c.id LIMIT 1",
             lock_free!("l")
         ))
         .bind(&turn.tenant)
+        .bind(wanted.flag())
         .fetch_optional(&mut **transaction)
         .await?;
         let Some(row) = row else { return Ok(None) };
@@ -205,21 +266,66 @@ async fn claim_of(
         .fetch_one(&mut **transaction)
         .await?;
         let is_due: i64 = taken.try_get("is_due")?;
+        let due = is_due != 0 && wanted == Wanted::Anything;
         let id: String = taken.try_get("id")?;
         let lease = Lease {
             connection: ledger,
             epoch,
         };
-        let kind = if is_due == 0 { "deliveries" } else { "sync" };
+        let kind = if due { "sync" } else { "deliveries" };
         let run = open_run(transaction, lease, turn, &id, kind, worker).await?;
         return Ok(Some(Claim {
             lease,
             connection: connections::one(&mut **transaction, None, &id).await?,
             run,
-            due: is_due != 0,
+            due,
             claims: count(taken.try_get("claims")?),
         }));
     }
+}
+
+/// How many runs of this tenant go on, and what memory they may take.
+async fn running(database: impl Executor<'_, Database = Db>, tenant: &str) -> Result<(i64, u64)> {
+    let row = sqlx::query(concat!(
+        "SELECT count(*) AS live, CAST(coalesce(sum(c.held_memory), 0) AS BIGINT) AS memory
+         FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger
+         WHERE c.tenant = $1 AND c.running = 1 AND ",
+        is_held!()
+    ))
+    .bind(tenant)
+    .fetch_one(database)
+    .await?;
+    Ok((row.try_get("live")?, unsigned(row.try_get("memory")?)))
+}
+
+pub(super) async fn deliveries_wait(
+    store: &Backend,
+    tenant: &str,
+    longer_than: Duration,
+) -> Result<bool> {
+    let waiting = sqlx::query(concat!(
+        "SELECT c.memory, t.caps FROM platform_connections AS c JOIN connections AS l ON l.id = c.ledger JOIN tenants AS t ON t.id = c.tenant
+         WHERE c.tenant = $1 AND ",
+        claimable!(),
+        " AND c.failures = 0 AND c.inbox_due <= ",
+        now!(),
+        " - CAST($2 AS BIGINT) ORDER BY c.wake_at LIMIT 1"
+    ))
+    .bind(tenant)
+    .bind(milliseconds(longer_than))
+    .fetch_optional(reading(store))
+    .await?;
+    let Some(waiting) = waiting else {
+        return Ok(false);
+    };
+    let caps: Caps = from_json(waiting.try_get("caps")?)?;
+    let (live, in_use) = running(reading(store), tenant).await?;
+    let needed = unsigned(waiting.try_get("memory")?);
+    let runs = i64::from(caps.concurrent_runs.unwrap_or(DEFAULT_CONCURRENT_RUNS));
+    Ok(live >= runs
+        || caps
+            .memory_bytes
+            .is_some_and(|allowed| in_use + needed > allowed))
 }
 
 /// Whether the runs of this tenant that ended within the last hour, or go on, have used its computing time up. What waits for that says so.
@@ -259,16 +365,18 @@ async fn waits_for_computing_time(transaction: &mut Written, turn: &Turn) -> Res
 /// Takes a connection out of service. Whoever still runs it is fenced.
 async fn park(transaction: &mut Written, ledger: i64, reason: String) -> Result<()> {
     let parked = sqlx::query(
-        "UPDATE platform_connections SET state = 'parked', state_reason = $2, running = 0 WHERE ledger = $1 AND state = 'active'",
+        "UPDATE platform_connections SET state = 'parked', state_reason = $2, running = 0 WHERE ledger = $1 AND state = 'active'
+         RETURNING tenant, id",
     )
     .bind(ledger)
-    .bind(reason)
-    .execute(&mut **transaction)
+    .bind(&*reason)
+    .fetch_optional(&mut **transaction)
     .await?;
     // Its row was not locked yet: its owner has paused it or taken it down in the meantime, which counts.
-    if parked.rows_affected() == 0 {
+    let Some(parked) = parked else {
         return Ok(());
-    }
+    };
+    note_parked(transaction, &parked, &reason).await?;
     sqlx::query(
         "UPDATE connections SET epoch = epoch + 1, owner = '', lease_until = 0 WHERE id = $1",
     )
@@ -276,6 +384,14 @@ async fn park(transaction: &mut Written, ledger: i64, reason: String) -> Result<
     .execute(&mut **transaction)
     .await?;
     interrupt(transaction, ledger).await
+}
+
+/// A line in the log of changes. `row` is the tenant and the id of the connection.
+async fn note_parked(transaction: &mut Written, row: &Row, reason: &str) -> Result<()> {
+    let (tenant, id): (String, String) = (row.try_get("tenant")?, row.try_get("id")?);
+    let (by, action) = ("worker", "connection.parked");
+    let detail = json!({ "reason": clean(reason) });
+    audit::note(transaction, Some(&tenant), by, action, &id, &detail).await
 }
 
 async fn interrupt(transaction: &mut Written, ledger: i64) -> Result<()> {
@@ -339,7 +455,7 @@ pub(super) async fn release(
     if ended.rows_affected() == 0 {
         return Err(PlatformError::Missing("run"));
     }
-    sqlx::query(concat!(
+    let given_back = sqlx::query(concat!(
         "UPDATE platform_connections SET running = 0, claims = 0, failures = $2,
                 due_at = CASE WHEN woken = 1 OR $3 IS NULL THEN due_at ELSE ",
         now!(),
@@ -348,14 +464,19 @@ pub(super) async fn release(
         " + $3 END, woken = 0,
                 state_reason = CASE WHEN state = 'active' AND $4 IS NOT NULL THEN $4 ELSE state_reason END,
                 state = CASE WHEN state = 'active' AND $4 IS NOT NULL THEN 'parked' ELSE state END
-         WHERE ledger = $1"
+         WHERE ledger = $1 RETURNING tenant, id, state"
     ))
     .bind(lease.connection)
     .bind(i64::from(release.failures))
     .bind(release.due_in.map(milliseconds))
     .bind(release.park.as_deref().map(clean))
-    .execute(&mut *transaction)
+    .fetch_one(&mut *transaction)
     .await?;
+    if let Some(reason) = &release.park
+        && given_back.try_get::<String, _>("state")? == ConnectionState::Parked.as_str()
+    {
+        note_parked(&mut transaction, &given_back, reason).await?;
+    }
     sqlx::query("UPDATE connections SET lease_until = 0, owner = '' WHERE id = $1")
         .bind(lease.connection)
         .execute(&mut *transaction)

@@ -3,8 +3,8 @@
 use sqlx::Row as _;
 
 use super::{
-    Backend, Component, Page, PlatformError, Result, Row, keep, most, owned, owner, reading,
-    writing,
+    Backend, Caps, Component, DEFAULT_COMPONENTS, Page, PlatformError, Result, Row, Written, keep,
+    most, owned, owner, reading, writing,
 };
 use crate::platform::values::{clean, from_json, signed, time, to_json, unsigned};
 
@@ -24,8 +24,37 @@ fn read(row: &Row) -> Result<Component> {
     })
 }
 
+/// Refuses one more component of a tenant that has as many as it may have.
+async fn hold_to_cap(transaction: &mut Written, component: &Component) -> Result<()> {
+    let Some(tenant) = &component.tenant else {
+        return Ok(());
+    };
+    let caps: Option<String> =
+        sqlx::query_scalar(concat!("SELECT caps FROM tenants WHERE id = $1", lock!()))
+            .bind(clean(tenant))
+            .fetch_optional(&mut **transaction)
+            .await?;
+    let Some(caps) = caps else { return Ok(()) };
+    let most = from_json::<Caps>(&caps)?
+        .components
+        .unwrap_or(DEFAULT_COMPONENTS);
+    let (has, has_it): (i64, i64) = sqlx::query_as(
+        "SELECT count(*), count(CASE WHEN digest = $2 THEN 1 END) FROM components WHERE owner = $1",
+    )
+    .bind(clean(tenant))
+    .bind(clean(&component.digest))
+    .fetch_one(&mut **transaction)
+    .await?;
+    if has_it == 0 && has >= i64::from(most) {
+        let what = "components";
+        return Err(PlatformError::OverCap { what, most });
+    }
+    Ok(())
+}
+
 pub(super) async fn put(store: &Backend, component: &Component, bytes: &[u8]) -> Result<Component> {
     let mut transaction = writing(store).await?;
+    hold_to_cap(&mut transaction, component).await?;
     // A file that is there is not written again, but it is locked: nobody removes it in the meantime.
     sqlx::query("INSERT INTO component_files (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest")
         .bind(clean(&component.digest))

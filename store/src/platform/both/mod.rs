@@ -42,9 +42,9 @@ use crate::ledger::Lease;
 use crate::platform::values::{clean, milliseconds, new_id};
 use crate::platform::{
     ApiKey, AuditEntry, Caps, Chain, ChainVersion, Claim, Component, Connection, ConnectionChange,
-    ConnectionState, DEFAULT_CONCURRENT_RUNS, Delivery, DeliveryFilter, DeliveryState,
-    DeliveryVerdict, NewDelivery, Page, Platform, PlatformError, Release, Remembered, Result, Run,
-    Tenant, Usage,
+    ConnectionState, DEFAULT_COMPONENTS, DEFAULT_CONCURRENT_RUNS, Delivery, DeliveryFilter,
+    DeliveryState, DeliveryVerdict, NewDelivery, Page, Platform, PlatformError, Release,
+    Remembered, Result, Run, Tenant, Usage,
 };
 
 type Row = <Db as sqlx::Database>::Row;
@@ -227,7 +227,22 @@ impl Platform for Backend {
         ttl: Duration,
         park_after: u32,
     ) -> Result<Option<Claim>> {
-        patiently(|| claims::claim_due(self, worker, ttl, park_after)).await
+        let wanted = claims::Wanted::Anything;
+        patiently(|| claims::claim(self, wanted, worker, ttl, park_after)).await
+    }
+
+    async fn claim_deliveries(
+        &self,
+        worker: &str,
+        ttl: Duration,
+        park_after: u32,
+    ) -> Result<Option<Claim>> {
+        let wanted = claims::Wanted::Deliveries;
+        patiently(|| claims::claim(self, wanted, worker, ttl, park_after)).await
+    }
+
+    async fn deliveries_wait(&self, tenant: &str, longer_than: Duration) -> Result<bool> {
+        patiently(|| claims::deliveries_wait(self, tenant, longer_than)).await
     }
 
     async fn count_run(&self, lease: Lease, run: &str, usage: &Usage) -> Result<()> {

@@ -120,6 +120,90 @@ pub(super) async fn a_lease_that_ran_out_is_taken_over_within_its_time(on: Subje
     );
 }
 
+pub(super) async fn deliveries_are_claimed_alone_and_what_is_due_stays_due(on: Subject) {
+    let platform = &on.platform;
+    let acme = on.tenant("acme").await;
+    let other = on.tenant("other").await;
+    let called = on.connection(&acme, "called").await;
+    let claim = async || {
+        let claim = platform.claim_deliveries("here", MINUTE, 3).await;
+        claim.unwrap()
+    };
+    assert!(claim().await.is_none(), "it is due, and nobody called");
+    let one = delivery(called.ledger, "one");
+    platform.receive(&[one]).await.unwrap();
+    let first = claim().await.unwrap();
+    assert_eq!(first.connection.id, called.id);
+    assert!(!first.due, "the sync is left to others");
+    assert!(claim().await.is_none());
+    let (waiting, _) = platform.waiting(called.ledger, 9, 9999).await.unwrap()[0].clone();
+    let verdict = DeliveryVerdict {
+        id: waiting.id,
+        state: DeliveryState::Handled,
+        reason: None,
+    };
+    platform
+        .settle_deliveries(first.lease, &[verdict], Duration::ZERO)
+        .await
+        .unwrap();
+    platform
+        .release_run(first.lease, &first.run, &release(None))
+        .await
+        .unwrap();
+    assert!(claim().await.is_none());
+    // Its tenant has not lost its place in the queue by that.
+    on.connection(&other, "due").await;
+    let sync = on.claim().await.unwrap();
+    assert!(sync.due, "it is still due");
+    assert_eq!(sync.connection.id, called.id);
+    // What failed is left to those who also sync.
+    let mut failed = release(Some(Duration::ZERO));
+    failed.failures = 1;
+    platform
+        .release_run(sync.lease, &sync.run, &failed)
+        .await
+        .unwrap();
+    let two = delivery(called.ledger, "two");
+    platform.receive(&[two]).await.unwrap();
+    assert!(claim().await.is_none());
+    on.claim().await.unwrap();
+    assert!(on.claim().await.is_some(), "both are due");
+}
+
+pub(super) async fn deliveries_that_find_their_tenant_at_its_cap_are_told_of(on: Subject) {
+    let platform = &on.platform;
+    let caps = |runs, memory_bytes| Caps {
+        concurrent_runs: Some(runs),
+        memory_bytes,
+        ..Caps::default()
+    };
+    for (name, caps) in [("runs", caps(1, None)), ("memory", caps(9, Some(100)))] {
+        let tenant = platform.create_tenant(name, &caps).await.unwrap();
+        let wait = async |longer_than| {
+            let wait = platform.deliveries_wait(&tenant.id, longer_than).await;
+            wait.unwrap()
+        };
+        let called = on.connection(&tenant, "called").await;
+        let one = delivery(called.ledger, "one");
+        platform.receive(&[one]).await.unwrap();
+        assert!(!wait(Duration::ZERO).await, "there is a place");
+        let runs = on.claim().await.unwrap();
+        assert_eq!(runs.connection.id, called.id);
+        assert!(!wait(Duration::ZERO).await, "somebody follows them");
+        let second = on.connection(&tenant, "second").await;
+        let one = delivery(second.ledger, "one");
+        platform.receive(&[one]).await.unwrap();
+        assert!(wait(Duration::ZERO).await, "{name}");
+        assert!(!wait(HOUR).await);
+        let refused = platform.claim_deliveries("here", MINUTE, 3).await;
+        assert!(refused.unwrap().is_none(), "{name}");
+        on.release(&runs).await;
+        assert!(!wait(Duration::ZERO).await);
+        let claim = platform.claim_deliveries("here", MINUTE, 3).await;
+        assert!(claim.unwrap().is_some());
+    }
+}
+
 pub(super) async fn schedules_that_were_missed_become_one_run(on: Subject) {
     let (_, claim) = on.claimed().await;
     on.release(&claim).await;
@@ -173,6 +257,11 @@ pub(super) async fn a_connection_that_kills_its_workers_is_parked_with_a_reason(
     let parked = platform.connection(None, &poison.id).await.unwrap();
     assert_eq!(parked.state, ConnectionState::Parked);
     assert!(parked.state_reason.unwrap().contains("3 times"));
+    let log = platform.audits(Some(&tenant.id), &first(1)).await.unwrap();
+    assert_eq!(
+        (&*log[0].action, &*log[0].by, &*log[0].subject),
+        ("connection.parked", "worker", &*poison.id)
+    );
     let runs = platform.runs(&poison.id, &first(9)).await.unwrap();
     assert!(runs.iter().all(|run| run.outcome == "interrupted"));
     let zombie = platform.set_hook_plan(last.unwrap(), &json!({})).await;
@@ -235,6 +324,10 @@ pub(super) async fn a_failure_parks_and_holds_back_deliveries_until_the_next_try
         parked.state_reason.as_deref(),
         Some("the token was revoked")
     );
+    let log = platform.audits(None, &first(9)).await.unwrap();
+    let parked = log.iter().filter(|line| line.action == "connection.parked");
+    let reasons: Vec<_> = parked.map(|line| &line.detail["reason"]).collect();
+    assert_eq!(reasons, ["the token was revoked"]);
     let unknown = platform
         .release_run(deliveries_only.lease, "nothing", &failed)
         .await;

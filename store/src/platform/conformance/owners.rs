@@ -202,6 +202,28 @@ pub(super) async fn a_component_stays_while_a_chain_uses_it(on: Subject) {
     assert!(is_missing(platform.delete_component(None, DIGEST).await));
 }
 
+pub(super) async fn a_tenant_stores_as_many_components_as_it_may(on: Subject) {
+    let platform = &on.platform;
+    let caps = Caps {
+        components: Some(1),
+        ..Caps::default()
+    };
+    let tenant = platform.create_tenant("acme", &caps).await.unwrap();
+    let put = async |owner: Option<&str>, digest: &str| {
+        let component = component(owner, digest);
+        platform.put_component(&component, b"wasm").await
+    };
+    put(Some(&tenant.id), DIGEST).await.unwrap();
+    put(Some(&tenant.id), DIGEST).await.unwrap();
+    let error = put(Some(&tenant.id), OTHER_DIGEST).await.unwrap_err();
+    assert!(matches!(error, PlatformError::OverCap { most: 1, .. }));
+    assert!(is_missing(platform.component_bytes(OTHER_DIGEST).await));
+    put(None, OTHER_DIGEST).await.unwrap();
+    let delete = platform.delete_component(Some(&tenant.id), DIGEST).await;
+    delete.unwrap();
+    put(Some(&tenant.id), OTHER_DIGEST).await.unwrap();
+}
+
 pub(super) async fn a_connection_needs_a_tenant_with_room_and_components_that_exist(on: Subject) {
     let platform = &on.platform;
     let caps = Caps {

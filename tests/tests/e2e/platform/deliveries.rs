@@ -1,7 +1,7 @@
 //! Webhook calls of a platform's connections, from the source to CortexDB.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -14,6 +14,7 @@ use crate::hooks::{open_merge_request, selection, stored_within};
 on_both_databases!(
     a_change_is_told_by_a_hook_and_stored_at_once,
     a_storm_of_calls_during_a_backfill_loses_nothing,
+    a_call_is_followed_at_once_while_all_workers_read_for_others,
 );
 
 /// A connection whose token may register hooks.
@@ -23,6 +24,71 @@ async fn realtime(house: &House, process: &Process) -> String {
     let mut wanted = house.wanted(&connector, "gitlab", json!({"realtime": true}));
     wanted["secrets"]["source_token"] = json!(OWNER_TOKEN);
     house.connect(process, &tenant, wanted).await
+}
+
+/// One connection that is called, and beside it a first reading that takes all there is, of this tenant. What the call told is stored soon,
+/// and long before that reading has ended.
+async fn told_beside_a_backfill(house: &mut House, same_tenant: bool) {
+    let process = house.serve_publicly(&["--workers", "1"]).await;
+    let caps = json!({"concurrent_runs": 1});
+    let acme = house.tenant(&process, "acme", caps.clone()).await;
+    let other = house.tenant(&process, "other", caps).await;
+    let connector = house.upload(&process, "gitlab.wasm").await;
+    let (project, iid) = open_merge_request(&house.setup);
+    let small = json!({"realtime": true, "settings": {"projects": [project.to_string()]}});
+    let mut called = house.wanted(&connector, "called", small);
+    called["secrets"]["source_token"] = json!(OWNER_TOKEN);
+    let called = house.connect(&process, &acme, called).await;
+    house.wait_for_run(&process, &called, "complete").await;
+    let scope = "org:acme/source:again/project:{project_path}";
+    let change = json!({"cortexdb": {"scope_template": scope}});
+    let reads = house.wanted(&connector, "reads", change);
+    let tenant = if same_tenant { &acme } else { &other };
+    let reads = house.connect(&process, tenant, reads).await;
+    let before = house.written();
+    house
+        .wait("the first pages", async || {
+            (house.written() > before).then_some(())
+        })
+        .await;
+    house
+        .setup
+        .gitlab
+        .world()
+        .edit_merge_request(project, iid, Some("Told at once"), None)
+        .unwrap();
+    let began = Instant::now();
+    let path = format!("/connections/{called}/deliveries?state=handled");
+    house
+        .wait("the call", async || {
+            let list = house.call(&process, "GET", &path, Value::Null).await;
+            list["items"].get(0).is_some().then_some(())
+        })
+        .await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}\n{}", house.log());
+    let runs = house.runs(&process, &reads).await;
+    let ended = runs.iter().any(|run| run["outcome"] == "complete");
+    assert!(!ended, "the reading was too short to be in the way");
+    house.wait_for_run(&process, &reads, "complete").await;
+    process.terminate().await;
+}
+
+async fn a_call_is_followed_at_once_while_all_workers_read_for_others(kind: Kind) {
+    let world = World::generate(726, &Size::items(10_000));
+    let Some(mut house) = House::new(kind, world, Duration::from_millis(200)).await else {
+        return;
+    };
+    told_beside_a_backfill(&mut house, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_makes_a_place_for_the_calls_of_its_tenant() {
+    let world = World::generate(727, &Size::items(10_000));
+    let mut house = House::new(Kind::Sqlite, world, Duration::from_millis(200))
+        .await
+        .unwrap();
+    told_beside_a_backfill(&mut house, true).await;
 }
 
 async fn a_change_is_told_by_a_hook_and_stored_at_once(kind: Kind) {

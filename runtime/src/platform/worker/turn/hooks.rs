@@ -2,6 +2,8 @@
 //!
 //! What the source was told last is kept with the connection (its hook plan), so that the next turn, in whatever process, knows what is due.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Done, Ready, Turn, is_complete};
@@ -12,7 +14,11 @@ use crate::report::{Level, Outcome};
 use crate::run::{Answer, Task};
 
 /// How often hooks are looked after.
-const EVERY_SECONDS: i64 = 10 * 60;
+const EVERY_SECONDS: u64 = 10 * 60;
+/// After that failed.
+const AGAIN_SECONDS: u64 = 60;
+/// Failures in a row after which a connection is woken for its hooks, each time after twice as long.
+const MOST_EARLY_LOOKS: u64 = 4;
 /// Attempts to remove the hooks of a connection that is being deleted.
 const MOST_ATTEMPTS_TO_LEAVE: u32 = 5;
 
@@ -105,9 +111,36 @@ impl Turn {
         let plan = self.claim.connection.hook_plan.as_ref();
         let at = plan.and_then(|plan| plan.get("at")?.as_i64());
         let age = at.map(|at| chrono::Utc::now().timestamp() - at);
-        let failed = plan.is_some_and(|plan| plan.get("failed").is_some_and(Value::is_string));
-        age.is_none_or(|age| !(0..EVERY_SECONDS).contains(&age))
+        let failed = self.hooks_failed();
+        let every = if failed { AGAIN_SECONDS } else { EVERY_SECONDS };
+        // A time in the future is another clock's.
+        age.is_none_or(|age| u64::try_from(age).map_or(true, |age| age >= every))
             || (!failed && self.hook_mark() != Some(self.sealed_mark()))
+    }
+
+    /// After which time hooks want to be looked after at the latest: soon, where that has just failed, and no longer where it fails for good.
+    pub(super) fn hooks_due_in(&self) -> Duration {
+        let failures = self.hook_failures();
+        if self.realtime
+            && self.ground.config.public_url.is_some()
+            && (1..=MOST_EARLY_LOOKS).contains(&failures)
+        {
+            Duration::from_secs(AGAIN_SECONDS << (failures - 1))
+        } else {
+            Duration::MAX
+        }
+    }
+
+    /// How often in a row looking after hooks has failed.
+    fn hook_failures(&self) -> u64 {
+        let plan = self.claim.connection.hook_plan.as_ref();
+        let failures = plan.and_then(|plan| plan.get("failures")?.as_u64());
+        failures.unwrap_or_default()
+    }
+
+    fn hooks_failed(&self) -> bool {
+        let plan = self.claim.connection.hook_plan.as_ref();
+        plan.is_some_and(|plan| plan.get("failed").is_some_and(Value::is_string))
     }
 
     /// Registers and mends. Whether a sync is to follow.
@@ -146,6 +179,7 @@ impl Turn {
             "at": chrono::Utc::now().timestamp(),
             "secrets": told,
             "failed": (!is_complete(done.outcome)).then_some(&done.reason),
+            "failures": if is_complete(done.outcome) { 0 } else { self.hook_failures() + 1 },
             "hooks": plan.hooks,
             "polled": plan.polled,
             "missed": missed,
