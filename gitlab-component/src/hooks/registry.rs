@@ -426,14 +426,13 @@ async fn resend(
             ))
         })
         .collect();
-    calls.sort_unstable_by(|one, other| other.cmp(one));
+    calls.sort_unstable();
     let mut failed = Failed {
-        last: calls.first().is_some_and(|(_, failed)| *failed),
+        last: calls.last().is_some_and(|(_, failed)| *failed),
         ..Failed::default()
     };
     let unsent: Vec<u64> = calls
         .into_iter()
-        .rev()
         .filter(|(id, failed)| *failed && since.is_none_or(|since| *id > since))
         .map(|(id, _)| id)
         .collect();

@@ -84,7 +84,7 @@ pub struct Endpoint {
 pub trait Reception: Send + Sync {
     /// The connection of this name in the path. `None`: there is none that takes calls.
     async fn endpoint(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError>;
-    /// The same, not as it was known but as it is. `None`: that is known, or there is none.
+    /// The same, for a call that proved nothing by what was known: as it is now. `None`: there is none, or it does not change.
     async fn renewed(&self, _name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
         Ok(None)
     }

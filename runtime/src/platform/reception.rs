@@ -115,6 +115,20 @@ impl PlatformReception {
         }))
     }
 
+    /// As it is known, or asked for where that is too old.
+    async fn no_older_than(
+        &self,
+        name: &str,
+        age: Duration,
+    ) -> Result<Option<Arc<Endpoint>>, PlatformError> {
+        if let Some(known) = self.known().get(name)
+            && known.asked.elapsed() < age
+        {
+            return Ok(known.endpoint.clone());
+        }
+        self.refresh(name).await
+    }
+
     /// Asks the database, and remembers.
     async fn refresh(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
         let fresh = self.look_up(name).await?;
@@ -137,24 +151,12 @@ impl PlatformReception {
 #[async_trait]
 impl Reception for PlatformReception {
     async fn endpoint(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
-        if let Some(known) = self.known().get(name)
-            && known.asked.elapsed() < KEPT_FOR
-        {
-            return Ok(known.endpoint.clone());
-        }
-        self.refresh(name).await
+        self.no_older_than(name, KEPT_FOR).await
     }
 
+    /// Where another call has just had it asked, perhaps after this one was judged, that is fresh enough.
     async fn renewed(&self, name: &str) -> Result<Option<Arc<Endpoint>>, PlatformError> {
-        let asked = self.known().get(name).map(|known| known.asked);
-        if asked.is_some_and(|asked| asked.elapsed() < RENEWED_EVERY) {
-            // Another call has just had it asked, perhaps after this one was judged.
-            return Ok(self
-                .known()
-                .get(name)
-                .and_then(|known| known.endpoint.clone()));
-        }
-        self.refresh(name).await
+        self.no_older_than(name, RENEWED_EVERY).await
     }
 
     async fn receive(

@@ -102,6 +102,21 @@ pub struct Caps {
     pub cpu_ms_per_hour: Option<u64>,
 }
 
+impl Caps {
+    /// Whether so many runs are as many as there may be.
+    #[must_use]
+    pub(crate) fn are_reached_by(&self, runs: i64) -> bool {
+        runs >= i64::from(self.concurrent_runs.unwrap_or(DEFAULT_CONCURRENT_RUNS))
+    }
+
+    /// Whether runs that take `in_use` bytes leave no room for one that may take `needed`.
+    #[must_use]
+    pub(crate) fn leave_no_room(&self, in_use: u64, needed: u64) -> bool {
+        self.memory_bytes
+            .is_some_and(|allowed| in_use + needed > allowed)
+    }
+}
+
 /// What a run that may take any amount of memory counts as: so large that no cap holds it, and small enough to be added up.
 pub const UNLIMITED_MEMORY: u64 = 1 << 50;
 

@@ -12,8 +12,8 @@ use sqlx::{Executor, Row as _};
 use tokio::time::sleep;
 
 use super::{
-    Backend, Caps, Claim, ConnectionState, DEFAULT_CONCURRENT_RUNS, Db, Lease, PlatformError,
-    Release, Result, Row, Written, audit, commit_and_wake, connections, reading, writing,
+    Backend, Caps, Claim, ConnectionState, Db, Lease, PlatformError, Release, Result, Row, Written,
+    audit, commit_and_wake, connections, reading, writing,
 };
 use crate::platform::values::{clean, count, from_json, milliseconds, new_id, to_json, unsigned};
 
@@ -59,9 +59,7 @@ macro_rules! wanted {
 /// The tenant whose turn it is.
 struct Turn {
     tenant: String,
-    cap: i64,
-    memory_bytes: Option<u64>,
-    cpu_ms_per_hour: Option<u64>,
+    caps: Caps,
 }
 
 pub(super) async fn claim(
@@ -124,12 +122,9 @@ async fn next_turn(
         Wanted::Deliveries => any_with_deliveries(transaction, capped).await?,
     };
     let Some(row) = row else { return Ok(None) };
-    let caps: Caps = from_json(row.try_get("caps")?)?;
     Ok(Some(Turn {
         tenant: row.try_get("id")?,
-        cap: i64::from(caps.concurrent_runs.unwrap_or(DEFAULT_CONCURRENT_RUNS)),
-        memory_bytes: caps.memory_bytes,
-        cpu_ms_per_hour: caps.cpu_ms_per_hour,
+        caps: from_json(row.try_get("caps")?)?,
     }))
 }
 
@@ -196,7 +191,7 @@ async fn claim_of(
     park_after: u32,
 ) -> Result<Option<Claim>> {
     let (live, in_use) = running(&mut **transaction, &turn.tenant).await?;
-    if live >= turn.cap || waits_for_computing_time(transaction, turn).await? {
+    if turn.caps.are_reached_by(live) || waits_for_computing_time(transaction, turn).await? {
         return Ok(None);
     }
     loop {
@@ -224,8 +219,8 @@ async fn claim_of(
         }
         let memory: i64 = row.try_get("memory")?;
         let needed = unsigned(memory);
-        if let Some(allowed) = turn.memory_bytes
-            && in_use + needed > allowed
+        if let Some(allowed) = turn.caps.memory_bytes
+            && turn.caps.leave_no_room(in_use, needed)
         {
             let leaves = row.try_get::<String, _>("state")? == "leaving";
             if needed > allowed && !leaves {
@@ -321,16 +316,12 @@ pub(super) async fn deliveries_wait(
     let caps: Caps = from_json(waiting.try_get("caps")?)?;
     let (live, in_use) = running(reading(store), tenant).await?;
     let needed = unsigned(waiting.try_get("memory")?);
-    let runs = i64::from(caps.concurrent_runs.unwrap_or(DEFAULT_CONCURRENT_RUNS));
-    Ok(live >= runs
-        || caps
-            .memory_bytes
-            .is_some_and(|allowed| in_use + needed > allowed))
+    Ok(caps.are_reached_by(live) || caps.leave_no_room(in_use, needed))
 }
 
 /// Whether the runs of this tenant that ended within the last hour, or go on, have used its computing time up. What waits for that says so.
 async fn waits_for_computing_time(transaction: &mut Written, turn: &Turn) -> Result<bool> {
-    let Some(most) = turn.cpu_ms_per_hour else {
+    let Some(most) = turn.caps.cpu_ms_per_hour else {
         return Ok(false);
     };
     // No run is longer than a day, and the index is by the time at which they began.

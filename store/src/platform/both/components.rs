@@ -3,8 +3,8 @@
 use sqlx::Row as _;
 
 use super::{
-    Backend, Caps, Component, DEFAULT_COMPONENTS, Page, PlatformError, Result, Row, Written, keep,
-    most, owned, owner, reading, writing,
+    Backend, Component, DEFAULT_COMPONENTS, Page, PlatformError, Result, Row, Written, keep, most,
+    owned, owner, reading, tenants, writing,
 };
 use crate::platform::values::{clean, from_json, signed, time, to_json, unsigned};
 
@@ -29,15 +29,10 @@ async fn hold_to_cap(transaction: &mut Written, component: &Component) -> Result
     let Some(tenant) = &component.tenant else {
         return Ok(());
     };
-    let caps: Option<String> =
-        sqlx::query_scalar(concat!("SELECT caps FROM tenants WHERE id = $1", lock!()))
-            .bind(clean(tenant))
-            .fetch_optional(&mut **transaction)
-            .await?;
-    let Some(caps) = caps else { return Ok(()) };
-    let most = from_json::<Caps>(&caps)?
-        .components
-        .unwrap_or(DEFAULT_COMPONENTS);
+    let Some(caps) = tenants::locked_caps(transaction, tenant).await? else {
+        return Ok(());
+    };
+    let most = caps.components.unwrap_or(DEFAULT_COMPONENTS);
     let (has, has_it): (i64, i64) = sqlx::query_as(
         "SELECT count(*), count(CASE WHEN digest = $2 THEN 1 END) FROM components WHERE owner = $1",
     )

@@ -6,8 +6,8 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor, Row as _};
 
 use super::{
-    Backend, Caps, Chain, ChainVersion, Connection, ConnectionChange, ConnectionState, Db, Lease,
-    Page, PlatformError, Result, Row, Written, commit_and_wake, keep, most, reading, taken,
+    Backend, Chain, ChainVersion, Connection, ConnectionChange, ConnectionState, Db, Lease, Page,
+    PlatformError, Result, Row, Written, commit_and_wake, keep, most, reading, taken, tenants,
     writing,
 };
 use crate::platform::UNLIMITED_MEMORY;
@@ -108,12 +108,8 @@ pub(super) async fn create(
     by: &str,
 ) -> Result<Connection> {
     let mut transaction = writing(store).await?;
-    let caps: Option<String> =
-        sqlx::query_scalar(concat!("SELECT caps FROM tenants WHERE id = $1", lock!()))
-            .bind(clean(&connection.tenant))
-            .fetch_optional(&mut *transaction)
-            .await?;
-    let caps: Caps = from_json(&caps.ok_or(PlatformError::Missing("tenant"))?)?;
+    let caps = tenants::locked_caps(&mut transaction, &connection.tenant).await?;
+    let caps = caps.ok_or(PlatformError::Missing("tenant"))?;
     if let Some(most) = caps.connections {
         let has: i64 =
             sqlx::query_scalar("SELECT count(*) FROM platform_connections WHERE tenant = $1")

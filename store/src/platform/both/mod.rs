@@ -42,9 +42,8 @@ use crate::ledger::Lease;
 use crate::platform::values::{clean, milliseconds, new_id};
 use crate::platform::{
     ApiKey, AuditEntry, Caps, Chain, ChainVersion, Claim, Component, Connection, ConnectionChange,
-    ConnectionState, DEFAULT_COMPONENTS, DEFAULT_CONCURRENT_RUNS, Delivery, DeliveryFilter,
-    DeliveryState, DeliveryVerdict, NewDelivery, Page, Platform, PlatformError, Release,
-    Remembered, Result, Run, Tenant, Usage,
+    ConnectionState, DEFAULT_COMPONENTS, Delivery, DeliveryFilter, DeliveryState, DeliveryVerdict,
+    NewDelivery, Page, Platform, PlatformError, Release, Remembered, Result, Run, Tenant, Usage,
 };
 
 type Row = <Db as sqlx::Database>::Row;

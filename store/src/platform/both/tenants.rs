@@ -3,7 +3,8 @@
 use sqlx::Row as _;
 
 use super::{
-    Backend, Caps, Page, PlatformError, Result, Row, Tenant, keep, most, reading, taken, writing,
+    Backend, Caps, Page, PlatformError, Result, Row, Tenant, Written, keep, most, reading, taken,
+    writing,
 };
 use crate::platform::values::{clean, from_json, new_id, time, to_json};
 
@@ -15,6 +16,16 @@ fn read(row: &Row) -> Result<Tenant> {
         version: row.try_get("version")?,
         created_at: time(row.try_get("created_at")?),
     })
+}
+
+/// What a tenant may use, behind the lock of its row: whoever adds to what is capped takes it first. `None`: there is no such tenant.
+pub(super) async fn locked_caps(transaction: &mut Written, id: &str) -> Result<Option<Caps>> {
+    let caps: Option<String> =
+        sqlx::query_scalar(concat!("SELECT caps FROM tenants WHERE id = $1", lock!()))
+            .bind(clean(id))
+            .fetch_optional(&mut **transaction)
+            .await?;
+    caps.as_deref().map(from_json).transpose()
 }
 
 pub(super) async fn create(store: &Backend, name: &str, caps: &Caps) -> Result<Tenant> {

@@ -22,6 +22,11 @@ const MOST_EARLY_LOOKS: u64 = 4;
 /// Attempts to remove the hooks of a connection that is being deleted.
 const MOST_ATTEMPTS_TO_LEAVE: u32 = 5;
 
+/// The plan of a connection that has none; the next look is due at once.
+fn without_hooks(polled: &[Polled]) -> Value {
+    json!({ "at": 0, "hooks": [], "polled": polled, "missed": false })
+}
+
 impl Turn {
     fn target(&self, ready: &Ready, public_url: &str) -> Option<Target> {
         let id = &self.claim.connection.id;
@@ -58,8 +63,7 @@ impl Turn {
         };
         let (_, ended, _) = self.run(ready, Task::Disconnect(target)).await;
         if matches!(&ended.answer, Answer::Left(hooks) if hooks.is_empty()) {
-            self.keep_plan(json!({ "at": 0, "hooks": [], "polled": [], "missed": false }))
-                .await;
+            self.keep_plan(without_hooks(&[])).await;
         }
     }
 
@@ -96,8 +100,7 @@ impl Turn {
                 reason: "the worker that looked after its hooks was started without --public-url"
                     .into(),
             };
-            let plan = json!({ "at": 0, "hooks": [], "polled": [polled], "missed": false });
-            self.keep_plan(plan).await;
+            self.keep_plan(without_hooks(&[polled])).await;
         }
     }
 
