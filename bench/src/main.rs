@@ -9,6 +9,7 @@
 mod canned;
 mod guest;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ fn context(settings: &str, mode: Mode) -> RunContext {
         now: "2026-02-13T12:00:00Z".to_owned(),
         since: None,
         mode,
+        compared: BTreeSet::new(),
     }
 }
 

@@ -183,6 +183,12 @@ fn run_context(context: source::RunContext) -> RunContext {
         settings: context.settings,
         now: context.now,
         since: context.since,
+        compared: context
+            .options
+            .into_iter()
+            .filter(|(name, _)| name == "compared")
+            .map(|(_, stream)| stream)
+            .collect(),
     }
 }
 

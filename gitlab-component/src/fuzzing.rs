@@ -2,7 +2,7 @@
 //! nobody else has those; and a delivery needs a host to be handled by.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::de::DeserializeOwned;
 
@@ -78,6 +78,7 @@ pub fn deliver(body: &str) -> Result<(Vec<Verdict>, Vec<Request>), Failure> {
         now: "2026-11-22T00:00:00Z".to_owned(),
         since: None,
         mode: Mode::Poll,
+        compared: BTreeSet::new(),
     };
     let host = EmptyProject::default();
     let verdicts = crate::hooks::handle_delivery(&host, &context, &batch)?;

@@ -4,6 +4,8 @@
 //! instead, so that the whole connector compiles natively and is tested against a host made of ordinary Rust; the module
 //! `face` is the one place that translates between the two. The types mirror `wit/`, which documents them.
 
+use std::collections::BTreeSet;
+
 /// Names one request of this run. Never used twice.
 pub type Ticket = u64;
 
@@ -222,6 +224,8 @@ pub struct RunContext {
     pub since: Option<String>,
     /// What the run is for.
     pub mode: Mode,
+    /// Streams that a pass which broke off has compared before: this run, which goes on with it, leaves them alone.
+    pub compared: BTreeSet<String>,
 }
 
 /// Why a run could not be completed.

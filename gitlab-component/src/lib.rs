@@ -101,6 +101,7 @@ pub fn sync(host: &dyn Host, context: &RunContext) -> Result<(), Failure> {
             now: &now,
             mode: context.mode,
             since: since.as_ref(),
+            compared: &context.compared,
             many: selection.projects.len() >= streams::quiet::MANY_PROJECTS,
             failed: RefCell::new(selection.gone.clone()),
         };

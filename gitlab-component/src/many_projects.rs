@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::host::{Failure, Mode, RunContext, StreamState};
-use crate::testing::{FakeGitLab, Row, TestHost, micros};
+use crate::testing::{FakeGitLab, Row, TestHost, context, micros};
 
 const PROJECTS: std::ops::Range<u64> = 101..131;
 const LONG_AGO: &str = "2026-11-01T00:00:00Z";
@@ -77,10 +77,8 @@ fn poll(host: &TestHost, time: &str) -> Vec<String> {
 fn poll_with(host: &TestHost, time: &str, settings: &Value) -> Result<Vec<String>, Failure> {
     host.gitlab.borrow_mut().date = Some(format!("Sun, 22 Nov 2026 {time} GMT"));
     host.sync_with(&RunContext {
-        settings: settings.to_string(),
         now: format!("2026-11-22T{time}Z"),
-        since: None,
-        mode: Mode::Poll,
+        ..context(settings, None)
     })?;
     let requests = host.requests.borrow();
     Ok(requests
@@ -373,6 +371,24 @@ fn a_reconcile_pass_and_a_since_ask_every_project() {
         .iter()
         .filter(|request| request.path.ends_with("/pipelines"));
     assert!(asked.count() >= 30);
+}
+
+#[test]
+fn what_was_deleted_in_one_of_many_projects_is_forgotten_by_a_reconcile_pass() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    for list in ["/projects/107/issues", "/projects/108/merge_requests"] {
+        let mut gitlab = host.gitlab.borrow_mut();
+        gitlab.lists.get_mut(list).expect("a list").clear();
+    }
+    poll(&host, "10:05:00");
+    assert!(host.retracted().is_empty(), "the group's lists do not tell");
+    host.sync_as(Mode::Reconcile, &json!({"groups": [5]}))
+        .expect("reads");
+    assert_eq!(
+        host.retracted(),
+        ["gl:issue:107/1", "gl:merge_request:108/1"]
+    );
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::host::{Failure, Mode, StreamState};
-use crate::testing::{Call, FakeGitLab, TestHost};
+use crate::host::{Failure, Mode, RunContext, StreamState};
+use crate::testing::{Call, FakeGitLab, TestHost, context};
 
 const ISSUES: &str = "/projects/42/issues";
 const DISCUSSIONS: &str = "/projects/42/issues/3/discussions";
@@ -112,6 +112,37 @@ fn what_was_deleted_is_forgotten_by_a_reconcile_and_by_nothing_else() {
     host.sync_as(Mode::Reconcile, &settings())
         .expect("reconciles");
     assert!(host.retracted().is_empty(), "once is enough");
+}
+
+#[test]
+fn a_pass_that_goes_on_leaves_alone_what_it_has_compared_before() {
+    let host = polled();
+    delete_some(&mut host.gitlab.borrow_mut());
+    let goes_on = RunContext {
+        mode: Mode::Reconcile,
+        compared: ["42/issues", "42/commits"].map(str::to_owned).into(),
+        ..context(&settings(), None)
+    };
+    host.sync_with(&goes_on).expect("reconciles");
+    assert_eq!(
+        host.retracted(),
+        [
+            "gl:merge_request:42/18",
+            "gl:pipeline:42/1009",
+            "gl:release:42/v2/rc",
+        ]
+    );
+    let requests = host.requests.borrow();
+    let asked = requests
+        .iter()
+        .any(|request| request.path.contains("/issues") || request.path.contains("/commits"));
+    assert!(!asked);
+    assert_eq!(
+        host.status("42/issues"),
+        None,
+        "this run knows nothing of it"
+    );
+    assert_eq!(host.status("42/releases"), Some(StreamState::Complete));
 }
 
 #[test]

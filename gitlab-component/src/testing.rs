@@ -526,6 +526,7 @@ pub(crate) fn context(settings: &Value, since: Option<&str>) -> RunContext {
         now: NOW.to_owned(),
         since: since.map(str::to_owned),
         mode: Mode::Poll,
+        compared: BTreeSet::new(),
     }
 }
 

@@ -125,6 +125,7 @@ async fn source_findings(
         settings: plan.settings.to_string(),
         since: None,
         mode: Mode::Poll,
+        compared: Vec::new(),
     };
     match connector.check(access, &context).await {
         Ok(findings) => findings,

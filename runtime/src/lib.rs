@@ -56,6 +56,7 @@ pub mod http_client;
 pub mod lost_receipts;
 pub mod mappers;
 pub mod memory;
+mod pass;
 pub mod patience;
 pub mod platform;
 pub mod rebuild;

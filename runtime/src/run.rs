@@ -31,6 +31,7 @@ use crate::host::imports::Access;
 use crate::http_client;
 use crate::ledger::{Lease, SqliteStore, Store, StoreError, StreamEnd};
 use crate::mappers::{Chain, Session, Surroundings};
+use crate::pass::Pass;
 use crate::patience::Patience;
 use crate::recorded;
 use crate::redact::{Redactor, Secret};
@@ -75,9 +76,11 @@ pub enum Reconcile {
     /// Not in this run.
     #[default]
     Never,
-    /// In this run.
+    /// In this run, from the beginning.
     Now,
-    /// If the last time is at least this long ago, or there was none.
+    /// In this run, going on with the pass that broke off.
+    GoOn,
+    /// If the last time is at least this long ago, or there was none. Goes on with a pass that broke off.
     Every(Duration),
 }
 
@@ -186,7 +189,7 @@ pub struct Circumstances {
     pub pause: CancellationToken,
     /// It is lost to another process.
     pub taken_over: Arc<AtomicBool>,
-    /// A first reading has come further.
+    /// A sync that was paused has come further, see [`Circumstances::has_advanced`].
     advanced: AtomicBool,
 }
 
@@ -206,7 +209,7 @@ impl Circumstances {
         }
     }
 
-    /// Whether the sync has brought a first reading further than it was: the next one goes on behind that.
+    /// Whether the sync has brought a first reading, or a pass that compares everything, further than it was: the next one goes on behind that.
     #[must_use]
     pub fn has_advanced(&self) -> bool {
         self.advanced.load(Ordering::SeqCst)
@@ -760,7 +763,7 @@ pub async fn mode_of(
 ) -> Result<Mode, StoreError> {
     let every = match reconcile {
         Reconcile::Never => return Ok(Mode::Poll),
-        Reconcile::Now => return Ok(Mode::Reconcile),
+        Reconcile::Now | Reconcile::GoOn => return Ok(Mode::Reconcile),
         Reconcile::Every(every) => every,
     };
     let last = store.last_reconcile(connection).await?;
@@ -841,6 +844,19 @@ async fn drive(
     } = held;
     let (is_sync, mode) = (matches!(task, Task::Sync(_)), task.mode());
     around.counters.update(|totals| totals.kind = task.kind());
+    let fingerprint = options.mappers.fingerprint();
+    let pass = match mode {
+        Mode::Reconcile if !options.dry_run => {
+            let compares = [
+                &plan.settings.to_string(),
+                &fingerprint,
+                &connector.description.version,
+            ];
+            let from_the_beginning = options.reconcile == Reconcile::Now;
+            Some(Pass::open(Arc::clone(&store), lease, &compares, from_the_beginning).await?)
+        }
+        _ => None,
+    };
     let reading = match mode {
         Mode::Poll if is_sync => Some(FirstReading::of(store.as_ref(), lease, &cursors).await?),
         _ => None,
@@ -854,7 +870,6 @@ async fn drive(
     };
     let mapped_by = store.mapped_by(lease.connection).await?;
     let chain = &options.mappers;
-    let fingerprint = chain.fingerprint();
     let source_http = reach.source;
     let identity = reach.cortex.as_ref().map(|(_, identity)| identity.clone());
     let client = reach.cortex.map(|(client, _)| client);
@@ -942,6 +957,9 @@ async fn drive(
         settings: plan.settings.to_string(),
         since: plan.since.clone(),
         mode,
+        compared: pass
+            .as_ref()
+            .map_or_else(Vec::new, |pass| pass.compared.clone()),
     };
     if mode == Mode::Reconcile {
         around
@@ -1005,10 +1023,17 @@ async fn drive(
             .advanced
             .store(reading.is_behind(&now), Ordering::SeqCst);
     }
+    if let Some(pass) = &pass {
+        let has_advanced = pass.add(&streams).await?;
+        around.advanced.store(has_advanced, Ordering::SeqCst);
+    }
     if maps_everything && result.is_ok() && !options.dry_run {
         store.set_mapped_by(lease, &fingerprint).await?;
     }
     if mode == Mode::Reconcile && result.is_ok() {
+        if let Some(pass) = pass {
+            pass.end(&mut streams).await?;
+        }
         warn_of_unread(around, store.as_ref(), lease, &streams).await?;
         around
             .counters

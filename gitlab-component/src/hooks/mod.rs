@@ -56,6 +56,7 @@ pub fn handle_delivery(
         now: &now,
         mode: Mode::Poll,
         since: None,
+        compared: &context.compared,
         many: false,
         failed: RefCell::default(),
     };

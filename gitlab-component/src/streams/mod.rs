@@ -13,7 +13,7 @@ pub(crate) mod single;
 pub(crate) mod threads;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Map, Value};
@@ -53,6 +53,8 @@ pub(crate) struct Session<'h> {
     pub(crate) mode: Mode,
     /// Read again from here.
     pub(crate) since: Option<&'h Stamp>,
+    /// Streams that this pass has compared in an earlier run.
+    pub(crate) compared: &'h BTreeSet<String>,
     /// So many projects that asking each for everything every time is too much.
     pub(crate) many: bool,
     /// Streams that failed, with the reason.
@@ -469,6 +471,9 @@ fn stream<'s>(
     }
     Some(Box::pin(async move {
         let stream = Stream::new(session, project, name);
+        if session.compared.contains(&stream.key) {
+            return Ok(());
+        }
         if let Some(state) = quiet::left_alone(&stream) {
             stream.host().stream_status(&stream.key, &state);
             return Ok(());

@@ -18,7 +18,7 @@ use crate::CONCURRENT_PROJECTS;
 use crate::client::{Fault, Listing};
 use crate::executor::side_by_side;
 use crate::gitlab;
-use crate::host::{Level, StreamState};
+use crate::host::{Level, Mode, StreamState};
 use crate::mapping::Project;
 use crate::selection::{Group, Selection};
 use crate::time::Moment;
@@ -43,11 +43,12 @@ struct Member<'s> {
     from: Stamp,
 }
 
-/// Which lists are worth reading for all projects of a group at once.
+/// Which lists are worth reading for all projects of a group at once. They tell what is new, and never what is gone: who compares
+/// reads each project's own.
 pub(crate) fn plan<'s>(session: &Session<'s>, selection: &'s Selection) -> Vec<Shared<'s>> {
     let events = session.settings.events;
     let mut plan = Vec::new();
-    if session.many && session.since.is_none() {
+    if session.many && session.since.is_none() && session.mode == Mode::Poll {
         let projects: BTreeMap<u64, &Project> = selection
             .projects
             .iter()

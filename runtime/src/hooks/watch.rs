@@ -7,7 +7,7 @@
 //! Hooks are registered before the first sync, so that nothing changes unnoticed between the two. While they tell of everything, polls come
 //! more seldom ([`super::pace::stretched`]); where one fails or something is not covered, as often as configured.
 //!
-//! A pass that compares everything is not interrupted: interrupted, it would begin again from its beginning.
+//! A pass that compares everything is interrupted, too, and goes on with the streams that it has not compared.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -239,6 +239,8 @@ pub struct Watch<'a> {
     pace: Pace,
     last_plan: Option<HookPlan>,
     reconcile_failed: Option<Instant>,
+    /// A pass that compares everything was paused.
+    reconcile_paused: bool,
     worked: bool,
 }
 
@@ -320,6 +322,7 @@ pub async fn watch(
         desk,
         last_plan: None,
         reconcile_failed: None,
+        reconcile_paused: false,
         worked: false,
     };
     let end = watch.run(&description).await;
@@ -571,11 +574,12 @@ impl Watch<'_> {
         let pause = self.schedule.reconcile_pause;
         self.options.reconcile = match self.reconcile_failed {
             _ if self.schedule.reconcile_first => Reconcile::Now,
+            _ if self.reconcile_paused => Reconcile::GoOn,
             Some(failed) if failed.elapsed() < pause => Reconcile::Never,
             _ => self.schedule.reconcile,
         };
         let mode = mode_of(self.options.reconcile, &self.store, row).await;
-        let may_pause = matches!(mode, Ok(Mode::Poll)) && !self.options.remap;
+        let may_pause = mode.is_ok() && !self.options.remap;
         self.schedule.reconcile_first = false;
         let around = self.around();
         let pause = around.pause.clone();
@@ -619,9 +623,11 @@ impl Watch<'_> {
         };
         let now = Instant::now();
         if receipt.outcome == Outcome::Interrupted && pause.is_cancelled() {
+            self.reconcile_paused = matches!(mode, Ok(Mode::Reconcile));
             self.pace.interrupted(around.has_advanced(), now);
             return None;
         }
+        self.reconcile_paused = false;
         self.pace.ended(now);
         match receipt.reconciled {
             Some(true) => self.reconcile_failed = None,

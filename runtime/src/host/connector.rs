@@ -186,9 +186,17 @@ pub struct RunContext {
     pub since: Option<String>,
     /// What it is for.
     pub mode: Mode,
+    /// Streams that a pass which this run goes on with has compared.
+    pub compared: Vec<String>,
 }
 
 impl RunContext {
+    fn options(&self) -> Vec<(String, String)> {
+        let compared = self.compared.iter();
+        let compared = compared.map(|stream| ("compared".to_owned(), stream.clone()));
+        self.mode.options().into_iter().chain(compared).collect()
+    }
+
     fn to_wit(&self) -> wit::RunContext {
         wit::RunContext {
             kind: match self.kind {
@@ -199,7 +207,7 @@ impl RunContext {
             settings: self.settings.clone(),
             now: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
             since: self.since.clone(),
-            options: self.mode.options(),
+            options: self.options(),
         }
     }
 }

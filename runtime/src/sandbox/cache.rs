@@ -10,15 +10,19 @@
 //! judged, checked and mapped by that one handle, so no other file can take its place in between. Its bytes can be changed by this user alone, who also holds the key;
 //! this program never does so, but puts a new file in the place of the old one.
 //!
+//! A platform sees components without end, and each leaves its code here. So the files together take no more than a gibibyte: those that were not
+//! used for longest go. Code that is mapped stays until it is let go of.
+//!
 //! The name of a file holds the component's digest, the engine's settings with wasmtime's version, ours, and the version of the admission
 //! rules: other settings, other file. A file is also the proof that its component was admitted.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -31,6 +35,10 @@ const TAG_BYTES: usize = blake3::OUT_LEN;
 const PURPOSE: &str = "connector-runtime 2026-11-22 authentication of compiled components";
 /// What is read at a time for checking: stays in the processor's own memory.
 const PART_BYTES: usize = 64 << 10;
+/// What all files may take.
+const MOST_BYTES: u64 = 1 << 30;
+/// The time of a file's last use is exact to this. What another process is writing is younger.
+const USE_IS_EXACT_TO: Duration = Duration::from_secs(60 * 60);
 /// Readable or writable by others.
 const OPEN_TO_OTHERS: u32 = 0o077;
 
@@ -84,7 +92,8 @@ impl CodeCache {
         let mut file = open_private(&self.folder.join(&name)).ok()?;
         let mut hasher = self.hasher(&name);
         let mut part = vec![0; PART_BYTES];
-        let mut left = file.metadata().ok()?.len().checked_sub(TAG_BYTES as u64)?;
+        let metadata = file.metadata().ok()?;
+        let mut left = metadata.len().checked_sub(TAG_BYTES as u64)?;
         while left > 0 {
             let size = usize::try_from(left).map_or(PART_BYTES, |left| left.min(PART_BYTES));
             file.read_exact(&mut part[..size]).ok()?;
@@ -95,6 +104,9 @@ impl CodeCache {
         file.read_exact(&mut tag).ok()?;
         // Compares in constant time.
         (hasher.finalize() == tag).then_some(())?;
+        if is_older(&metadata, USE_IS_EXACT_TO) {
+            let _ = file.set_modified(SystemTime::now());
+        }
         match trusted_file(engine, &file) {
             Ok(component) => Some(component),
             Err(_) => self.copied(engine, &name),
@@ -117,6 +129,32 @@ impl CodeCache {
         // Behind the code, which has to begin on a page.
         let bytes = [code, tag.as_bytes()].concat();
         let _ = write_private(&self.folder.join(&name), &bytes);
+        let _ = self.trim(MOST_BYTES);
+    }
+
+    /// Removes what was not used for longest, until the rest takes no more than so many bytes.
+    fn trim(&self, most_bytes: u64) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let metadata = std::fs::symlink_metadata(&path)?;
+            let is_being_written = path
+                .extension()
+                .is_none_or(|extension| extension != "cwasm")
+                && !is_older(&metadata, USE_IS_EXACT_TO);
+            if path.file_name() != Some("key".as_ref()) && !is_being_written {
+                files.push((metadata.modified()?, metadata.len(), path));
+            }
+        }
+        files.sort_unstable_by(|one, other| other.cmp(one));
+        let mut kept = 0;
+        for (_, bytes, path) in files {
+            kept += bytes;
+            if kept > most_bytes {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Of a tag: a file is good under its own name only.
@@ -160,7 +198,14 @@ fn file_name(engine: &Engine, digest: &str) -> String {
     format!("{digest}-{:016x}.cwasm", hasher.finish())
 }
 
-fn check_private(metadata: &std::fs::Metadata) -> io::Result<()> {
+fn is_older(metadata: &Metadata, age: Duration) -> bool {
+    let since = metadata
+        .modified()
+        .map(|at| at.elapsed().unwrap_or_default());
+    since.is_ok_and(|since| since > age)
+}
+
+fn check_private(metadata: &Metadata) -> io::Result<()> {
     let own = std::fs::metadata("/proc/self")?.uid();
     if metadata.uid() != own
         || metadata.mode() & OPEN_TO_OTHERS != 0
@@ -330,5 +375,44 @@ mod tests {
         std::fs::copy(filled.file(), &other).unwrap();
         let cache = CodeCache::open(&cache_in(&filled.folder)).unwrap();
         assert!(cache.load(&filled.engine, "sha256:cd").is_none());
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first_and_what_is_used_stays() {
+        let filled = filled();
+        let cache = CodeCache::open(&cache_in(&filled.folder)).unwrap();
+        let size = std::fs::metadata(filled.file()).unwrap().len();
+        let hours_ago = |hours| SystemTime::now() - hours * USE_IS_EXACT_TO;
+        let path = |name: &str| cache_in(&filled.folder).join(name);
+        let put = |name: &str, hours| {
+            std::fs::copy(filled.file(), path(name)).unwrap();
+            let file = File::options().write(true).open(path(name)).unwrap();
+            file.set_modified(hours_ago(hours)).unwrap();
+        };
+        let there = || {
+            let all = [
+                "five.cwasm",
+                "four.cwasm",
+                "three.tmp-7",
+                "now.tmp-8",
+                "key",
+            ];
+            all.map(|name| path(name).exists())
+        };
+        put("five.cwasm", 5);
+        put("four.cwasm", 4);
+        put("three.tmp-7", 3);
+        put("now.tmp-8", 0);
+        let used = File::options().write(true).open(filled.file()).unwrap();
+        used.set_modified(hours_ago(6)).unwrap();
+        assert!(filled.loads(), "that is a use");
+
+        cache.trim(4 * size).unwrap();
+        assert_eq!(there(), [true; 5]);
+        cache.trim(3 * size).unwrap();
+        assert_eq!(there(), [false, true, true, true, true]);
+        cache.trim(size).unwrap();
+        assert_eq!(there(), [false, false, false, true, true]);
+        assert!(filled.loads());
     }
 }

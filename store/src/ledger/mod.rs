@@ -587,6 +587,23 @@ pub trait Store: Send + Sync {
     async fn finish_run(&self, lease: Lease, receipt_json: &str) -> Result<(), StoreError>;
     /// When a run last compared everything and forgot what is gone, RFC 3339.
     async fn last_reconcile(&self, connection: i64) -> Result<Option<String>, StoreError>;
+    /// The streams that a pass has compared so far. Forgets what another pass (another `mark`) has, and one in which nothing was compared for
+    /// longer than `most_rest`.
+    async fn go_on_with_pass(
+        &self,
+        lease: Lease,
+        mark: &str,
+        most_rest: Duration,
+    ) -> Result<Vec<String>, StoreError>;
+    /// A pass has compared these streams.
+    async fn add_to_pass(
+        &self,
+        lease: Lease,
+        mark: &str,
+        streams: &[&str],
+    ) -> Result<(), StoreError>;
+    /// There is no pass any more that could be gone on with.
+    async fn end_pass(&self, lease: Lease) -> Result<(), StoreError>;
 
     /// All connections, for `runtime status`.
     async fn connections(&self) -> Result<Vec<ConnectionRow>, StoreError>;

@@ -693,6 +693,45 @@ impl Store for PostgresStore {
             .transpose()?)
     }
 
+    async fn go_on_with_pass(
+        &self,
+        lease: Lease,
+        mark: &str,
+        most_rest: Duration,
+    ) -> Result<Vec<String>, StoreError> {
+        // Only who holds the lease writes here: nothing comes between the two.
+        let step = Step::new(
+            "DELETE FROM passes WHERE connection = $1
+             AND (mark <> $2 OR (SELECT max(at) FROM passes WHERE connection = $1)
+                                <= extract(epoch FROM clock_timestamp())::float8 - $3)",
+            [With::Text(mark), With::Real(most_rest.as_secs_f64())],
+        );
+        self.write(lease, &[step]).await?;
+        let sql = "SELECT stream FROM passes WHERE connection = $1 ORDER BY stream";
+        let rows = self.read(lease.connection, sql, &[]).await?;
+        rows.iter().map(|row| Ok(row.text("stream")?)).collect()
+    }
+
+    async fn add_to_pass(
+        &self,
+        lease: Lease,
+        mark: &str,
+        streams: &[&str],
+    ) -> Result<(), StoreError> {
+        let step = Step::new(
+            "INSERT INTO passes (connection, stream, mark, at)
+             SELECT DISTINCT $1::bigint, stream, $2, extract(epoch FROM now())::float8 FROM unnest($3::text[]) AS compared (stream)
+             ON CONFLICT (connection, stream) DO UPDATE SET mark = excluded.mark, at = excluded.at",
+            [With::Text(mark), With::Texts(streams)],
+        );
+        self.write(lease, &[step]).await.map(drop)
+    }
+
+    async fn end_pass(&self, lease: Lease) -> Result<(), StoreError> {
+        let step = Step::new("DELETE FROM passes WHERE connection = $1", []);
+        self.write(lease, &[step]).await.map(drop)
+    }
+
     async fn connections(&self) -> Result<Vec<ConnectionRow>, StoreError> {
         let mut live: HashMap<i64, BTreeMap<String, u64>> = HashMap::new();
         let counts = self

@@ -796,6 +796,59 @@ impl Store for SqliteStore {
         .transpose()?)
     }
 
+    async fn go_on_with_pass(
+        &self,
+        lease: Lease,
+        mark: &str,
+        most_rest: Duration,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query(
+            "DELETE FROM passes WHERE connection = ?1
+             AND (mark <> ?2 OR (SELECT max(at) FROM passes WHERE connection = ?1) <= unixepoch('subsec') - ?3)",
+        )
+        .bind(lease.connection)
+        .bind(mark)
+        .bind(most_rest.as_secs_f64())
+        .execute(&mut *transaction)
+        .await?;
+        let streams =
+            sqlx::query_scalar("SELECT stream FROM passes WHERE connection = ? ORDER BY stream")
+                .bind(lease.connection)
+                .fetch_all(&mut *transaction)
+                .await?;
+        transaction.commit().await?;
+        Ok(streams)
+    }
+
+    async fn add_to_pass(
+        &self,
+        lease: Lease,
+        mark: &str,
+        streams: &[&str],
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query(
+            "INSERT OR REPLACE INTO passes (connection, stream, mark, at)
+             SELECT ?1, value, ?2, unixepoch('subsec') FROM json_each(?3)",
+        )
+        .bind(lease.connection)
+        .bind(mark)
+        .bind(to_json(streams)?)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn end_pass(&self, lease: Lease) -> Result<(), StoreError> {
+        let mut transaction = self.fenced(lease).await?;
+        sqlx::query("DELETE FROM passes WHERE connection = ?")
+            .bind(lease.connection)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
     async fn connections(&self) -> Result<Vec<ConnectionRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, name,

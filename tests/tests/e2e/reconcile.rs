@@ -1,10 +1,13 @@
 //! What is gone in GitLab is forgotten, by a pass that looks twice; and the comparison that changes nothing.
 
 use serde_json::{Value, json};
-use simulators::gitlab::{Feature, TOKEN, Target};
+use simulators::cortex;
+use simulators::gitlab::{
+    self, EventType, Expected, Feature, Selection, Size, TOKEN, Target, World,
+};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::setup::{Ran, Setup, dist};
+use crate::setup::{KEY, Ran, Setup, dist};
 
 async fn verify(setup: &Setup, arguments: &[&str]) -> Ran {
     let component = dist("gitlab.wasm");
@@ -82,7 +85,7 @@ fn delete_one_of_each_kind(setup: &Setup) -> Vec<String> {
     let request = found.merge_requests.keys().copied().find(avoid).unwrap();
     let issues = found.issues.values().filter(|issue| !issue.confidential);
     let issue = issues.map(|issue| issue.iid).find(avoid).unwrap();
-    let finished = |pipeline: &&simulators::gitlab::Pipeline| pipeline.is_terminal();
+    let finished = |pipeline: &&gitlab::Pipeline| pipeline.is_terminal();
     let pipeline = found.pipelines.values().find(finished).unwrap().id;
     let release = found.releases.keys().next().unwrap().clone();
     world.delete_merge_request(project, request).unwrap();
@@ -129,6 +132,55 @@ async fn deleted_records_of_every_kind_are_forgotten_by_a_reconcile_and_not_befo
         status["connections"][0]["last_reconcile"].is_string(),
         "{status}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_in_a_group_of_many_projects_is_forgotten() {
+    let world = World::generate(108, &Size::small_projects(24));
+    let group = world.top_groups()[0];
+    let mut setup = Setup::with(
+        world,
+        gitlab::Options::default(),
+        cortex::Options::full(KEY),
+    )
+    .await;
+    setup.set("GITLAB_GROUP_IDS", &group.to_string());
+    let selection = Selection::groups(&[group], TOKEN);
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&selection);
+    let records = setup.gitlab.world().expected(&selection);
+    let first_of = |kind| {
+        records
+            .iter()
+            .find(|record| record.event_type == kind)
+            .unwrap()
+    };
+    let (request, issue) = (
+        first_of(EventType::MergeRequest),
+        first_of(EventType::Issue),
+    );
+    let iid = |record: &Expected| {
+        record
+            .source_id
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    {
+        let mut world = setup.gitlab.world();
+        world
+            .delete_merge_request(request.project_id, iid(request))
+            .unwrap();
+        world.delete_issue(issue.project_id, iid(issue)).unwrap();
+    }
+    // The lists of the group, which such a poll reads, tell of no deletion.
+    setup.run(&[]).await.expect(0);
+    assert!(setup.stored().contains_key(&request.source_id));
+    let receipt = setup.run(&["--reconcile"]).await.expect(0).receipt();
+    assert_eq!(receipt["reconciled"], true, "{receipt}");
+    setup.assert_complete(&selection);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,7 +348,7 @@ async fn a_project_that_becomes_invisible_during_the_pass_loses_nothing() {
             world.set_group_role(TOKEN, group, None).unwrap();
         }
         for project in world.projects.values_mut() {
-            project.visibility = simulators::gitlab::Visibility::Private;
+            project.visibility = gitlab::Visibility::Private;
             project.members.clear();
         }
     });

@@ -272,8 +272,7 @@ impl Turn {
         }
     }
 
-    /// A first reading compares nothing: it may be paused for deliveries and goes on from its cursors, while a pass that compares everything
-    /// begins again.
+    /// A first reading compares nothing.
     async fn mode(&self, ready: &Ready) -> Result<Mode, PlatformError> {
         let connection = self.claim.lease.connection;
         let streams = self.ground.ledger.streams(connection).await?;
@@ -340,8 +339,7 @@ impl Turn {
         let synced = matches!(task, Task::Sync(_));
         let began = SystemTime::now();
         let around = self.circumstances(ready);
-        let pausable = matches!(task, Task::Sync(Mode::Poll));
-        let watching = pausable.then(|| {
+        let watching = synced.then(|| {
             // Half of the time is the sync's, however many deliveries come.
             self.watch_inbox(&around, self.slices().next().max(self.spent))
         });

@@ -75,6 +75,9 @@ async fn whoever_was_taken_over_can_do_nothing_at_all(store: &impl Subject) {
         store.drop_letters(old, &[id]).await.map(drop),
         store.end_streams(old, &[end]).await,
         store.finish_run(old, "{}").await,
+        store.go_on_with_pass(old, "all", TTL).await.map(drop),
+        store.add_to_pass(old, "all", &["42/issues"]).await,
+        store.end_pass(old).await,
     ];
     for (place, result) in results.into_iter().enumerate() {
         assert!(

@@ -9,6 +9,7 @@ promises! {
     the_list_of_connections_says_what_each_holds,
     a_receipt_that_is_no_json_is_refused,
     nothing_is_left_to_sync,
+    a_pass_is_gone_on_with_until_it_ends_rests_too_long_or_is_another,
 }
 
 async fn the_last_reconcile_is_remembered_however_many_runs_follow(store: &impl Subject) {
@@ -138,4 +139,49 @@ async fn a_receipt_that_is_no_json_is_refused(store: &impl Subject) {
 async fn nothing_is_left_to_sync(store: &impl Subject) {
     lease(store).await;
     store.sync().await.unwrap();
+}
+
+async fn a_pass_is_gone_on_with_until_it_ends_rests_too_long_or_is_another(store: &impl Subject) {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let lease = lease(store).await;
+    let other = store.claim("Another", "test", TTL).await.unwrap();
+    let compared = async |mark, rest| store.go_on_with_pass(lease, mark, rest).await.unwrap();
+    assert!(compared("one", DAY).await.is_empty());
+    for streams in [
+        &["42/issues", "42/Notes\0"][..],
+        &["42/issues", "41/issues", "41/issues"],
+        &[],
+    ] {
+        store.add_to_pass(lease, "one", streams).await.unwrap();
+    }
+    store
+        .add_to_pass(other, "one", &["7/issues"])
+        .await
+        .unwrap();
+    let all = ["41/issues", "42/Notes\0", "42/issues"];
+    assert_eq!(compared("one", DAY).await, all);
+    assert_eq!(compared("one", DAY).await, all, "looking changes nothing");
+
+    assert!(compared("two", DAY).await.is_empty());
+    assert!(
+        compared("one", DAY).await.is_empty(),
+        "what another pass pushed out is gone"
+    );
+
+    store
+        .add_to_pass(lease, "two", &["42/issues"])
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(compared("two", Duration::from_millis(200)).await.is_empty());
+    assert!(compared("two", DAY).await.is_empty());
+
+    store
+        .add_to_pass(lease, "two", &["42/issues"])
+        .await
+        .unwrap();
+    store.end_pass(lease).await.unwrap();
+    assert!(compared("two", DAY).await.is_empty());
+    let others = store.go_on_with_pass(other, "one", DAY).await.unwrap();
+    assert_eq!(others, ["7/issues"]);
 }

@@ -17,13 +17,14 @@ use crate::platform::values::{clean, count, from_json, time, to_json, unsigned};
 const DELETED_AT_ONCE: i64 = 500;
 
 /// What a connection has in the ledger, and the column that its rows are taken by.
-const LEDGER_TABLES: [(&str, &str); 8] = [
+const LEDGER_TABLES: [(&str, &str); 9] = [
     ("entries", "source_id"),
     ("events", "source_id"),
     ("recorded", "source_id"),
     ("dead_letters", "source_id"),
     ("runs", "id"),
     ("streams", "stream"),
+    ("passes", "stream"),
     ("origins", "origin"),
     ("scopes", "scope"),
 ];

@@ -462,6 +462,10 @@ async fn fill(on: &Subject, claim: &Claim) {
     };
     ledger.end_streams(lease, &[end]).await.unwrap();
     ledger.finish_run(lease, "{}").await.unwrap();
+    ledger
+        .add_to_pass(lease, "all", &["42/issues"])
+        .await
+        .unwrap();
     let cursor = ("42/issues".to_owned(), Some("1".to_owned()));
     on.platform
         .move_cursors(lease, &[cursor], None)
@@ -493,6 +497,7 @@ pub(super) async fn a_deleted_connection_leaves_nothing_but_its_numbers(on: Subj
         "dead_letters",
         "runs",
         "streams",
+        "passes",
         "origins",
         "scopes",
         "deliveries",
