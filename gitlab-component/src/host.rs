@@ -224,7 +224,7 @@ pub struct RunContext {
     pub since: Option<String>,
     /// What the run is for.
     pub mode: Mode,
-    /// Streams that a pass which broke off has compared before: this run, which goes on with it, leaves them alone.
+    /// Streams that an interrupted pass has compared before: this run, which goes on with it, reads of them only what is new.
     pub compared: BTreeSet<String>,
 }
 

@@ -392,6 +392,37 @@ fn what_was_deleted_in_one_of_many_projects_is_forgotten_by_a_reconcile_pass() {
 }
 
 #[test]
+fn a_pass_over_many_projects_that_goes_on_asks_the_group_for_what_it_has_compared_before() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    let compared = PROJECTS.flat_map(|id| {
+        let streams = crate::streams::STREAMS.iter();
+        streams.map(move |stream| format!("{id}/{stream}"))
+    });
+    host.sync_with(&RunContext {
+        mode: Mode::Reconcile,
+        compared: compared.filter(|name| name != "107/issues").collect(),
+        ..context(&json!({"groups": [5]}), None)
+    })
+    .expect("reads");
+    let requests = host.requests.borrow();
+    let issues = requests
+        .iter()
+        .filter(|request| request.path.ends_with("/issues"));
+    let asked: Vec<&str> = issues
+        .map(|request| &request.path["/api/v4".len()..])
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            "/groups/5/issues",
+            "/projects/107/issues",
+            "/projects/107/issues"
+        ]
+    );
+}
+
+#[test]
 fn a_named_project_that_was_read_and_is_gone_fails_the_run_and_not_the_others() {
     let mut gitlab = group();
     let found = gitlab.objects["/projects/107"].clone();

@@ -115,9 +115,12 @@ fn what_was_deleted_is_forgotten_by_a_reconcile_and_by_nothing_else() {
 }
 
 #[test]
-fn a_pass_that_goes_on_leaves_alone_what_it_has_compared_before() {
+fn a_pass_that_goes_on_reads_of_what_it_has_compared_before_only_what_is_new() {
     let host = polled();
     delete_some(&mut host.gitlab.borrow_mut());
+    let body = json!({"title": "New", "user_notes_count": 0});
+    let now = "2026-11-22T09:59:00Z";
+    host.gitlab.borrow_mut().add("issues", 6, now, body);
     let goes_on = RunContext {
         mode: Mode::Reconcile,
         compared: ["42/issues", "42/commits"].map(str::to_owned).into(),
@@ -132,17 +135,15 @@ fn a_pass_that_goes_on_leaves_alone_what_it_has_compared_before() {
             "gl:release:42/v2/rc",
         ]
     );
+    assert!(host.written_ids().contains(&"gl:issue:42/6".to_owned()));
     let requests = host.requests.borrow();
-    let asked = requests
+    let lists = requests
         .iter()
-        .any(|request| request.path.contains("/issues") || request.path.contains("/commits"));
-    assert!(!asked);
-    assert_eq!(
-        host.status("42/issues"),
-        None,
-        "this run knows nothing of it"
-    );
-    assert_eq!(host.status("42/releases"), Some(StreamState::Complete));
+        .filter(|request| request.path.ends_with("/issues"));
+    assert_eq!(lists.count(), 1);
+    for stream in ["42/issues", "42/releases"] {
+        assert_eq!(host.status(stream), Some(StreamState::Complete), "{stream}");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! A pass that compares everything, over as many runs as it takes.
 //!
-//! A pass over a large source takes hours, and meanwhile deliveries come, other tenants wait, and processes end. So what a pass has
-//! compared is kept, stream by stream, and the run that comes next goes on with the other streams. A deletion is found once in a pass, whichever run
-//! comes to its stream.
+//! A pass over a large source takes hours, and meanwhile deliveries come, other tenants wait, and processes are told to stop. So what an
+//! interrupted run of a pass has compared is kept, stream by stream, and the run that comes next compares the others. Of those that were compared it
+//! reads what is new. A pass that failed by itself begins again, and so does one whose process died.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::digest::fingerprint;
 use crate::ledger::{Lease, Store, StoreError};
 use crate::report::StreamState;
 
-/// A pass in which nothing was compared for so long begins again: nobody remembers it.
+/// A pass that has rested for so long begins again: nobody remembers it.
 const MOST_REST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The part of a pass that one run does.
@@ -25,18 +25,19 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// Goes on with the pass that broke off, if it compares the same: these texts tell passes apart.
+    /// Goes on with the pass that was interrupted, if it compares the same: this text tells passes apart.
     pub(crate) async fn open(
         store: Arc<dyn Store>,
         lease: Lease,
-        compares: &[&String],
+        compares: &str,
         from_the_beginning: bool,
     ) -> Result<Self, StoreError> {
-        let mark = fingerprint(format!("{compares:?}").as_bytes());
+        let mark = fingerprint(compares.as_bytes());
         if from_the_beginning {
             store.end_pass(lease).await?;
         }
-        let compared = store.go_on_with_pass(lease, &mark, MOST_REST).await?;
+        let mut compared = store.go_on_with_pass(lease, &mark, MOST_REST).await?;
+        compared.sort_unstable();
         Ok(Self {
             store,
             lease,
@@ -45,7 +46,7 @@ impl Pass {
         })
     }
 
-    /// Keeps what this run has compared. Whether that was anything.
+    /// Keeps what this run has compared. Whether that was anything new.
     pub(crate) async fn add(
         &self,
         streams: &BTreeMap<String, StreamState>,
@@ -54,23 +55,30 @@ impl Pass {
             .iter()
             .filter(|(_, state)| matches!(state, StreamState::Complete | StreamState::Off(_)))
             .map(|(stream, _)| stream.as_str())
+            .filter(|stream| {
+                self.compared
+                    .binary_search_by(|known| known.as_str().cmp(stream))
+                    .is_err()
+            })
             .collect();
-        if compared.is_empty() {
-            return Ok(false);
-        }
-        let (lease, mark) = (self.lease, &self.mark);
-        self.store.add_to_pass(lease, mark, &compared).await?;
-        Ok(true)
+        // Where nothing is new, that there was a run is kept.
+        let kept: Vec<&str> = if compared.is_empty() {
+            self.compared
+                .first()
+                .map(String::as_str)
+                .into_iter()
+                .collect()
+        } else {
+            compared.clone()
+        };
+        self.store
+            .add_to_pass(self.lease, &self.mark, &kept)
+            .await?;
+        Ok(!compared.is_empty())
     }
 
-    /// The last run of a pass has come to its end. Adds the streams of the earlier ones, so that it can be said what no run has read.
-    pub(crate) async fn end(
-        self,
-        streams: &mut BTreeMap<String, StreamState>,
-    ) -> Result<(), StoreError> {
-        for stream in self.compared {
-            streams.entry(stream).or_insert(StreamState::Complete);
-        }
+    /// It has come to its end, or failed.
+    pub(crate) async fn end(self) -> Result<(), StoreError> {
         self.store.end_pass(self.lease).await
     }
 }

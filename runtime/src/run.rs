@@ -755,6 +755,12 @@ pub async fn run_deliveries(
     (receipt, settled)
 }
 
+/// How long after a pass failed the next one begins, at the earliest: it is the most expensive thing that a run does.
+#[must_use]
+pub fn pause_after_failed_pass(reconcile_every: Duration) -> Duration {
+    reconcile_every / 24
+}
+
 /// Whether a sync is to compare everything now.
 pub async fn mode_of(
     reconcile: Reconcile,
@@ -845,20 +851,32 @@ async fn drive(
     let (is_sync, mode) = (matches!(task, Task::Sync(_)), task.mode());
     around.counters.update(|totals| totals.kind = task.kind());
     let fingerprint = options.mappers.fingerprint();
+    let writes = !options.dry_run
+        && (matches!(task, Task::Deliveries(_)) || (is_sync && mode != Mode::Verify));
+    let mapped_by = if writes {
+        begin_mapping_with(store.as_ref(), lease, &fingerprint).await?
+    } else {
+        store.mapped_by(lease.connection).await?
+    };
     let pass = match mode {
-        Mode::Reconcile if !options.dry_run => {
-            let compares = [
-                &plan.settings.to_string(),
-                &fingerprint,
-                &connector.description.version,
-            ];
+        Mode::Reconcile if writes => {
+            let compares = format!(
+                "{} {fingerprint} {} {:?} {:?} {:?}",
+                plan.settings,
+                connector.description.version,
+                plan.template,
+                plan.stored_scope,
+                plan.cortex.actor
+            );
             let from_the_beginning = options.reconcile == Reconcile::Now;
             Some(Pass::open(Arc::clone(&store), lease, &compares, from_the_beginning).await?)
         }
         _ => None,
     };
     let reading = match mode {
-        Mode::Poll if is_sync => Some(FirstReading::of(store.as_ref(), lease, &cursors).await?),
+        Mode::Poll | Mode::Reconcile if is_sync => {
+            Some(FirstReading::of(store.as_ref(), lease, &cursors).await?)
+        }
         _ => None,
     };
     // Cancelled by the user's stop and by the writer's failure: either way the connector must come to its end.
@@ -868,7 +886,6 @@ async fn drive(
         _ if cursors.all().is_empty() => RunKind::Backfill,
         _ => RunKind::Poll,
     };
-    let mapped_by = store.mapped_by(lease.connection).await?;
     let chain = &options.mappers;
     let source_http = reach.source;
     let identity = reach.cortex.as_ref().map(|(_, identity)| identity.clone());
@@ -891,6 +908,10 @@ async fn drive(
             Arc::clone(&around.counters),
         )
     });
+    let chain_changed = fingerprint != mapped_by;
+    // Everything that is held will have been made by this chain when this run is complete.
+    let mut maps_everything =
+        chain_changed && is_sync && (mode == Mode::Reconcile || options.remap);
     let settings = WriterSettings {
         target: match client {
             Some(client) if !options.dry_run => Target::CortexDb {
@@ -918,14 +939,8 @@ async fn drive(
         reporter: Arc::clone(&around.reporter),
         redactor: around.redactor.clone(),
         recorded_bytes: plan.recorded.most(!chain.is_empty()),
+        wants_everything_again: maps_everything,
     };
-    let chain_changed = fingerprint != mapped_by;
-    // Everything that is held will have been made by this chain when this run is complete.
-    let maps_everything = chain_changed
-        && is_sync
-        && (mode == Mode::Reconcile
-            || options.remap
-            || store.held_by_stream(lease.connection).await?.is_empty());
     if chain_changed && is_sync && !maps_everything {
         around.reporter.event(&Event::Log {
             level: Level::Warn,
@@ -972,7 +987,8 @@ async fn drive(
         Task::Sync(_) if options.remap => {
             // It holds a face of the writer, which ends when the last of them is gone.
             drop(access);
-            remap(&writer, store.as_ref(), lease, around, &guest_stop).await
+            let remapped = remap(&writer, store.as_ref(), lease, around, &guest_stop).await;
+            remapped.map(|all| maps_everything &= all)
         }
         Task::Sync(_) => {
             let end = connector.sync(access, &context).await;
@@ -1015,25 +1031,33 @@ async fn drive(
     if is_sync && !options.dry_run {
         keep_stream_states(store.as_ref(), lease, &streams).await?;
     }
-    if let Some(reading) = reading
+    let mut has_advanced = false;
+    if let Some(pass) = &pass {
+        has_advanced |= pass.add(&streams).await?;
+    }
+    if let Some(reading) = &reading
         && around.pause.is_cancelled()
     {
         let now = FirstReading::of(store.as_ref(), lease, &cursors).await?;
-        around
-            .advanced
-            .store(reading.is_behind(&now), Ordering::SeqCst);
+        has_advanced |= reading.is_behind(&now);
     }
-    if let Some(pass) = &pass {
-        let has_advanced = pass.add(&streams).await?;
-        around.advanced.store(has_advanced, Ordering::SeqCst);
+    around.advanced.store(has_advanced, Ordering::SeqCst);
+    if let Some(reading) = reading
+        && writes
+        && result.is_ok()
+    {
+        reading.give_up(store.as_ref(), lease, &streams).await?;
     }
     if maps_everything && result.is_ok() && !options.dry_run {
         store.set_mapped_by(lease, &fingerprint).await?;
     }
+    // What failed by itself begins again.
+    if let Some(pass) = pass
+        && (result.is_ok() || !guest_stop.is_cancelled())
+    {
+        pass.end().await?;
+    }
     if mode == Mode::Reconcile && result.is_ok() {
-        if let Some(pass) = pass {
-            pass.end(&mut streams).await?;
-        }
         warn_of_unread(around, store.as_ref(), lease, &streams).await?;
         around
             .counters
@@ -1064,9 +1088,34 @@ async fn drive(
 struct FirstReading {
     unfinished: BTreeMap<String, Option<String>>,
     finished: BTreeSet<String>,
+    /// Of the unfinished, those whose reading was broken off.
+    broken_off: BTreeSet<String>,
 }
 
 impl FirstReading {
+    /// A sync has read all there is: what was broken off before, and not read by it, will never be finished.
+    async fn give_up(
+        self,
+        store: &dyn Store,
+        lease: Lease,
+        read: &BTreeMap<String, StreamState>,
+    ) -> Result<(), StoreError> {
+        let ends: Vec<StreamEnd<'_>> = self
+            .broken_off
+            .iter()
+            .filter(|stream| !read.contains_key(*stream))
+            .map(|stream| StreamEnd {
+                stream,
+                state: "off",
+                detail: "it is not read any more: not selected, gone, or hidden from the token",
+            })
+            .collect();
+        if ends.is_empty() {
+            return Ok(());
+        }
+        store.end_streams(lease, &ends).await
+    }
+
     async fn of(store: &dyn Store, lease: Lease, cursors: &CursorHome) -> Result<Self, StoreError> {
         let mut reading = Self::default();
         let cursors = cursors.all();
@@ -1075,6 +1124,9 @@ impl FirstReading {
                 reading.finished.insert(row.stream);
             } else {
                 let cursor = cursors.get(&row.stream).cloned();
+                if row.state == "reading" {
+                    reading.broken_off.insert(row.stream.clone());
+                }
                 reading.unfinished.insert(row.stream, cursor);
             }
         }
@@ -1114,14 +1166,14 @@ fn count(verdicts: &[Verdict]) -> Delivered {
 /// Records that are mapped again at a time.
 const REMAPPED_AT_ONCE: u32 = 500;
 
-/// Sends what is recorded through the mappers again, in the order in which it was first read.
+/// Sends what is recorded through the mappers again, in the order in which it was first read. Whether that is all that is held.
 async fn remap(
     writer: &Writer,
     store: &dyn Store,
     lease: Lease,
     around: &Circumstances,
     stop: &CancellationToken,
-) -> Result<(), CallFailure> {
+) -> Result<bool, CallFailure> {
     let internal = |error: &dyn std::fmt::Display| CallFailure::Internal(error.to_string());
     let origins = store
         .origins(lease.connection)
@@ -1177,7 +1229,30 @@ async fn remap(
             fields: BTreeMap::new(),
         });
     }
-    Ok(())
+    Ok(missing == 0)
+}
+
+/// Notes that records are mapped by this chain from now on. Until all that is held was, that is known to be mixed, whichever chain comes next: what the
+/// others made has to be seen to. The mark of what is held.
+async fn begin_mapping_with(
+    store: &dyn Store,
+    lease: Lease,
+    chain: &str,
+) -> Result<String, StoreError> {
+    let before = store.mapped_by(lease.connection).await?;
+    let mixed = format!("mixed, last {chain}");
+    if before == chain || before == mixed {
+        return Ok(before);
+    }
+    let holds_nothing = store.held_by_stream(lease.connection).await?.is_empty();
+    let now = if holds_nothing {
+        chain.to_owned()
+    } else {
+        mixed
+    };
+    store.set_mapped_by(lease, &now).await?;
+    store.end_pass(lease).await?;
+    Ok(now)
 }
 
 async fn warn_of_unread(

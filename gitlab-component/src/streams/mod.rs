@@ -120,7 +120,7 @@ impl<'s> Stream<'s> {
             reading: Reading::New,
             head: RefCell::default(),
         };
-        stream.reading = match session.mode {
+        stream.reading = match stream.mode() {
             Mode::Verify => Reading::Again,
             // Without a cursor the ordinary reading is a reading of everything.
             Mode::Reconcile if !stream.has_position() => Reading::First,
@@ -139,6 +139,14 @@ impl<'s> Stream<'s> {
             done: Cell::new(0),
             reading: Reading::Again,
             head: RefCell::default(),
+        }
+    }
+
+    /// What the run is for, of this stream: of what its pass has compared before, only what is new is read.
+    pub(crate) fn mode(&self) -> Mode {
+        match self.session.mode {
+            Mode::Reconcile if self.session.compared.contains(&self.key) => Mode::Poll,
+            mode => mode,
         }
     }
 
@@ -471,9 +479,6 @@ fn stream<'s>(
     }
     Some(Box::pin(async move {
         let stream = Stream::new(session, project, name);
-        if session.compared.contains(&stream.key) {
-            return Ok(());
-        }
         if let Some(state) = quiet::left_alone(&stream) {
             stream.host().stream_status(&stream.key, &state);
             return Ok(());
@@ -490,7 +495,7 @@ async fn read_and_reconcile(
     read: Read,
 ) -> Result<End, Fault> {
     let end = read(stream).await?;
-    if stream.session.mode == Mode::Poll || matches!(end, End::Off(_)) {
+    if stream.mode() == Mode::Poll || matches!(end, End::Off(_)) {
         return Ok(end);
     }
     if stream.reading != Reading::New {

@@ -34,7 +34,7 @@ pub(super) const OFF: &str = "off";
 /// The state in which a stream is left because nothing can have happened since it was read; `None` if it has to be read.
 pub(super) fn left_alone(stream: &Stream<'_>) -> Option<StreamState> {
     let session = stream.session;
-    if !session.many || session.mode != Mode::Poll || session.since.is_some() {
+    if !session.many || stream.mode() != Mode::Poll || session.since.is_some() {
         return None;
     }
     let cursor = stream.peek()?;

@@ -13,7 +13,7 @@ use futures_util::future::FutureExt;
 use serde_json::{Value, json};
 
 use super::threads::{self, Announced, Commented};
-use super::{End, Reading, Session, Stream, stream};
+use super::{End, Session, Stream, stream};
 use crate::CONCURRENT_PROJECTS;
 use crate::client::{Fault, Listing};
 use crate::executor::side_by_side;
@@ -48,7 +48,7 @@ struct Member<'s> {
 pub(crate) fn plan<'s>(session: &Session<'s>, selection: &'s Selection) -> Vec<Shared<'s>> {
     let events = session.settings.events;
     let mut plan = Vec::new();
-    if session.many && session.since.is_none() && session.mode == Mode::Poll {
+    if session.many && session.since.is_none() {
         let projects: BTreeMap<u64, &Project> = selection
             .projects
             .iter()
@@ -82,7 +82,7 @@ impl<'s> Shared<'s> {
             .filter(|project| T::enabled(project))
             .filter_map(|project| {
                 let stream = Stream::new(session, project, T::LIST);
-                let cursor = stream.peek().filter(|_| stream.reading == Reading::New)?;
+                let cursor = stream.peek().filter(|_| stream.mode() == Mode::Poll)?;
                 let from = threads::position::<T>(session.settings, &cursor).ok()?;
                 let believed = !is_ahead(Some(&from), Some(session.clock()));
                 believed.then_some(Member { project, from })

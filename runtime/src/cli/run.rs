@@ -12,10 +12,7 @@ use super::{USAGE, complain};
 use crate::config::{Surroundings, hooks_plan};
 use crate::hooks::watch::{End, ListenError, Schedule, watch};
 use crate::report::{Event, Level, Outcome, Reporter};
-use crate::run::{Reconcile, RunOptions, run_once};
-
-/// How often in the time between two passes one that failed is tried again: every hour of a day.
-const RECONCILE_RETRIES: u32 = 24;
+use crate::run::{Reconcile, RunOptions, pause_after_failed_pass, run_once};
 
 pub(super) async fn run(arguments: RunArguments) -> u8 {
     let reporter = reporter(arguments.output);
@@ -75,8 +72,7 @@ pub(super) async fn run(arguments: RunArguments) -> u8 {
     } else {
         Reconcile::Never
     };
-    // A pass that failed is not repeated with every cycle: it is the most expensive thing that a run does.
-    let pause = plan.reconcile_every / RECONCILE_RETRIES;
+    let pause = pause_after_failed_pass(plan.reconcile_every);
     let mut asked_for = arguments.reconcile;
     if let Some(hooks) = hooks {
         let schedule = Schedule {

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 /// A sync is interrupted no sooner. With this, what is called in the middle of a first reading is stored within two seconds.
 const FIRST_SLICE: Duration = Duration::from_secs(1);
-const LONGEST_SLICE: Duration = Duration::from_secs(1800);
+/// A stream is compared in one piece, and a large one takes hours.
+const LONGEST_SLICE: Duration = Duration::from_secs(12 * 60 * 60);
 /// After so many slices that brought it further, a shorter one may do.
 const SHORTER_AFTER: u32 = 16;
 /// A sync that is due lets deliveries go first for so long.
@@ -32,29 +33,38 @@ pub fn stretched(interval: Duration) -> Duration {
 }
 
 /// How long a sync runs before it may be interrupted: longer each time that it was, unless it came further, until it comes through.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slices {
-    in_vain: u32,
+    next: Duration,
     further: u32,
+}
+
+impl Default for Slices {
+    fn default() -> Self {
+        Self {
+            next: FIRST_SLICE,
+            further: 0,
+        }
+    }
 }
 
 impl Slices {
     /// The next slice.
     #[must_use]
     pub fn next(self) -> Duration {
-        FIRST_SLICE
-            .saturating_mul(2_u32.saturating_pow(self.in_vain.min(16)))
-            .min(LONGEST_SLICE)
+        self.next
     }
 
-    /// A slice ended before the sync did. Where a first reading has come further, it needs no longer one, and after a while tries a shorter one.
-    pub fn interrupted(&mut self, has_advanced: bool) {
+    /// A slice ended, after it `ran` for so long, before the sync did. Where that came further, it needs no longer one, and after a while tries a
+    /// shorter one.
+    pub fn interrupted(&mut self, has_advanced: bool, ran: Duration) {
         if !has_advanced {
-            (self.in_vain, self.further) = (self.in_vain.saturating_add(1), 0);
+            let longer = self.next.max(ran).saturating_mul(2);
+            (self.next, self.further) = (longer.min(LONGEST_SLICE), 0);
         } else if self.further < SHORTER_AFTER {
             self.further += 1;
         } else {
-            (self.in_vain, self.further) = (self.in_vain.saturating_sub(1), 0);
+            (self.next, self.further) = ((self.next / 2).max(FIRST_SLICE), 0);
         }
     }
 }
@@ -127,8 +137,9 @@ impl Pace {
     }
 
     /// A sync was interrupted for deliveries: it goes on after them.
-    pub fn interrupted(&mut self, has_advanced: bool, now: Instant) {
-        self.slices.interrupted(has_advanced);
+    pub fn interrupted(&mut self, has_advanced: bool, began: Instant, now: Instant) {
+        let ran = now.duration_since(began);
+        self.slices.interrupted(has_advanced, ran);
         self.due = now;
     }
 }
@@ -162,12 +173,12 @@ mod tests {
         assert_eq!(pace.slice(now), FIRST_SLICE);
         let mut slices = Vec::new();
         for _ in 0..4 {
-            pace.interrupted(false, now);
+            pace.interrupted(false, now, now);
             slices.push(pace.slice(now));
         }
         assert_eq!(slices, [2, 4, 8, 16].map(|times| FIRST_SLICE * times));
         for _ in 0..100 {
-            pace.interrupted(false, now);
+            pace.interrupted(false, now, now);
         }
         assert_eq!(pace.slice(now), LONGEST_SLICE);
         assert_eq!(pace.due(), now);
@@ -181,16 +192,16 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::new(MINUTE, now);
         for _ in 0..100 {
-            pace.interrupted(true, now);
+            pace.interrupted(true, now, now);
             assert_eq!(pace.slice(now), FIRST_SLICE);
         }
         // What needs four seconds for a page keeps them for a while.
         for advanced in [false, false, true, true, true] {
-            pace.interrupted(advanced, now);
+            pace.interrupted(advanced, now, now);
         }
         assert_eq!(pace.slice(now), FIRST_SLICE * 4);
         for _ in 0..SHORTER_AFTER {
-            pace.interrupted(true, now);
+            pace.interrupted(true, now, now);
         }
         assert_eq!(pace.slice(now), FIRST_SLICE * 2);
     }
@@ -199,8 +210,17 @@ mod tests {
     fn a_sync_has_at_least_as_much_time_as_deliveries_took_before_it() {
         let now = Instant::now();
         let mut pace = Pace::new(MINUTE, now);
-        pace.interrupted(true, now);
+        pace.interrupted(true, now, now);
         assert_eq!(pace.slice(now + PATIENCE), PATIENCE);
+    }
+
+    #[test]
+    fn what_ran_longer_than_its_slice_in_vain_has_twice_that_the_next_time() {
+        let mut slices = Slices::default();
+        slices.interrupted(false, 5 * MINUTE);
+        assert_eq!(slices.next(), 10 * MINUTE);
+        slices.interrupted(true, 10 * MINUTE);
+        assert_eq!(slices.next(), 10 * MINUTE);
     }
 
     #[test]

@@ -574,8 +574,8 @@ impl Watch<'_> {
         let pause = self.schedule.reconcile_pause;
         self.options.reconcile = match self.reconcile_failed {
             _ if self.schedule.reconcile_first => Reconcile::Now,
-            _ if self.reconcile_paused => Reconcile::GoOn,
             Some(failed) if failed.elapsed() < pause => Reconcile::Never,
+            _ if self.reconcile_paused => Reconcile::GoOn,
             _ => self.schedule.reconcile,
         };
         let mode = mode_of(self.options.reconcile, &self.store, row).await;
@@ -583,7 +583,8 @@ impl Watch<'_> {
         self.schedule.reconcile_first = false;
         let around = self.around();
         let pause = around.pause.clone();
-        let slice = self.pace.slice(Instant::now());
+        let began = Instant::now();
+        let slice = self.pace.slice(began);
         let platform = Arc::clone(&self.platform);
         let run = run_again(
             self.connector,
@@ -623,14 +624,13 @@ impl Watch<'_> {
         };
         let now = Instant::now();
         if receipt.outcome == Outcome::Interrupted && pause.is_cancelled() {
-            self.reconcile_paused = matches!(mode, Ok(Mode::Reconcile));
-            self.pace.interrupted(around.has_advanced(), now);
+            self.reconcile_paused |= matches!(mode, Ok(Mode::Reconcile));
+            self.pace.interrupted(around.has_advanced(), began, now);
             return None;
         }
-        self.reconcile_paused = false;
         self.pace.ended(now);
         match receipt.reconciled {
-            Some(true) => self.reconcile_failed = None,
+            Some(true) => (self.reconcile_failed, self.reconcile_paused) = (None, false),
             Some(false) => self.reconcile_failed = Some(now),
             None => {}
         }

@@ -135,14 +135,17 @@ impl CodeCache {
     /// Removes what was not used for longest, until the rest takes no more than so many bytes.
     fn trim(&self, most_bytes: u64) -> io::Result<()> {
         let mut files = Vec::new();
-        for entry in std::fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            let metadata = std::fs::symlink_metadata(&path)?;
+        for entry in std::fs::read_dir(&self.folder)?.flatten() {
+            let path = entry.path();
+            // Another process may have taken it away.
+            let Ok(metadata) = std::fs::symlink_metadata(&path) else {
+                continue;
+            };
             let is_being_written = path
                 .extension()
                 .is_none_or(|extension| extension != "cwasm")
                 && !is_older(&metadata, USE_IS_EXACT_TO);
-            if path.file_name() != Some("key".as_ref()) && !is_being_written {
+            if path.file_name() != Some("key".as_ref()) && !metadata.is_dir() && !is_being_written {
                 files.push((metadata.modified()?, metadata.len(), path));
             }
         }
@@ -151,7 +154,7 @@ impl CodeCache {
         for (_, bytes, path) in files {
             kept += bytes;
             if kept > most_bytes {
-                std::fs::remove_file(path)?;
+                let _ = std::fs::remove_file(path);
             }
         }
         Ok(())

@@ -135,6 +135,8 @@ pub struct WriterSettings {
     pub redactor: Redactor,
     /// Bytes that records may take which are kept as they were before they were mapped; `None`: none is kept.
     pub recorded_bytes: Option<u64>,
+    /// Other mappers made what is held: the component is to hand over also what it would pass over as known.
+    pub wants_everything_again: bool,
 }
 
 /// A page of one origin, checked.
@@ -191,6 +193,7 @@ pub struct Writer {
     redactor: Redactor,
     mapping: Option<Arc<tokio::sync::Mutex<Session>>>,
     keeps_records: bool,
+    wants_everything_again: bool,
     /// What `state.get` sees: the durable cursors and those on their way.
     cursors: Arc<Mutex<OpenCursors>>,
     failure: Arc<OnceLock<String>>,
@@ -231,6 +234,7 @@ impl Writer {
             redactor: settings.redactor.clone(),
             mapping: mapping.map(|session| Arc::new(tokio::sync::Mutex::new(session))),
             keeps_records: settings.recorded_bytes.is_some(),
+            wants_everything_again: settings.wants_everything_again,
             cursors: Arc::new(Mutex::new(OpenCursors::new(settings.cursors.all()))),
             failure: Arc::clone(&failure),
             stopped: stopped.clone(),
@@ -411,6 +415,9 @@ impl Writer {
 
     /// Which of these records are written and not retracted. What the ledger cannot tell counts as unknown.
     pub async fn known(&self, source_ids: &[String]) -> Vec<bool> {
+        if self.wants_everything_again {
+            return vec![false; source_ids.len()];
+        }
         self.those(source_ids, |entry| {
             entry.status == Status::LeftOut
                 || (entry.status != Status::Retracted && entry.event_id.is_some())

@@ -1,6 +1,5 @@
 //! Webhooks of one connection: `run --watch --listen`.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
@@ -347,41 +346,42 @@ async fn a_storm_of_deliveries_loses_and_doubles_nothing_and_lets_a_sync_through
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pass_that_compares_everything_is_paused_for_deliveries_and_goes_on_behind_what_it_has_compared()
- {
+async fn a_pass_that_compares_everything_gives_way_to_deliveries_and_goes_on() {
     let slow = gitlab::Options {
         latency: Duration::from_millis(250),
         ..gitlab::Options::default()
     };
-    let world = World::generate(907, &Size::tiny());
+    let size = Size {
+        projects: 6,
+        ..Size::tiny()
+    };
+    let world = World::generate(907, &size);
     let mut setup = Setup::with(world, slow, cortex::Options::full(KEY)).await;
     setup.set("GITLAB_TOKEN", OWNER_TOKEN);
     setup.run(&[]).await.expect(0);
     let (project, iid) = open_merge_request(&setup);
     let gone = delete_merge_request_beside(&setup, project, iid);
-    setup.gitlab.clear_log();
+    let id = format!("gl:merge_request:{project}/{iid}");
+    let edit = |title: &str| {
+        let mut world = setup.gitlab.world();
+        world
+            .edit_merge_request(project, iid, Some(title), None)
+            .unwrap();
+    };
 
     let address = free_address().to_string();
     let url = format!("http://{address}");
     let flags = ["--reconcile", "--public-url", &url];
     let mut listening = Listening::start(&setup, &address, &flags).await;
+    // Each change is stored while the pass goes on: its receipt has not come.
     let changing = async {
         for number in 0_u32.. {
             let title = format!("Title number {number} during the pass");
-            let world = || setup.gitlab.world();
-            world()
-                .edit_merge_request(project, iid, Some(&title), None)
-                .unwrap();
-            stored_within(
-                &setup,
-                &format!("gl:merge_request:{project}/{iid}"),
-                "Title number",
-            )
-            .await;
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            edit(&title);
+            stored_within(&setup, &id, &title).await;
         }
     };
-    let mut pauses = 0_usize;
+    let mut interrupted = 0_usize;
     let comparing = async {
         loop {
             let receipt = listening.receipt("sync").await;
@@ -389,25 +389,18 @@ async fn a_pass_that_compares_everything_is_paused_for_deliveries_and_goes_on_be
                 break;
             }
             assert_eq!(receipt["outcome"], "interrupted", "{receipt}");
-            pauses += 1;
+            interrupted += 1;
         }
     };
     tokio::select! {
         () = comparing => {}
         () = changing => {}
     }
-    println!("{pauses} pauses");
-    assert!(pauses >= 3, "{pauses} pauses: the pass was too short");
-    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
-    for request in setup.gitlab.requests_to("*/releases") {
-        *asked.entry(request.path).or_default() += 1;
-    }
-    // Once for what is new and once for everything, and both again where a pause came in between.
-    assert!(
-        !asked.is_empty() && asked.values().all(|times| *times <= 4),
-        "{asked:?}"
-    );
-    assert!(setup.gitlab.webhooks_settled(PATIENCE).await);
+    println!("interrupted {interrupted} times");
+    assert!(interrupted > 0, "the pass was too short for this test");
+    let last = "The last title";
+    edit(last);
+    stored_within(&setup, &id, last).await;
     assert_eq!(listening.stop().await, Some(0));
     assert!(!setup.stored().contains_key(&gone), "{gone}");
     setup.assert_complete(&selection(&setup));

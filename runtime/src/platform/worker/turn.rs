@@ -27,7 +27,8 @@ use crate::platform::{Ground, letters, metrics};
 use crate::redact::Redactor;
 use crate::report::{Level, Outcome, Receipt};
 use crate::run::{
-    Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
+    Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of,
+    pause_after_failed_pass, run_held,
 };
 use connector_store::platform::{
     Claim, ConnectionChange, ConnectionState, Delivery, Page, PlatformError, Release, Usage,
@@ -43,7 +44,7 @@ const LOOKS_FOR_OTHERS: u64 = 4;
 const TO_TAKE_A_PLACE: Duration = Duration::from_secs(2);
 /// Connections whose pauses are counted.
 const MOST_PAUSED: usize = 10_000;
-/// A first reading is interrupted after so long, so that no tenant keeps a worker for itself.
+/// A sync is interrupted after so long, so that no tenant keeps a worker for itself.
 const LONGEST_TURN: Duration = Duration::from_secs(5 * 60);
 /// How often a sync looks for deliveries.
 const LOOK: Duration = Duration::from_millis(250);
@@ -283,6 +284,11 @@ impl Turn {
         if ready.plan.reconcile_every.is_zero() || first {
             return Ok(Mode::Poll);
         }
+        let pause = pause_after_failed_pass(ready.plan.reconcile_every);
+        let failed = failed_passes().get(&self.claim.connection.id).copied();
+        if failed.is_some_and(|failed| failed.elapsed() < pause) {
+            return Ok(Mode::Poll);
+        }
         let every = Reconcile::Every(ready.plan.reconcile_every);
         Ok(mode_of(every, self.ground.ledger.as_ref(), connection).await?)
     }
@@ -360,7 +366,10 @@ impl Turn {
         if let Some(watching) = watching {
             watching.abort();
             let paused = ended.outcome == Outcome::Interrupted && !self.stop.is_cancelled();
-            self.count_pause(paused, around.has_advanced());
+            self.count_pause(paused, around.has_advanced(), around.counters.elapsed());
+        }
+        if around.counters.update(|totals| totals.reconciled).is_some() {
+            self.count_pass(ended.outcome);
         }
         if matches!(ended.outcome, Outcome::Failed | Outcome::Misconfigured) {
             forget_reach(&self.claim.connection.id);
@@ -528,7 +537,22 @@ impl Turn {
         slices.unwrap_or_default()
     }
 
-    fn count_pause(&self, was_paused: bool, has_advanced: bool) {
+    fn count_pass(&self, outcome: Outcome) {
+        let mut failed = failed_passes();
+        let id = &self.claim.connection.id;
+        match outcome {
+            Outcome::Interrupted => {}
+            Outcome::Failed | Outcome::Misconfigured => {
+                if failed.len() >= MOST_PAUSED {
+                    failed.clear();
+                }
+                failed.insert(id.clone(), Instant::now());
+            }
+            _ => drop(failed.remove(id)),
+        }
+    }
+
+    fn count_pause(&self, was_paused: bool, has_advanced: bool, ran: Duration) {
         let mut paused = paused();
         if !was_paused {
             paused.remove(&self.claim.connection.id);
@@ -538,7 +562,7 @@ impl Turn {
             paused.clear();
         }
         let slices = paused.entry(self.claim.connection.id.clone());
-        slices.or_default().interrupted(has_advanced);
+        slices.or_default().interrupted(has_advanced, ran);
     }
 
     /// The receipt as it is stored, without secrets.
@@ -715,6 +739,11 @@ struct KeptReach {
 fn reaches() -> std::sync::MutexGuard<'static, HashMap<String, KeptReach>> {
     static REACHES: LazyLock<Mutex<HashMap<String, KeptReach>>> = LazyLock::new(Mutex::default);
     REACHES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed_passes() -> std::sync::MutexGuard<'static, HashMap<String, Instant>> {
+    static FAILED: LazyLock<Mutex<HashMap<String, Instant>>> = LazyLock::new(Mutex::default);
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn paused() -> std::sync::MutexGuard<'static, HashMap<String, Slices>> {
