@@ -796,6 +796,30 @@ async fn a_chain_is_promoted_and_rolled_back() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_tries_a_chain_keeps_no_other_from_it() {
+    let api = Api::new().await;
+    let id = api.connection("c").await;
+    let theirs = new_connection("c");
+    let theirs = api
+        .ask(&api.other_key, "POST", "/connections", Some(theirs))
+        .await;
+    let theirs = theirs.body["id"].as_str().unwrap().to_owned();
+    let dry_run = async |key: &str, id: &str| {
+        let path = format!("/connections/{id}/chain/dry-run");
+        let body = json!({"chain": {"connector": CONNECTOR}});
+        api.ask(key, "POST", &path, Some(body)).await
+    };
+    let place = api.ground.components.trial_of(&api.acme.id).unwrap();
+    let busy = dry_run(&api.acme_key, &id).await;
+    busy.is(503, "unavailable");
+    assert!(busy.headers.contains_key("retry-after"));
+    // Nothing is recorded there: it had its turn.
+    dry_run(&api.other_key, &theirs).await.is(409, "conflict");
+    drop(place);
+    dry_run(&api.acme_key, &id).await.is(409, "conflict");
+}
+
+#[tokio::test]
 async fn deliveries_are_listed_shown_and_replayed() {
     let api = Api::new().await;
     let id = api.connection("c").await;
