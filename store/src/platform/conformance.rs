@@ -269,7 +269,8 @@ on_both! {
         a_connection_that_leaves_does_not_come_back,
         chains_are_kept_and_the_newest_is_current,
         sealed_fields_are_replaced_one_by_one_and_only_where_they_are_what_they_were,
-        a_deleted_connection_leaves_nothing_but_its_numbers;
+        a_deleted_connection_leaves_nothing_but_its_numbers,
+        a_forgotten_ledger_leaves_what_cortexdb_cannot_tell;
     claims:
         what_is_due_is_claimed_once_and_again_when_it_is_due_again,
         deliveries_are_claimed_alone_and_what_is_due_stays_due,

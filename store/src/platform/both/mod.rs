@@ -193,6 +193,10 @@ impl Platform for Backend {
         connections::delete(self, tenant, id).await
     }
 
+    async fn forget_ledgers(&self) -> Result<()> {
+        connections::forget_ledgers(self).await
+    }
+
     async fn set_chain(
         &self,
         tenant: Option<&str>,
