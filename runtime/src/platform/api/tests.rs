@@ -1097,7 +1097,17 @@ async fn calls_with_a_secret_that_was_replaced_are_taken_for_a_while_by_every_pr
             "first-secret-0123456789"
         ]
     );
+    // With hooks, one that is taken away is another one.
+    set(Value::Null).await;
+    let now = taken().await;
+    assert!(!now[0].contains("-secret-"), "{now:?}");
+    assert_eq!(now[1], "third-secret-0123456789");
     // What was taken away is not taken any more.
+    let change = Some(json!({"config": {"realtime": false}}));
+    let headers = [("if-match", "*")];
+    api.ask_with(&api.acme_key, "PATCH", &path, change, &headers)
+        .await
+        .ok(200);
     set(Value::Null).await;
     assert!(
         taken()
@@ -1105,6 +1115,42 @@ async fn calls_with_a_secret_that_was_replaced_are_taken_for_a_while_by_every_pr
             .iter()
             .all(|secret| !secret.contains("-secret-"))
     );
+}
+
+#[tokio::test]
+async fn hooks_have_both_of_their_secrets_whichever_is_taken_away() {
+    let api = Api::new().await;
+    let id = api.connection("c").await;
+    let path = format!("/connections/{id}");
+    let fields = ["webhook_secret", "webhook_signing_token"];
+    let sealed = async || {
+        let row = api.ground.platform.connection(None, &id).await.unwrap();
+        fields.map(|field| row.sealed.get(field).cloned())
+    };
+    let before = sealed().await;
+    let headers = [("if-match", "*")];
+    let take_away = json!({"secrets": {"webhook_secret": null, "webhook_signing_token": null}});
+    let answer = api
+        .ask_with(
+            &api.acme_key,
+            "PATCH",
+            &path,
+            Some(take_away.clone()),
+            &headers,
+        )
+        .await;
+    answer.ok(200);
+    let after = sealed().await;
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after.is_some() && after != before, "{before:?} {after:?}");
+    }
+    // Without hooks nothing needs them.
+    let mut polled = take_away;
+    polled["config"] = json!({"realtime": false});
+    api.ask_with(&api.acme_key, "PATCH", &path, Some(polled), &headers)
+        .await
+        .ok(200);
+    assert_eq!(sealed().await, [None, None]);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use super::{Done, Ready, Turn, is_complete};
 use crate::digest::fingerprint;
 use crate::host::hooks::{HookPlan, Polled, Target};
 use crate::platform::connection::SecretField;
+use crate::redact::Secret;
 use crate::report::{Level, Outcome};
 use crate::run::{Answer, Task};
 
@@ -29,14 +30,23 @@ fn without_hooks(polled: &[Polled]) -> Value {
 
 impl Turn {
     fn target(&self, ready: &Ready, public_url: &str) -> Option<Target> {
-        let id = &self.claim.connection.id;
         Some(Target {
-            url: format!("{public_url}/hooks/{id}"),
-            name: format!("cortexdb {id}"),
             secret: ready.secrets.get(SecretField::WebhookSecret)?.clone(),
             signing_token: ready.secrets.get(SecretField::WebhookSigningToken)?.clone(),
-            rotated: self.hook_mark() != Some(self.sealed_mark()),
+            ..self.target_to_leave(public_url)
         })
+    }
+
+    /// Hooks are found by address and name: whoever removes them needs no secret, which may be gone by then.
+    fn target_to_leave(&self, public_url: &str) -> Target {
+        let id = &self.claim.connection.id;
+        Target {
+            url: format!("{public_url}/hooks/{id}"),
+            name: format!("cortexdb {id}"),
+            secret: Secret::new(""),
+            signing_token: Secret::new(""),
+            rotated: self.hook_mark() != Some(self.sealed_mark()),
+        }
     }
 
     /// What tells whether the secrets of the hooks are those that the source was told.
@@ -57,10 +67,10 @@ impl Turn {
         if ready.config.realtime || !self.has_hooks() {
             return;
         }
-        let url = self.ground.config.public_url.as_deref();
-        let Some(target) = url.and_then(|url| self.target(ready, url)) else {
+        let Some(url) = self.ground.config.public_url.as_deref() else {
             return;
         };
+        let target = self.target_to_leave(url);
         let (_, ended, _) = self.run(ready, Task::Disconnect(target)).await;
         if matches!(&ended.answer, Answer::Left(hooks) if hooks.is_empty()) {
             self.keep_plan(without_hooks(&[])).await;
@@ -210,14 +220,13 @@ impl Turn {
         if may_have_hooks && let Some(url) = url {
             match self.ready().await.map_err(|(_, reason)| reason) {
                 Ok(ready) => {
-                    if let Some(target) = self.target(&ready, &url) {
-                        let (done, ended, _) = self.run(&ready, Task::Disconnect(target)).await;
-                        left = match ended.answer {
-                            Answer::Left(hooks) if hooks.is_empty() => None,
-                            Answer::Left(hooks) => Some(json!(hooks).to_string()),
-                            _ => Some(done.reason.unwrap_or_else(|| "interrupted".into())),
-                        };
-                    }
+                    let target = self.target_to_leave(&url);
+                    let (done, ended, _) = self.run(&ready, Task::Disconnect(target)).await;
+                    left = match ended.answer {
+                        Answer::Left(hooks) if hooks.is_empty() => None,
+                        Answer::Left(hooks) => Some(json!(hooks).to_string()),
+                        _ => Some(done.reason.unwrap_or_else(|| "interrupted".into())),
+                    };
                 }
                 Err(reason) => left = Some(reason),
             }
