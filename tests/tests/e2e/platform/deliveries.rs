@@ -226,6 +226,35 @@ async fn hooks_that_are_not_wanted_any_more_are_removed_and_come_back_when_they_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_is_added_is_hooked_at_once() {
+    let world = World::generate(726, &Size::tiny());
+    let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)
+        .await
+        .unwrap();
+    let process = house.serve_publicly(&[]).await;
+    let (project, _) = open_merge_request(&house.setup);
+    let tenant = house.tenant(&process, "acme", json!({})).await;
+    let connector = house.upload(&process, "gitlab.wasm").await;
+    let one = json!({"realtime": true, "settings": {"projects": [project.to_string()]}});
+    let mut wanted = house.wanted(&connector, "gitlab", one);
+    wanted["secrets"]["source_token"] = json!(OWNER_TOKEN);
+    let id = house.connect(&process, &tenant, wanted).await;
+    house.wait_for_run(&process, &id, "complete").await;
+    let looked = async || house.connection(&process, &id).await["hook_plan"]["for"].clone();
+    let before = looked().await;
+    assert!(before.is_string());
+    // All that the token may see.
+    let all = json!({"config": {"settings": {"projects": null}}});
+    house.patch(&process, &id, all).await;
+    house
+        .wait("another plan of hooks", async || {
+            (looked().await != before).then_some(())
+        })
+        .await;
+    process.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_no_source_can_reach_the_platform_it_is_said_that_everything_is_polled() {
     let world = World::generate(725, &Size::tiny());
     let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{Done, Ready, Turn, is_complete};
@@ -13,6 +14,7 @@ use crate::platform::connection::SecretField;
 use crate::redact::Secret;
 use crate::report::{Level, Outcome};
 use crate::run::{Answer, Task};
+use connector_store::platform::Connection;
 
 /// How often hooks are looked after.
 const EVERY_SECONDS: u64 = 10 * 60;
@@ -28,7 +30,47 @@ fn without_hooks(polled: &[Polled]) -> Value {
     json!({ "at": 0, "hooks": [], "polled": polled, "missed": false })
 }
 
+/// What hooks were registered for: whoever changes one of these wants others.
+fn made_for(connection: &Connection, public_url: Option<&str>) -> String {
+    let config = &connection.config;
+    let parts = json!([
+        config["source"]["url"],
+        config["settings"],
+        connection.chain.connector,
+        public_url
+    ]);
+    fingerprint(parts.to_string().as_bytes())
+}
+
+/// Whether a plan was made for this and says that hooks tell of everything.
+fn covers_all(plan: Option<&Value>, made_for: &str) -> bool {
+    plan.is_some_and(|plan| {
+        plan["for"].as_str() == Some(made_for)
+            && HookPlan::deserialize(plan).is_ok_and(|plan| plan.covers_everything())
+    })
+}
+
+/// Whether hooks are to be looked after at this time, in seconds: it has been long, or they are to be others.
+fn is_due(plan: Option<&Value>, now: i64, secrets: &str, made_for: &str) -> bool {
+    let Some(plan) = plan else { return true };
+    let failed = plan["failed"].is_string();
+    let every = if failed { AGAIN_SECONDS } else { EVERY_SECONDS };
+    // A time in the future is another clock's.
+    let is_old = plan["at"]
+        .as_i64()
+        .and_then(|at| u64::try_from(now - at).ok())
+        .is_none_or(|age| age >= every);
+    is_old
+        || plan["for"].as_str() != Some(made_for)
+        || (!failed && plan["secrets"].as_str() != Some(secrets))
+}
+
 impl Turn {
+    fn made_for(&self) -> String {
+        let url = self.ground.config.public_url.as_deref();
+        made_for(&self.claim.connection, url)
+    }
+
     fn target(&self, ready: &Ready, public_url: &str) -> Option<Target> {
         Some(Target {
             secret: ready.secrets.get(SecretField::WebhookSecret)?.clone(),
@@ -121,14 +163,12 @@ impl Turn {
         {
             return false;
         }
-        let plan = self.claim.connection.hook_plan.as_ref();
-        let at = plan.and_then(|plan| plan.get("at")?.as_i64());
-        let age = at.map(|at| chrono::Utc::now().timestamp() - at);
-        let failed = self.hooks_failed();
-        let every = if failed { AGAIN_SECONDS } else { EVERY_SECONDS };
-        // A time in the future is another clock's.
-        age.is_none_or(|age| u64::try_from(age).map_or(true, |age| age >= every))
-            || (!failed && self.hook_mark() != Some(self.sealed_mark()))
+        is_due(
+            self.claim.connection.hook_plan.as_ref(),
+            chrono::Utc::now().timestamp(),
+            &self.sealed_mark(),
+            &self.made_for(),
+        )
     }
 
     /// After which time hooks want to be looked after at the latest: soon, where that has just failed, and no longer where it fails for good.
@@ -149,11 +189,6 @@ impl Turn {
         let plan = self.claim.connection.hook_plan.as_ref();
         let failures = plan.and_then(|plan| plan.get("failures")?.as_u64());
         failures.unwrap_or_default()
-    }
-
-    fn hooks_failed(&self) -> bool {
-        let plan = self.claim.connection.hook_plan.as_ref();
-        plan.is_some_and(|plan| plan.get("failed").is_some_and(Value::is_string))
     }
 
     /// Registers and mends. Whether a sync is to follow.
@@ -191,6 +226,7 @@ impl Turn {
         let kept = json!({
             "at": chrono::Utc::now().timestamp(),
             "secrets": told,
+            "for": self.made_for(),
             "failed": (!is_complete(done.outcome)).then_some(&done.reason),
             "failures": if is_complete(done.outcome) { 0 } else { self.hook_failures() + 1 },
             "hooks": plan.hooks,
@@ -203,7 +239,8 @@ impl Turn {
 
     /// Whether hooks tell of everything, so that polling may be seldom.
     pub(super) fn hooks_cover_all(&self) -> bool {
-        self.realtime && self.plan().is_some_and(|plan| plan.covers_everything())
+        let plan = self.claim.connection.hook_plan.as_ref();
+        self.realtime && covers_all(plan, &self.made_for())
     }
 
     /// Removes the hooks of a connection that was deleted, and then all that is known of it.
@@ -266,5 +303,99 @@ impl Turn {
                 )
                 .await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use connector_store::platform::{Chain, ConnectionState};
+
+    fn connection(config: Value, connector: &str) -> Connection {
+        Connection {
+            id: "c".into(),
+            tenant: "t".into(),
+            name: "c".into(),
+            state: ConnectionState::Active,
+            state_reason: None,
+            chain: Chain {
+                connector: connector.into(),
+                mappers: Vec::new(),
+            },
+            config,
+            sealed: std::collections::BTreeMap::new(),
+            hook_plan: None,
+            memory_bytes: 0,
+            ledger: 1,
+            failures: 0,
+            due_at: None,
+            running: false,
+            waiting_deliveries: 0,
+            version: 1,
+            created_at: String::new(),
+        }
+    }
+
+    fn mark(config: Value) -> String {
+        made_for(&connection(config, "sha256:1"), Some("https://a.example"))
+    }
+
+    fn plan(made_for: &str) -> Value {
+        json!({
+            "at": 1000, "secrets": "s", "for": made_for, "failed": null, "missed": false, "polled": [],
+            "hooks": [{"id": "h", "subject": "p", "state": "active", "events": []}],
+        })
+    }
+
+    #[test]
+    fn hooks_that_were_made_for_something_else_are_due_and_cover_nothing() {
+        let config =
+            json!({"source": {"url": "https://s.example"}, "settings": {"projects": ["a"]}});
+        let now = mark(config.clone());
+        let current = plan(&now);
+        assert!(!is_due(Some(&current), 1001, "s", &now));
+        assert!(covers_all(Some(&current), &now));
+        let mut others = vec![
+            made_for(
+                &connection(config.clone(), "sha256:2"),
+                Some("https://a.example"),
+            ),
+            made_for(
+                &connection(config.clone(), "sha256:1"),
+                Some("https://b.example"),
+            ),
+        ];
+        for (place, value) in [
+            ("/settings/projects", json!(["a", "b"])),
+            ("/source/url", json!("https://other.example")),
+        ] {
+            let mut changed = config.clone();
+            *changed.pointer_mut(place).unwrap() = value;
+            others.push(mark(changed));
+        }
+        for other in others {
+            assert!(is_due(Some(&current), 1001, "s", &other));
+            assert!(!covers_all(Some(&current), &other));
+        }
+        // What has nothing to do with hooks changes nothing.
+        let mut slower = config;
+        slower["run"] = json!({"interval": "1h"});
+        assert_eq!(mark(slower), now);
+        // One of a version that did not say what it was made for.
+        let mut old = plan(&now);
+        old.as_object_mut().unwrap().remove("for");
+        assert!(is_due(Some(&old), 1001, "s", &now) && !covers_all(Some(&old), &now));
+    }
+
+    #[test]
+    fn hooks_are_due_in_time_and_sooner_after_a_failure_or_for_new_secrets() {
+        let mut plan = plan("f");
+        let due = |plan: &Value, now, secrets| is_due(Some(plan), now, secrets, "f");
+        assert!(is_due(None, 0, "s", "f"));
+        assert!(!due(&plan, 1599, "s") && due(&plan, 1600, "s"));
+        assert!(due(&plan, 999, "s"), "the clock was another");
+        assert!(due(&plan, 1001, "new"));
+        plan["failed"] = json!("refused");
+        assert!(!due(&plan, 1059, "new") && due(&plan, 1060, "s"));
     }
 }
