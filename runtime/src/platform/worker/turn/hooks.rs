@@ -30,6 +30,23 @@ fn without_hooks(polled: &[Polled]) -> Value {
     json!({ "at": 0, "hooks": [], "polled": polled, "missed": false })
 }
 
+/// The same plan, from before hooks are registered on: a connect that breaks off does not say which it has made.
+fn with_hooks_to_come(plan: Option<&Value>) -> Value {
+    let mut plan = plan.cloned().unwrap_or_else(|| without_hooks(&[]));
+    plan["may_have"] = json!(true);
+    plan
+}
+
+/// Whether the source may have hooks of this connection.
+fn may_have_hooks(plan: Option<&Value>) -> bool {
+    plan.is_some_and(|plan| {
+        plan["may_have"] == json!(true)
+            || plan["hooks"]
+                .as_array()
+                .is_some_and(|hooks| !hooks.is_empty())
+    })
+}
+
 /// What hooks were registered for: whoever changes one of these wants others.
 fn made_for(connection: &Connection, public_url: Option<&str>) -> String {
     let config = &connection.config;
@@ -106,7 +123,7 @@ impl Turn {
 
     /// Removes the hooks of a connection that is to be polled alone from now on. What could not be removed is tried again in the next turn.
     pub(super) async fn take_hooks_down(&mut self, ready: &Ready) {
-        if ready.config.realtime || !self.has_hooks() {
+        if ready.config.realtime || !self.may_have_hooks() {
             return;
         }
         let Some(url) = self.ground.config.public_url.as_deref() else {
@@ -125,20 +142,20 @@ impl Turn {
         serde_json::from_value(plan).ok()
     }
 
-    /// Whether there were hooks when they were looked after last.
-    fn has_hooks(&self) -> bool {
-        self.plan().is_some_and(|plan| !plan.hooks.is_empty())
+    fn may_have_hooks(&self) -> bool {
+        may_have_hooks(self.claim.connection.hook_plan.as_ref())
     }
 
-    /// Keeps what the next turn has to know, in whatever process.
-    async fn keep_plan(&mut self, plan: Value) {
+    /// Keeps what the next turn has to know, in whatever process. Whether it is kept.
+    async fn keep_plan(&mut self, plan: Value) -> bool {
         let platform = &self.ground.platform;
         let stored = platform.set_hook_plan(self.claim.lease, &plan).await;
-        if let Err(error) = stored {
+        self.claim.connection.hook_plan = Some(plan);
+        if let Err(error) = &stored {
             let words = "the hook plan could not be kept";
             self.line(Level::Warn, words, &error.to_string());
         }
-        self.claim.connection.hook_plan = Some(plan);
+        stored.is_ok()
     }
 
     /// Says once that everything is polled because no source could reach this process.
@@ -202,6 +219,13 @@ impl Turn {
         else {
             return false;
         };
+        if !self.may_have_hooks() {
+            let plan = with_hooks_to_come(self.claim.connection.hook_plan.as_ref());
+            // Nobody would remove them.
+            if !self.keep_plan(plan).await {
+                return false;
+            }
+        }
         let (done, ended, _) = self.run(ready, Task::Connect(target)).await;
         // The source knows the secrets only if it has answered.
         let (plan, told) = match ended.answer {
@@ -227,6 +251,7 @@ impl Turn {
             "at": chrono::Utc::now().timestamp(),
             "secrets": told,
             "for": self.made_for(),
+            "may_have": true,
             "failed": (!is_complete(done.outcome)).then_some(&done.reason),
             "failures": if is_complete(done.outcome) { 0 } else { self.hook_failures() + 1 },
             "hooks": plan.hooks,
@@ -247,11 +272,11 @@ impl Turn {
     pub(super) async fn leave(mut self) {
         let connection = self.claim.connection.clone();
         let mut left = None;
-        // A connect that was cut off may have registered hooks without having said so.
-        let may_have_hooks = self.has_hooks()
+        // Plans of earlier versions do not tell of a connect that was cut off.
+        let may_have_hooks = self.may_have_hooks()
             || connection.config.get("realtime").and_then(Value::as_bool) == Some(true);
         let url = self.ground.config.public_url.clone();
-        if url.is_none() && self.has_hooks() {
+        if url.is_none() && self.may_have_hooks() {
             left = Some("this process has no --public-url".to_owned());
         }
         if may_have_hooks && let Some(url) = url {
@@ -385,6 +410,23 @@ mod tests {
         let mut old = plan(&now);
         old.as_object_mut().unwrap().remove("for");
         assert!(is_due(Some(&old), 1001, "s", &now) && !covers_all(Some(&old), &now));
+    }
+
+    #[test]
+    fn hooks_of_a_connect_that_broke_off_are_known_until_they_are_gone() {
+        assert!(!may_have_hooks(None));
+        assert!(!may_have_hooks(Some(&without_hooks(&[]))));
+        for before in [None, Some(&without_hooks(&[]))] {
+            let begun = with_hooks_to_come(before);
+            assert!(may_have_hooks(Some(&begun)));
+            // It is shown as before, and is as due as before.
+            assert_eq!(begun["hooks"], json!([]));
+            assert!(is_due(Some(&begun), 1001, "s", "f"));
+        }
+        let mut old = plan("f");
+        assert!(may_have_hooks(Some(&old)), "an earlier version's");
+        old["hooks"] = json!([]);
+        assert!(!may_have_hooks(Some(&old)));
     }
 
     #[test]
