@@ -703,6 +703,8 @@ pub trait Platform: Send + Sync {
     async fn note(&self, name: &str) -> Result<Option<String>>;
     /// Sets a value, and answers what is there afterwards: where there was one and `replace` is false, the old.
     async fn set_note(&self, name: &str, value: &str, replace: bool) -> Result<String>;
+    /// Sets a value where it is still what was read, `None` being none at all. Whether it was.
+    async fn change_note(&self, name: &str, was: Option<&str>, value: &str) -> Result<bool>;
 }
 
 /// An earlier request with the same idempotency key.

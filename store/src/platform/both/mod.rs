@@ -392,4 +392,8 @@ impl Platform for Backend {
     async fn set_note(&self, name: &str, value: &str, replace: bool) -> Result<String> {
         patiently(|| notes::set(self, name, value, replace)).await
     }
+
+    async fn change_note(&self, name: &str, was: Option<&str>, value: &str) -> Result<bool> {
+        notes::change(self, name, was, value).await
+    }
 }
