@@ -56,7 +56,12 @@ enum AdminCommand {
     Restore {
         /// The folder of the backup
         folder: PathBuf,
+        /// Trust its ledger, where CortexDB may not be asked what it holds: what was written after the backup may be written once more
+        #[arg(long)]
+        keep_ledger: bool,
     },
+    /// Let the ledger be put together again from what CortexDB holds: after a restore of PostgreSQL, while no process runs
+    ForgetLedger,
 }
 
 #[derive(Debug, Subcommand)]
@@ -134,8 +139,12 @@ async fn act(arguments: AdminArguments) -> Result<(), Failure> {
     let flags = arguments.platform.flags();
     let config = ServeConfig::new(&flags, &Surroundings::of_this_process())
         .map_err(|error| misused(error.to_string()))?;
-    if let AdminCommand::Restore { folder } = &arguments.command {
-        return restore(&config, folder);
+    if let AdminCommand::Restore {
+        folder,
+        keep_ledger,
+    } = &arguments.command
+    {
+        return restore(&config, folder, *keep_ledger).await;
     }
     private_file::folder(&config.data).map_err(failed)?;
     if let AdminCommand::Backup { folder } = &arguments.command {
@@ -149,6 +158,7 @@ async fn act(arguments: AdminArguments) -> Result<(), Failure> {
         AdminCommand::RotateKey { reseal, drop_old } => {
             rotate(platform, &config, reseal, drop_old).await
         }
+        AdminCommand::ForgetLedger => forget_ledger(platform).await,
         AdminCommand::Backup { .. } | AdminCommand::Restore { .. } => Ok(()),
     }
 }
@@ -369,21 +379,45 @@ fn copy_kek(from: &Path, to: &Path) -> Result<(), Failure> {
     let source = from.join(KEK);
     if source.exists() {
         let text = private_file::read(&source).map_err(failed)?;
-        private_file::create(&to.join(KEK), &text).map_err(failed)?;
+        let target = to.join(KEK);
+        // That of an attempt that broke off.
+        if target.exists() && private_file::read(&target).map_err(failed)? == text {
+            return Ok(());
+        }
+        private_file::create(&target, &text).map_err(|error| {
+            failed(format!(
+                "{}: {error}; move what is there away first",
+                target.display()
+            ))
+        })?;
     }
     Ok(())
 }
 
-fn restore(config: &ServeConfig, folder: &Path) -> Result<(), Failure> {
+/// The file itself, and what SQLite keeps beside one that is open or was not closed.
+fn with_what_is_beside(file: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|end| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        name.into()
+    })
+}
+
+async fn restore(config: &ServeConfig, folder: &Path, keep_ledger: bool) -> Result<(), Failure> {
     if config.database.is_some() {
         return Err(misused(
-            "the data is in PostgreSQL: restore it with `pg_restore --clean --dbname=DATABASE platform.dump`",
+            "the data is in PostgreSQL: restore it with `pg_restore --clean --dbname=DATABASE platform.dump`, and then run `runtime admin forget-ledger`",
         ));
     }
-    if config.sqlite_file().exists() {
+    let file = config.sqlite_file();
+    // A log of another database would be taken for a part of the restored one.
+    if let Some(there) = with_what_is_beside(&file)
+        .into_iter()
+        .find(|path| path.exists())
+    {
         return Err(misused(format!(
             "{} exists; stop the platform and move its data away first",
-            config.sqlite_file().display()
+            there.display()
         )));
     }
     let database = folder.join(DATABASE);
@@ -394,9 +428,96 @@ fn restore(config: &ServeConfig, folder: &Path) -> Result<(), Failure> {
         )));
     }
     private_file::folder(&config.data).map_err(failed)?;
-    let bytes = std::fs::read(&database).map_err(failed)?;
-    private_file::replace_bytes(&config.sqlite_file(), &bytes).map_err(failed)?;
     copy_kek(folder, &config.data)?;
+    // It takes its place when it is ready: with its old ledger nobody may start it.
+    let copy = config.data.join("platform.restoring");
+    for left in with_what_is_beside(&copy) {
+        if left.exists() {
+            std::fs::remove_file(left).map_err(failed)?;
+        }
+    }
+    let bytes = std::fs::read(&database).map_err(failed)?;
+    private_file::replace_bytes(&copy, &bytes).map_err(failed)?;
+    drop(bytes);
+    if !keep_ledger {
+        let store = SqliteStore::open(&copy).await.map_err(failed)?;
+        let forgotten = store.forget_ledgers().await;
+        store.close().await;
+        forgotten.map_err(failed)?;
+        if let Some(left) = with_what_is_beside(&copy)
+            .into_iter()
+            .skip(1)
+            .find(|path| path.exists())
+        {
+            return Err(failed(format!("{} was not closed", left.display())));
+        }
+    }
+    private_file::put(&copy, &file).map_err(failed)?;
     say(&format!("{} is restored", config.data.display()));
     Ok(())
+}
+
+async fn forget_ledger(platform: &dyn Platform) -> Result<(), Failure> {
+    platform.forget_ledgers().await.map_err(failed)?;
+    platform
+        .audit(None, "cli", "ledger.forget", "ledger", &json!({}))
+        .await
+        .map_err(failed)?;
+    say("the ledger is put together again from what CortexDB holds, scope by scope");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Store as _;
+    use crate::platform::settings::ServeFlags;
+
+    fn config(data: PathBuf) -> ServeConfig {
+        let flags = ServeFlags {
+            data: Some(data),
+            ..ServeFlags::default()
+        };
+        ServeConfig::new(&flags, &Surroundings::default()).unwrap()
+    }
+
+    async fn opened(config: &ServeConfig) -> SqliteStore {
+        SqliteStore::open(&config.sqlite_file()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_restored_platform_trusts_no_ledger_of_then_and_no_log_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = config(folder.path().join("before"));
+        private_file::folder(&before.data).unwrap();
+        let store = opened(&before).await;
+        let ttl = Duration::from_secs(60);
+        let lease = store.claim("c", "w", ttl).await.unwrap();
+        store.rebuild(lease, "org:acme", &[]).await.unwrap();
+        store.close().await;
+        private_file::create(&before.data.join(KEK), "key").unwrap();
+        let copy = folder.path().join("copy");
+        backup(&before, &copy).await.map_err(|f| f.0).unwrap();
+        for (name, keep) in [("kept", true), ("forgotten", false)] {
+            let after = config(folder.path().join(name));
+            private_file::folder(&after.data).unwrap();
+            for left in ["platform.db-wal", "platform.db-shm"] {
+                let left = after.data.join(left);
+                std::fs::write(&left, "x").unwrap();
+                let refused = restore(&after, &copy, keep).await;
+                assert!(refused.is_err_and(|failure| failure.0.contains("platform.db-")));
+                std::fs::remove_file(left).unwrap();
+            }
+            // What an attempt that broke off has left does no harm.
+            std::fs::write(after.data.join("platform.restoring-wal"), "x").unwrap();
+            restore(&after, &copy, keep).await.map_err(|f| f.0).unwrap();
+            assert_eq!(private_file::read(&after.data.join(KEK)).unwrap(), "key");
+            let store = opened(&after).await;
+            let scopes = store.known_scopes(lease.connection).await.unwrap();
+            assert_eq!(scopes.contains("org:acme"), keep);
+            store.close().await;
+            let again = restore(&after, &copy, keep).await;
+            assert!(again.is_err_and(|failure| failure.0.contains("platform.db exists")));
+        }
+    }
 }

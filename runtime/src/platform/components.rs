@@ -3,11 +3,11 @@
 //! Every component of the process lives in one engine with one ticker. A connector is kept loaded, because thousands of connections
 //! share a few of them; its bytes come out of the database only the first time, its machine code out of the cache on this machine.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::digest::fingerprint;
 use crate::host::connector::{Connector, Description, LoadError};
@@ -53,6 +53,9 @@ pub enum ComponentError {
     /// As many others are being served as may be.
     #[error("others are being served; try again in some seconds")]
     Busy,
+    /// The tenant has a trial under way.
+    #[error("another chain of this tenant is being tried; try again when that has ended")]
+    TenantIsTrying,
     /// The engine does not start.
     #[error("the WebAssembly engine does not start: {0}")]
     Engine(String),
@@ -69,13 +72,29 @@ pub struct Components {
     engine: Arc<LiveEngine>,
     admissions: Semaphore,
     uploads: Semaphore,
-    trials: Semaphore,
+    trials: Arc<Semaphore>,
+    trying: Arc<Mutex<HashSet<String>>>,
     loaded: Mutex<HashMap<String, Arc<Connector>>>,
 }
 
 impl std::fmt::Debug for Components {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Components")
+    }
+}
+
+/// A place of a tenant's for a trial, until it is dropped.
+#[derive(Debug)]
+pub struct TrialPlace {
+    tenant: String,
+    trying: Arc<Mutex<HashSet<String>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for TrialPlace {
+    fn drop(&mut self) {
+        let mut trying = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
+        trying.remove(&self.tenant);
     }
 }
 
@@ -99,7 +118,8 @@ impl Components {
             engine,
             admissions: Semaphore::new(ADMISSIONS_AT_ONCE),
             uploads: Semaphore::new(UPLOADS_AT_ONCE),
-            trials: Semaphore::new(TRIALS_AT_ONCE),
+            trials: Arc::new(Semaphore::new(TRIALS_AT_ONCE)),
+            trying: Arc::default(),
             loaded: Mutex::default(),
         })
     }
@@ -109,7 +129,23 @@ impl Components {
         self.uploads.try_acquire().map_err(|_| ComponentError::Busy)
     }
 
-    /// A place for a trial or a check.
+    /// A place for the trial of a chain; a tenant has one at a time, or it would have all of them.
+    pub fn trial_of(&self, tenant: &str) -> Result<TrialPlace, ComponentError> {
+        let mut trying = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
+        if trying.contains(tenant) {
+            return Err(ComponentError::TenantIsTrying);
+        }
+        let place = Arc::clone(&self.trials).try_acquire_owned();
+        let place = place.map_err(|_| ComponentError::Busy)?;
+        trying.insert(tenant.to_owned());
+        Ok(TrialPlace {
+            tenant: tenant.to_owned(),
+            trying: Arc::clone(&self.trying),
+            _place: place,
+        })
+    }
+
+    /// A place for a check.
     pub fn trial(&self) -> Result<SemaphorePermit<'_>, ComponentError> {
         self.trials.try_acquire().map_err(|_| ComponentError::Busy)
     }
@@ -351,6 +387,23 @@ mod tests {
             ..component
         };
         assert!(description_of(&damaged).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_tenant_has_one_place_for_trials_and_the_others_have_theirs() {
+        let components = Components::new().unwrap();
+        let first = components.trial_of("acme").unwrap();
+        let again = components.trial_of("acme");
+        assert!(matches!(again, Err(ComponentError::TenantIsTrying)));
+        let others: Vec<_> = (1..TRIALS_AT_ONCE)
+            .map(|number| components.trial_of(&number.to_string()).unwrap())
+            .collect();
+        let more = components.trial_of("more");
+        assert!(matches!(more, Err(ComponentError::Busy)));
+        drop(first);
+        assert!(components.trial_of("acme").is_ok());
+        drop(others);
+        assert!(components.trial().is_ok());
     }
 
     #[tokio::test]

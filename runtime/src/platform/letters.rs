@@ -56,12 +56,35 @@ fn note(connection: &str) -> String {
     format!("letters.{connection}")
 }
 
+fn read(text: Option<&str>) -> Wishes {
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
+}
+
 /// What is wished for now.
 pub async fn wishes(platform: &dyn Platform, connection: &str) -> Result<Wishes, PlatformError> {
     let text = platform.note(&note(connection)).await?;
-    Ok(text
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default())
+    Ok(read(text.as_deref()))
+}
+
+/// Changes what is wished for, in one step: others wish at the same time, and a run carries out.
+async fn change(
+    platform: &dyn Platform,
+    connection: &str,
+    change: impl Fn(&mut Wishes),
+) -> Result<Wishes, PlatformError> {
+    let note = note(connection);
+    loop {
+        let was = platform.note(&note).await?;
+        let mut all = read(was.as_deref());
+        change(&mut all);
+        let now = serde_json::to_string(&all)?;
+        if was.as_deref() == Some(now.as_str())
+            || platform.change_note(&note, was.as_deref(), &now).await?
+        {
+            return Ok(all);
+        }
+    }
 }
 
 /// Adds wishes. The later one for the same letter counts.
@@ -70,14 +93,26 @@ pub async fn wish(
     connection: &str,
     more: &Wishes,
 ) -> Result<Wishes, PlatformError> {
-    let mut all = wishes(platform, connection).await?;
-    all.retry.retain(|id| !more.drop.contains(id));
-    all.drop.retain(|id| !more.retry.contains(id));
-    all.retry.extend(more.retry.iter().cloned());
-    all.drop.extend(more.drop.iter().cloned());
-    let text = serde_json::to_string(&all)?;
-    platform.set_note(&note(connection), &text, true).await?;
-    Ok(all)
+    change(platform, connection, |all| {
+        all.retry.retain(|id| !more.drop.contains(id));
+        all.drop.retain(|id| !more.retry.contains(id));
+        all.retry.extend(more.retry.iter().cloned());
+        all.drop.extend(more.drop.iter().cloned());
+    })
+    .await
+}
+
+/// Lets go of wishes that were carried out; those that came in the meantime stay.
+async fn done(
+    platform: &dyn Platform,
+    connection: &str,
+    carried_out: &Wishes,
+) -> Result<Wishes, PlatformError> {
+    change(platform, connection, |all| {
+        all.drop.retain(|id| !carried_out.drop.contains(id));
+        all.retry.retain(|id| !carried_out.retry.contains(id));
+    })
+    .await
 }
 
 /// Does what was wished for, at the beginning of a run that holds the connection. Returns how many letters were stored and dropped.
@@ -121,11 +156,63 @@ pub async fn carry_out(
             stored += now.count() as u64;
         }
     }
-    // Wishes that came in the meantime stay.
-    let mut left = wishes(platform, connection).await?;
-    left.drop.retain(|id| !wished.drop.contains(id));
-    left.retry.retain(|id| !wished.retry.contains(id));
-    let text = serde_json::to_string(&left).map_err(PlatformError::from)?;
-    platform.set_note(&note(connection), &text, true).await?;
+    done(platform, connection, &wished).await?;
     Ok((stored, dropped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::SqliteStore;
+
+    fn retry(ids: &[String]) -> Wishes {
+        Wishes {
+            retry: ids.iter().cloned().collect(),
+            drop: BTreeSet::new(),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn wishes_at_the_same_time_are_all_kept_while_others_are_carried_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("platform.db");
+        let first = retry(&(0..20).map(|n| format!("first/{n}")).collect::<Vec<_>>());
+        let mut tasks = tokio::task::JoinSet::new();
+        // Each in a process of its own, as it were.
+        for owner in 0..4 {
+            let store = SqliteStore::open(&file).await.unwrap();
+            if owner == 0 {
+                wish(&store, "c", &first).await.unwrap();
+            }
+            let first = first.clone();
+            tasks.spawn(async move {
+                for number in 0..20 {
+                    let more = retry(&[format!("{owner}/{number}")]);
+                    wish(&store, "c", &more).await.unwrap();
+                    if owner == 3 {
+                        done(&store, "c", &first).await.unwrap();
+                    }
+                }
+            });
+        }
+        tasks.join_all().await;
+        let store = SqliteStore::open(&file).await.unwrap();
+        let all = wishes(&store, "c").await.unwrap();
+        assert_eq!(all.retry.len(), 80, "{all:?}");
+        assert!(all.retry.is_disjoint(&first.retry));
+    }
+
+    #[tokio::test]
+    async fn the_later_wish_for_the_same_letter_counts() {
+        let store = SqliteStore::in_memory().await.unwrap();
+        let one = retry(&["gl:note:1/1".to_owned()]);
+        wish(&store, "c", &one).await.unwrap();
+        let drop = Wishes {
+            drop: one.retry.clone(),
+            retry: BTreeSet::new(),
+        };
+        assert_eq!(wish(&store, "c", &drop).await.unwrap(), drop);
+        // The retry was carried out; the wish to drop came since.
+        assert_eq!(done(&store, "c", &one).await.unwrap(), drop);
+    }
 }

@@ -34,7 +34,12 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
 pub fn replace_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension(format!("new-{}", uuid::Uuid::new_v4().simple()));
     create_bytes(&beside, bytes)?;
-    std::fs::rename(&beside, path)?;
+    put(&beside, path)
+}
+
+/// Gives a file its name, for good.
+pub fn put(beside: &Path, path: &Path) -> io::Result<()> {
+    std::fs::rename(beside, path)?;
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => Ok(()),

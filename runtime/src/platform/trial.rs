@@ -2,7 +2,10 @@
 //!
 //! The records are those that the connector handed over, before any mapper. They go through the chain of now and through the candidate, in
 //! the same sandbox with the same limits as in a run, and what people would read is compared line by line.
+//!
+//! There are few places for it, which all tenants share: a tenant has one at a time, and keeps it for a minute at most.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::Ground;
 use super::api::problem::Problem;
-use super::components::Silent;
+use super::components::{Silent, TrialPlace};
 use super::connection::ConnectionConfig;
 use super::settings::set_limits;
 use crate::cortexdb::envelope::RawRecord;
@@ -24,6 +27,8 @@ use crate::redact::Redactor;
 use crate::report::{Counters, MapperUse};
 use connector_store::platform::{Chain, Connection};
 
+/// A trial takes no longer; its mappers may, record by record.
+const LONGEST: Duration = Duration::from_secs(60);
 /// Records that are mapped at a time.
 const PAGE: usize = 250;
 /// Of one difference in the answer.
@@ -96,31 +101,126 @@ pub async fn try_chain(
     against: Against,
     most: u32,
 ) -> Result<Trial, Problem> {
-    let _place = ground.components.trial()?;
-    let records = read_some(ground, connection.ledger, most).await?;
-    if records.is_empty() {
-        return Err(Problem::conflict(
-            "no records are kept of this connection; let it run, with `config.keep_recorded` not switched off",
-        ));
-    }
-    let (before, _) = match against {
-        Against::Current => map(ground, config, &connection.chain, &records).await?,
-        Against::Recorded => (records.iter().map(as_it_is).collect(), Vec::new()),
+    let place = ground.components.trial_of(&connection.tenant)?;
+    let job = Job {
+        ground: ground.clone(),
+        ledger: connection.ledger,
+        current: connection.chain.clone(),
+        config: config.clone(),
+        candidate: candidate.clone(),
+        against,
+        most,
+        stop: ground.stop.child_token(),
     };
-    let (after, usage) = map(ground, config, candidate, &records).await?;
-    let mut trial = Trial {
-        records: records.len(),
-        unchanged: 0,
-        changed: 0,
-        dropped: 0,
-        refused: 0,
-        differences: Vec::new(),
-        usage,
-    };
-    for ((record, before), after) in records.iter().zip(before).zip(after) {
-        trial.compare(&record.source_id, &before, after);
+    apart(place, LONGEST, async move { job.run().await }).await
+}
+
+/// Works on a thread of its own, because it computes and others answer webhooks, and for no longer than it may.
+async fn apart<T: Send + 'static>(
+    place: TrialPlace,
+    longest: Duration,
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let handle = tokio::runtime::Handle::current();
+    let ended = tokio::task::spawn_blocking(move || {
+        // Of what takes too long nothing is left when the place is free again.
+        let _place = place;
+        handle.block_on(tokio::time::timeout(longest, work))
+    });
+    let ended = ended
+        .await
+        .map_err(|error| Problem::internal(format!("a trial ended: {error}")))?;
+    ended.unwrap_or_else(|_| {
+        Err(Problem::invalid(
+            "most",
+            format!(
+                "the trial takes longer than {} s and was given up; try fewer records, lower `config.limits.map_time`, or make the mappers faster",
+                longest.as_secs()
+            ),
+        ))
+    })
+}
+
+/// All that a trial needs.
+struct Job {
+    ground: Ground,
+    ledger: i64,
+    current: Chain,
+    config: ConnectionConfig,
+    candidate: Chain,
+    against: Against,
+    most: u32,
+    /// The process is to end.
+    stop: CancellationToken,
+}
+
+impl Job {
+    async fn run(&self) -> Result<Trial, Problem> {
+        let records = read_some(&self.ground, self.ledger, self.most).await?;
+        if records.is_empty() {
+            return Err(Problem::conflict(
+                "no records are kept of this connection; let it run, with `config.keep_recorded` not switched off",
+            ));
+        }
+        let (before, _) = match self.against {
+            Against::Current => self.map(&self.current, &records).await?,
+            Against::Recorded => (records.iter().map(as_it_is).collect(), Vec::new()),
+        };
+        let (after, usage) = self.map(&self.candidate, &records).await?;
+        let mut trial = Trial {
+            records: records.len(),
+            unchanged: 0,
+            changed: 0,
+            dropped: 0,
+            refused: 0,
+            differences: Vec::new(),
+            usage,
+        };
+        for ((record, before), after) in records.iter().zip(before).zip(after) {
+            trial.compare(&record.source_id, &before, after);
+            // Where the time is looked at.
+            tokio::task::yield_now().await;
+        }
+        Ok(trial)
     }
-    Ok(trial)
+
+    async fn map(
+        &self,
+        chain: &Chain,
+        records: &[RawRecord],
+    ) -> Result<(Vec<Fate>, Vec<MapperUse>), Problem> {
+        if chain.mappers.is_empty() {
+            return Ok((records.iter().map(as_it_is).collect(), Vec::new()));
+        }
+        let ground = &self.ground;
+        let limits = set_limits(ground.rules().limits, "config.limits", &self.config.limits)
+            .map_err(|error| Problem::invalid("config.limits", error.to_string()))?;
+        let platform = ground.platform.as_ref();
+        let loaded = ground
+            .components
+            .chain(platform, &chain.mappers, limits, OnTrap::Skip)
+            .await?;
+        let counters = Arc::new(Counters::default());
+        let surroundings = Surroundings {
+            limits,
+            reporter: Arc::new(Silent),
+            redactor: Redactor::default(),
+            stop: self.stop.clone(),
+        };
+        let mut session = Session::new(Arc::new(loaded), &surroundings, Arc::clone(&counters));
+        let mut fates = Vec::with_capacity(records.len());
+        for page in records.chunks(PAGE) {
+            let mapped = session.apply(page.to_vec()).await.map_err(|error| {
+                if self.stop.is_cancelled() {
+                    return Problem::unavailable("the process ends; try again");
+                }
+                Problem::invalid("chain.mappers", error.to_string())
+            })?;
+            fates.extend(fates_of(page, &mapped));
+        }
+        let usage = counters.update(|totals| totals.mappers.clone());
+        Ok((fates, usage))
+    }
 }
 
 /// Records one after the other, as many as are asked for and as fit: what is small when compressed may be large.
@@ -178,7 +278,7 @@ fn as_it_is(record: &RawRecord) -> Fate {
     }
 }
 
-/// Texts of tenants are compared on threads that answer others, too.
+/// What takes long to compare is compared in part.
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_COMPARED_BYTES)]
 }
@@ -193,42 +293,6 @@ fn diff(before: &str, after: &str) -> String {
         text.push_str("\n… (cut)\n");
     }
     text
-}
-
-async fn map(
-    ground: &Ground,
-    config: &ConnectionConfig,
-    chain: &Chain,
-    records: &[RawRecord],
-) -> Result<(Vec<Fate>, Vec<MapperUse>), Problem> {
-    if chain.mappers.is_empty() {
-        return Ok((records.iter().map(as_it_is).collect(), Vec::new()));
-    }
-    let limits = set_limits(ground.rules().limits, "config.limits", &config.limits)
-        .map_err(|error| Problem::invalid("config.limits", error.to_string()))?;
-    let platform = ground.platform.as_ref();
-    let loaded = ground
-        .components
-        .chain(platform, &chain.mappers, limits, OnTrap::Skip)
-        .await?;
-    let counters = Arc::new(Counters::default());
-    let surroundings = Surroundings {
-        limits,
-        reporter: Arc::new(Silent),
-        redactor: Redactor::default(),
-        stop: CancellationToken::new(),
-    };
-    let mut session = Session::new(Arc::new(loaded), &surroundings, Arc::clone(&counters));
-    let mut fates = Vec::with_capacity(records.len());
-    for page in records.chunks(PAGE) {
-        let mapped = session
-            .apply(page.to_vec())
-            .await
-            .map_err(|error| Problem::invalid("chain.mappers", error.to_string()))?;
-        fates.extend(fates_of(page, &mapped));
-    }
-    let usage = counters.update(|totals| totals.mappers.clone());
-    Ok((fates, usage))
 }
 
 /// What was made comes in the order of what was given.
@@ -262,6 +326,37 @@ fn fates_of(page: &[RawRecord], mapped: &MappedPage) -> Vec<Fate> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::components::Components;
+
+    #[tokio::test]
+    async fn a_trial_that_takes_too_long_is_given_up_and_leaves_its_place() {
+        let components = Components::new().unwrap();
+        // It computes, as a mapper does, and is asked for nothing but to stop now and then.
+        let endless = async {
+            loop {
+                std::thread::sleep(Duration::from_millis(1));
+                tokio::task::yield_now().await;
+            }
+        };
+        let place = components.trial_of("acme").unwrap();
+        let ended = apart::<()>(place, Duration::from_millis(50), endless).await;
+        let problem = ended.unwrap_err();
+        assert_eq!(problem.0.status, 422);
+        assert!(problem.0.detail.contains("fewer records"));
+        assert!(components.trial_of("acme").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_trial_takes_no_thread_that_answers_others() {
+        let components = Components::new().unwrap();
+        let (told, asked) = std::sync::mpsc::channel();
+        // It waits for what only this thread can tell it.
+        let work = async move { Ok(asked.recv_timeout(Duration::from_secs(10)).is_ok()) };
+        let place = components.trial_of("acme").unwrap();
+        let trial = apart(place, LONGEST, work);
+        let (answer, ()) = tokio::join!(trial, async { told.send(()).unwrap() });
+        assert!(answer.unwrap());
+    }
 
     fn fate(texts: &[&str]) -> Fate {
         Fate {

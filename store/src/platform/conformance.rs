@@ -269,7 +269,8 @@ on_both! {
         a_connection_that_leaves_does_not_come_back,
         chains_are_kept_and_the_newest_is_current,
         sealed_fields_are_replaced_one_by_one_and_only_where_they_are_what_they_were,
-        a_deleted_connection_leaves_nothing_but_its_numbers;
+        a_deleted_connection_leaves_nothing_but_its_numbers,
+        a_forgotten_ledger_leaves_what_cortexdb_cannot_tell;
     claims:
         what_is_due_is_claimed_once_and_again_when_it_is_due_again,
         deliveries_are_claimed_alone_and_what_is_due_stays_due,
@@ -305,11 +306,13 @@ on_both! {
         changes_are_logged_newest_first,
         a_request_is_remembered_for_a_day,
         a_note_is_replaced_only_where_that_is_wanted,
+        a_note_is_changed_by_who_has_read_its_latest_value,
         no_text_is_refused_for_its_characters;
     races:
         two_claimants_never_get_the_same,
         the_cap_is_exact_and_all_tenants_are_served_with_thirty_two_claimants,
         the_same_delivery_received_at_once_is_stored_once,
         no_delivery_is_forgotten_while_others_are_settled,
-        one_of_two_changes_at_once_is_refused;
+        one_of_two_changes_at_once_is_refused,
+        no_change_of_a_note_is_lost_to_another_at_the_same_time;
 }

@@ -557,6 +557,9 @@ pub trait Platform: Send + Sync {
     /// Deletes a connection and all that is remembered of it, in steps that let others write in between. Its lease is lost; should this process
     /// die, it is found leaving. Its runs stay as numbers until they are trimmed: what a tenant has used is not undone.
     async fn delete_connection(&self, tenant: Option<&str>, id: &str) -> Result<()>;
+    /// Lets go of what the ledgers of all connections know of CortexDB, and of all leases: it is put together again from CortexDB's listing, scope
+    /// by scope, before the first write into each. Cursors, recorded records and dead letters stay.
+    async fn forget_ledgers(&self) -> Result<()>;
     /// Uses another chain, whose components must be there, from the next run on, and takes so much memory for each run.
     async fn set_chain(
         &self,
@@ -700,6 +703,8 @@ pub trait Platform: Send + Sync {
     async fn note(&self, name: &str) -> Result<Option<String>>;
     /// Sets a value, and answers what is there afterwards: where there was one and `replace` is false, the old.
     async fn set_note(&self, name: &str, value: &str, replace: bool) -> Result<String>;
+    /// Sets a value where it is still what was read, `None` being none at all. Whether it was.
+    async fn change_note(&self, name: &str, was: Option<&str>, value: &str) -> Result<bool>;
 }
 
 /// An earlier request with the same idempotency key.

@@ -116,7 +116,7 @@ pub struct SecretsBody {
     /// CortexDB's key.
     #[serde(deserialize_with = "told")]
     pub cortexdb_api_key: Option<Option<String>>,
-    /// Shown by the source with every webhook call. Made here where it is absent and `realtime` is on.
+    /// Shown by the source with every webhook call. Made here where it is absent or `null` and `realtime` is on.
     #[serde(deserialize_with = "told")]
     pub webhook_secret: Option<Option<String>>,
     /// The source signs webhook calls with it.
@@ -175,7 +175,7 @@ pub struct ConnectionPatch {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub config: Option<Value>,
-    /// Secrets that change; `null` removes one.
+    /// Secrets that change; `null` removes one. With `realtime`, a webhook secret that is removed is made anew.
     #[serde(default)]
     pub secrets: SecretsBody,
 }
@@ -380,7 +380,7 @@ fn seal_replaced(
 }
 
 /// Hooks are registered with secrets of their own, where nobody has chosen any: one to show and one to sign with, because which of the two
-/// a source uses depends on its version.
+/// a source uses depends on its version. So neither can be taken away; what is asked for then is another one.
 fn with_webhook_secrets(
     config: &ConnectionConfig,
     sealed: &BTreeMap<String, String>,
@@ -390,11 +390,17 @@ fn with_webhook_secrets(
         return Ok(());
     }
     let no_numbers = |_| Problem::internal("the system has no random numbers");
-    let has = |field: SecretField| sealed.contains_key(field.as_str());
-    if !has(SecretField::WebhookSecret) && told.webhook_secret.is_none() {
+    let wanted = |field: SecretField, told: &Option<Option<String>>| match told {
+        None => !sealed.contains_key(field.as_str()),
+        Some(told) => told.is_none(),
+    };
+    if wanted(SecretField::WebhookSecret, &told.webhook_secret) {
         told.webhook_secret = Some(Some(new_secret().map_err(no_numbers)?));
     }
-    if !has(SecretField::WebhookSigningToken) && told.webhook_signing_token.is_none() {
+    if wanted(
+        SecretField::WebhookSigningToken,
+        &told.webhook_signing_token,
+    ) {
         let token = new_signing_token().map_err(no_numbers)?;
         told.webhook_signing_token = Some(Some(token));
     }

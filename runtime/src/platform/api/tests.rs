@@ -796,6 +796,30 @@ async fn a_chain_is_promoted_and_rolled_back() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_tries_a_chain_keeps_no_other_from_it() {
+    let api = Api::new().await;
+    let id = api.connection("c").await;
+    let theirs = new_connection("c");
+    let theirs = api
+        .ask(&api.other_key, "POST", "/connections", Some(theirs))
+        .await;
+    let theirs = theirs.body["id"].as_str().unwrap().to_owned();
+    let dry_run = async |key: &str, id: &str| {
+        let path = format!("/connections/{id}/chain/dry-run");
+        let body = json!({"chain": {"connector": CONNECTOR}});
+        api.ask(key, "POST", &path, Some(body)).await
+    };
+    let place = api.ground.components.trial_of(&api.acme.id).unwrap();
+    let busy = dry_run(&api.acme_key, &id).await;
+    busy.is(503, "unavailable");
+    assert!(busy.headers.contains_key("retry-after"));
+    // Nothing is recorded there: it had its turn.
+    dry_run(&api.other_key, &theirs).await.is(409, "conflict");
+    drop(place);
+    dry_run(&api.acme_key, &id).await.is(409, "conflict");
+}
+
+#[tokio::test]
 async fn deliveries_are_listed_shown_and_replayed() {
     let api = Api::new().await;
     let id = api.connection("c").await;
@@ -1073,7 +1097,17 @@ async fn calls_with_a_secret_that_was_replaced_are_taken_for_a_while_by_every_pr
             "first-secret-0123456789"
         ]
     );
+    // With hooks, one that is taken away is another one.
+    set(Value::Null).await;
+    let now = taken().await;
+    assert!(!now[0].contains("-secret-"), "{now:?}");
+    assert_eq!(now[1], "third-secret-0123456789");
     // What was taken away is not taken any more.
+    let change = Some(json!({"config": {"realtime": false}}));
+    let headers = [("if-match", "*")];
+    api.ask_with(&api.acme_key, "PATCH", &path, change, &headers)
+        .await
+        .ok(200);
     set(Value::Null).await;
     assert!(
         taken()
@@ -1081,6 +1115,42 @@ async fn calls_with_a_secret_that_was_replaced_are_taken_for_a_while_by_every_pr
             .iter()
             .all(|secret| !secret.contains("-secret-"))
     );
+}
+
+#[tokio::test]
+async fn hooks_have_both_of_their_secrets_whichever_is_taken_away() {
+    let api = Api::new().await;
+    let id = api.connection("c").await;
+    let path = format!("/connections/{id}");
+    let fields = ["webhook_secret", "webhook_signing_token"];
+    let sealed = async || {
+        let row = api.ground.platform.connection(None, &id).await.unwrap();
+        fields.map(|field| row.sealed.get(field).cloned())
+    };
+    let before = sealed().await;
+    let headers = [("if-match", "*")];
+    let take_away = json!({"secrets": {"webhook_secret": null, "webhook_signing_token": null}});
+    let answer = api
+        .ask_with(
+            &api.acme_key,
+            "PATCH",
+            &path,
+            Some(take_away.clone()),
+            &headers,
+        )
+        .await;
+    answer.ok(200);
+    let after = sealed().await;
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after.is_some() && after != before, "{before:?} {after:?}");
+    }
+    // Without hooks nothing needs them.
+    let mut polled = take_away;
+    polled["config"] = json!({"realtime": false});
+    api.ask_with(&api.acme_key, "PATCH", &path, Some(polled), &headers)
+        .await
+        .ok(200);
+    assert_eq!(sealed().await, [None, None]);
 }
 
 #[tokio::test]

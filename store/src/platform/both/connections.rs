@@ -382,6 +382,24 @@ pub(super) async fn delete(store: &Backend, tenant: Option<&str>, id: &str) -> R
     Ok(())
 }
 
+/// Of all connections together: a ledger that knows a part is worse than one that knows nothing.
+pub(super) async fn forget_ledgers(store: &Backend) -> Result<()> {
+    let mut transaction = writing(store).await?;
+    for sql in [
+        // Whoever has read from it writes nothing any more.
+        "UPDATE connections SET epoch = epoch + 1, lease_until = 0",
+        "DELETE FROM entries",
+        "DELETE FROM events",
+        "DELETE FROM scopes",
+        "DELETE FROM passes",
+    ] {
+        sqlx::query(sql).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    keep(store).await?;
+    Ok(())
+}
+
 /// Fences whoever runs it, and keeps everybody else from claiming it while it is deleted. Whoever finds it half deleted, because this
 /// process died, finds it leaving.
 async fn take_away(store: &Backend, tenant: Option<&str>, id: &str) -> Result<i64> {

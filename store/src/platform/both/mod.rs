@@ -193,6 +193,10 @@ impl Platform for Backend {
         connections::delete(self, tenant, id).await
     }
 
+    async fn forget_ledgers(&self) -> Result<()> {
+        connections::forget_ledgers(self).await
+    }
+
     async fn set_chain(
         &self,
         tenant: Option<&str>,
@@ -387,5 +391,9 @@ impl Platform for Backend {
 
     async fn set_note(&self, name: &str, value: &str, replace: bool) -> Result<String> {
         patiently(|| notes::set(self, name, value, replace)).await
+    }
+
+    async fn change_note(&self, name: &str, was: Option<&str>, value: &str) -> Result<bool> {
+        notes::change(self, name, was, value).await
     }
 }

@@ -28,3 +28,35 @@ pub(super) async fn set(store: &Backend, name: &str, value: &str, replace: bool)
     keep(store).await?;
     Ok(now)
 }
+
+pub(super) async fn change(
+    store: &Backend,
+    name: &str,
+    was: Option<&str>,
+    value: &str,
+) -> Result<bool> {
+    let mut transaction = writing(store).await?;
+    let changed = match was {
+        Some(was) => {
+            let sql = "UPDATE notes SET value = $2 WHERE name = $1 AND value = $3";
+            sqlx::query(sql)
+                .bind(clean(name))
+                .bind(clean(value))
+                .bind(clean(was))
+                .execute(&mut *transaction)
+                .await?
+        }
+        None => {
+            let sql =
+                "INSERT INTO notes (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+            sqlx::query(sql)
+                .bind(clean(name))
+                .bind(clean(value))
+                .execute(&mut *transaction)
+                .await?
+        }
+    };
+    transaction.commit().await?;
+    keep(store).await?;
+    Ok(changed.rows_affected() > 0)
+}

@@ -143,6 +143,18 @@ pub(super) async fn a_note_is_replaced_only_where_that_is_wanted(on: Subject) {
     );
 }
 
+pub(super) async fn a_note_is_changed_by_who_has_read_its_latest_value(on: Subject) {
+    let platform = &on.platform;
+    let change = async |was, value| platform.change_note("n", was, value).await.unwrap();
+    assert!(!change(Some("one"), "two").await, "there is none");
+    assert!(change(None, "one").await);
+    assert!(!change(None, "other").await);
+    assert!(!change(Some("other"), "two").await);
+    assert_eq!(platform.note("n").await.unwrap().as_deref(), Some("one"));
+    assert!(change(Some("one"), "two").await);
+    assert_eq!(platform.note("n").await.unwrap().as_deref(), Some("two"));
+}
+
 pub(super) async fn no_text_is_refused_for_its_characters(on: Subject) {
     const ODD: &str = "a\0b";
     const SEEN: &str = "a\u{fffd}b";

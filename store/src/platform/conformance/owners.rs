@@ -536,3 +536,34 @@ pub(super) async fn a_deleted_connection_leaves_nothing_but_its_numbers(on: Subj
     let received = platform.receive(&[delivery(id, "late")]).await.unwrap();
     assert_eq!(received, [(String::new(), false)]);
 }
+
+pub(super) async fn a_forgotten_ledger_leaves_what_cortexdb_cannot_tell(on: Subject) {
+    let platform = &on.platform;
+    let (connection, claim) = on.claimed().await;
+    fill(&on, &claim).await;
+    let number = claim.lease.connection;
+    platform.forget_ledgers().await.unwrap();
+    let rows = async |table: &str| {
+        let sql = format!("SELECT count(*) FROM {table} WHERE connection = {number}");
+        on.number(&sql).await
+    };
+    for table in ["entries", "events", "scopes", "passes"] {
+        assert_eq!(rows(table).await, 0, "{table} has rows left");
+    }
+    for table in [
+        "recorded",
+        "dead_letters",
+        "streams",
+        "origins",
+        "cursors",
+        "deliveries",
+    ] {
+        assert!(rows(table).await > 0, "{table} is empty");
+    }
+    // Whoever held it has read what is gone.
+    let used = Usage::default();
+    let counted = platform.count_run(claim.lease, &claim.run, &used).await;
+    assert!(is_fenced(counted));
+    let again = on.claim().await.unwrap();
+    assert_eq!(again.connection.id, connection.id);
+}

@@ -208,3 +208,27 @@ pub(super) async fn one_of_two_changes_at_once_is_refused(on: Subject) {
     assert_eq!(results.iter().filter(|one| one.is_ok()).count(), 1);
     assert_eq!(results.iter().filter(|one| refused(one)).count(), 1);
 }
+
+pub(super) async fn no_change_of_a_note_is_lost_to_another_at_the_same_time(on: Subject) {
+    const EACH: u32 = 20;
+    let mut tasks = JoinSet::new();
+    for platform in [&on.platform, &on.other, &on.platform, &on.other] {
+        let platform = platform.clone();
+        tasks.spawn(async move {
+            for _ in 0..EACH {
+                loop {
+                    let was = platform.note("count").await.unwrap();
+                    let count: u32 = was.as_deref().map_or(0, |was| was.parse().unwrap());
+                    let more = (count + 1).to_string();
+                    let changed = platform.change_note("count", was.as_deref(), &more);
+                    if changed.await.unwrap() {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    let count = on.platform.note("count").await.unwrap();
+    assert_eq!(count, Some((4 * EACH).to_string()));
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::State;
 use serde_json::{Value, json};
-use simulators::gitlab::{OWNER_TOKEN, Size, World};
+use simulators::gitlab::{Fault, OWNER_TOKEN, Rule, Size, World};
 
 use super::house::{House, Kind, Process, on_both_databases};
 use crate::hooks::{open_merge_request, selection, stored_within};
@@ -222,6 +222,80 @@ async fn hooks_that_are_not_wanted_any_more_are_removed_and_come_back_when_they_
         house.patch(&process, &id, change).await;
         registered(wanted).await;
     }
+    process.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_is_added_is_hooked_at_once() {
+    let world = World::generate(726, &Size::tiny());
+    let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)
+        .await
+        .unwrap();
+    let process = house.serve_publicly(&[]).await;
+    let (project, _) = open_merge_request(&house.setup);
+    let tenant = house.tenant(&process, "acme", json!({})).await;
+    let connector = house.upload(&process, "gitlab.wasm").await;
+    let one = json!({"realtime": true, "settings": {"projects": [project.to_string()]}});
+    let mut wanted = house.wanted(&connector, "gitlab", one);
+    wanted["secrets"]["source_token"] = json!(OWNER_TOKEN);
+    let id = house.connect(&process, &tenant, wanted).await;
+    house.wait_for_run(&process, &id, "complete").await;
+    let looked = async || house.connection(&process, &id).await["hook_plan"]["for"].clone();
+    let before = looked().await;
+    assert!(before.is_string());
+    // All that the token may see.
+    let all = json!({"config": {"settings": {"projects": null}}});
+    house.patch(&process, &id, all).await;
+    house
+        .wait("another plan of hooks", async || {
+            (looked().await != before).then_some(())
+        })
+        .await;
+    process.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_of_a_connect_that_failed_half_way_are_removed_too() {
+    let world = World::generate(727, &Size::tiny());
+    let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)
+        .await
+        .unwrap();
+    let process = house.serve_publicly(&[]).await;
+    let projects: Vec<String> = {
+        let world = house.setup.gitlab.world();
+        let viewer = world.viewer(OWNER_TOKEN);
+        let seen = world
+            .projects
+            .iter()
+            .filter(|(_, project)| world.role(viewer, project).is_some());
+        seen.map(|(id, _)| id.to_string()).take(2).collect()
+    };
+    // The token ends behind the first hook.
+    let mut ends = Rule::new("/hooks", Fault::Revoked).after(1);
+    ends.method = Some("POST".into());
+    house.setup.gitlab.add_fault(ends);
+    let tenant = house.tenant(&process, "acme", json!({})).await;
+    let connector = house.upload(&process, "gitlab.wasm").await;
+    let change = json!({"realtime": true, "settings": {"projects": projects}});
+    let mut wanted = house.wanted(&connector, "gitlab", change);
+    wanted["secrets"]["source_token"] = json!(OWNER_TOKEN);
+    let id = house.connect(&process, &tenant, wanted).await;
+    house
+        .wait("the first look at the hooks", async || {
+            let shown = house.connection(&process, &id).await;
+            shown["hook_plan"]["for"].is_string().then_some(())
+        })
+        .await;
+    let there = || house.setup.gitlab.world().webhooks().len();
+    assert!(there() > 0, "{}", house.log());
+    house.setup.gitlab.set_faults(vec![]);
+    let polled = json!({"config": {"realtime": false}});
+    house.patch(&process, &id, polled).await;
+    house
+        .wait("the end of the hooks", async || {
+            (there() == 0).then_some(())
+        })
+        .await;
     process.terminate().await;
 }
 

@@ -74,7 +74,7 @@ async fn a_killed_worker_is_taken_over_and_its_last_page_is_where_the_other_goes
 }
 
 /// Another run, which is asked for and comes to its end.
-async fn once_more(house: &House, process: &Process, id: &str) {
+pub(super) async fn once_more(house: &House, process: &Process, id: &str) {
     let complete = async || {
         let runs = house.runs(process, id).await;
         let complete = runs.iter().filter(|run| run["outcome"] == "complete");

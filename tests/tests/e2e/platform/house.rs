@@ -179,6 +179,28 @@ impl House {
         Process { child, url }
     }
 
+    /// `runtime admin` at the same database: its exit code and what it said.
+    pub async fn admin(&self, arguments: &[&str]) -> (i32, String) {
+        let mut command = Command::new(dist("runtime"));
+        command
+            .args(["admin", "--config", "serve.toml", "--data"])
+            .arg(&self.data)
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.setup.home.path())
+            .current_dir(self.setup.home.path())
+            .stdin(Stdio::null());
+        if let Some(database) = &self.database {
+            command.env("RUNTIME_DATABASE", database);
+        }
+        let output = command.output().await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    }
+
     /// What all processes logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.setup.home.path().join("serve.log")).unwrap_or_default()

@@ -3,5 +3,6 @@
 mod deliveries;
 mod failures;
 pub(crate) mod house;
+mod restores;
 mod runs;
 mod script;

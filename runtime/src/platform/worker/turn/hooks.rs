@@ -4,14 +4,17 @@
 
 use std::time::Duration;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{Done, Ready, Turn, is_complete};
 use crate::digest::fingerprint;
 use crate::host::hooks::{HookPlan, Polled, Target};
 use crate::platform::connection::SecretField;
+use crate::redact::Secret;
 use crate::report::{Level, Outcome};
 use crate::run::{Answer, Task};
+use connector_store::platform::Connection;
 
 /// How often hooks are looked after.
 const EVERY_SECONDS: u64 = 10 * 60;
@@ -27,16 +30,82 @@ fn without_hooks(polled: &[Polled]) -> Value {
     json!({ "at": 0, "hooks": [], "polled": polled, "missed": false })
 }
 
+/// The same plan, from before hooks are registered on: a connect that breaks off does not say which it has made.
+fn with_hooks_to_come(plan: Option<&Value>) -> Value {
+    let mut plan = plan.cloned().unwrap_or_else(|| without_hooks(&[]));
+    plan["may_have"] = json!(true);
+    plan
+}
+
+/// Whether the source may have hooks of this connection.
+fn may_have_hooks(plan: Option<&Value>) -> bool {
+    plan.is_some_and(|plan| {
+        plan["may_have"] == json!(true)
+            || plan["hooks"]
+                .as_array()
+                .is_some_and(|hooks| !hooks.is_empty())
+    })
+}
+
+/// What hooks were registered for: whoever changes one of these wants others.
+fn made_for(connection: &Connection, public_url: Option<&str>) -> String {
+    let config = &connection.config;
+    let parts = json!([
+        config["source"]["url"],
+        config["settings"],
+        connection.chain.connector,
+        public_url
+    ]);
+    fingerprint(parts.to_string().as_bytes())
+}
+
+/// Whether a plan was made for this and says that hooks tell of everything.
+fn covers_all(plan: Option<&Value>, made_for: &str) -> bool {
+    plan.is_some_and(|plan| {
+        plan["for"].as_str() == Some(made_for)
+            && HookPlan::deserialize(plan).is_ok_and(|plan| plan.covers_everything())
+    })
+}
+
+/// Whether hooks are to be looked after at this time, in seconds: it has been long, or they are to be others.
+fn is_due(plan: Option<&Value>, now: i64, secrets: &str, made_for: &str) -> bool {
+    let Some(plan) = plan else { return true };
+    let failed = plan["failed"].is_string();
+    let every = if failed { AGAIN_SECONDS } else { EVERY_SECONDS };
+    // A time in the future is another clock's.
+    let is_old = plan["at"]
+        .as_i64()
+        .and_then(|at| u64::try_from(now - at).ok())
+        .is_none_or(|age| age >= every);
+    is_old
+        || plan["for"].as_str() != Some(made_for)
+        || (!failed && plan["secrets"].as_str() != Some(secrets))
+}
+
 impl Turn {
+    fn made_for(&self) -> String {
+        let url = self.ground.config.public_url.as_deref();
+        made_for(&self.claim.connection, url)
+    }
+
     fn target(&self, ready: &Ready, public_url: &str) -> Option<Target> {
-        let id = &self.claim.connection.id;
         Some(Target {
-            url: format!("{public_url}/hooks/{id}"),
-            name: format!("cortexdb {id}"),
             secret: ready.secrets.get(SecretField::WebhookSecret)?.clone(),
             signing_token: ready.secrets.get(SecretField::WebhookSigningToken)?.clone(),
-            rotated: self.hook_mark() != Some(self.sealed_mark()),
+            ..self.target_to_leave(public_url)
         })
+    }
+
+    /// Hooks are found by address and name: whoever removes them needs no secret, which may be gone by then.
+    fn target_to_leave(&self, public_url: &str) -> Target {
+        let id = &self.claim.connection.id;
+        Target {
+            url: format!("{public_url}/hooks/{id}"),
+            name: format!("cortexdb {id}"),
+            secret: Secret::new(""),
+            signing_token: Secret::new(""),
+            rotated: self.hook_mark() != Some(self.sealed_mark()),
+        }
     }
 
     /// What tells whether the secrets of the hooks are those that the source was told.
@@ -54,13 +123,13 @@ impl Turn {
 
     /// Removes the hooks of a connection that is to be polled alone from now on. What could not be removed is tried again in the next turn.
     pub(super) async fn take_hooks_down(&mut self, ready: &Ready) {
-        if ready.config.realtime || !self.has_hooks() {
+        if ready.config.realtime || !self.may_have_hooks() {
             return;
         }
-        let url = self.ground.config.public_url.as_deref();
-        let Some(target) = url.and_then(|url| self.target(ready, url)) else {
+        let Some(url) = self.ground.config.public_url.as_deref() else {
             return;
         };
+        let target = self.target_to_leave(url);
         let (_, ended, _) = self.run(ready, Task::Disconnect(target)).await;
         if matches!(&ended.answer, Answer::Left(hooks) if hooks.is_empty()) {
             self.keep_plan(without_hooks(&[])).await;
@@ -73,20 +142,20 @@ impl Turn {
         serde_json::from_value(plan).ok()
     }
 
-    /// Whether there were hooks when they were looked after last.
-    fn has_hooks(&self) -> bool {
-        self.plan().is_some_and(|plan| !plan.hooks.is_empty())
+    fn may_have_hooks(&self) -> bool {
+        may_have_hooks(self.claim.connection.hook_plan.as_ref())
     }
 
-    /// Keeps what the next turn has to know, in whatever process.
-    async fn keep_plan(&mut self, plan: Value) {
+    /// Keeps what the next turn has to know, in whatever process. Whether it is kept.
+    async fn keep_plan(&mut self, plan: Value) -> bool {
         let platform = &self.ground.platform;
         let stored = platform.set_hook_plan(self.claim.lease, &plan).await;
-        if let Err(error) = stored {
+        self.claim.connection.hook_plan = Some(plan);
+        if let Err(error) = &stored {
             let words = "the hook plan could not be kept";
             self.line(Level::Warn, words, &error.to_string());
         }
-        self.claim.connection.hook_plan = Some(plan);
+        stored.is_ok()
     }
 
     /// Says once that everything is polled because no source could reach this process.
@@ -111,14 +180,12 @@ impl Turn {
         {
             return false;
         }
-        let plan = self.claim.connection.hook_plan.as_ref();
-        let at = plan.and_then(|plan| plan.get("at")?.as_i64());
-        let age = at.map(|at| chrono::Utc::now().timestamp() - at);
-        let failed = self.hooks_failed();
-        let every = if failed { AGAIN_SECONDS } else { EVERY_SECONDS };
-        // A time in the future is another clock's.
-        age.is_none_or(|age| u64::try_from(age).map_or(true, |age| age >= every))
-            || (!failed && self.hook_mark() != Some(self.sealed_mark()))
+        is_due(
+            self.claim.connection.hook_plan.as_ref(),
+            chrono::Utc::now().timestamp(),
+            &self.sealed_mark(),
+            &self.made_for(),
+        )
     }
 
     /// After which time hooks want to be looked after at the latest: soon, where that has just failed, and no longer where it fails for good.
@@ -141,11 +208,6 @@ impl Turn {
         failures.unwrap_or_default()
     }
 
-    fn hooks_failed(&self) -> bool {
-        let plan = self.claim.connection.hook_plan.as_ref();
-        plan.is_some_and(|plan| plan.get("failed").is_some_and(Value::is_string))
-    }
-
     /// Registers and mends. Whether a sync is to follow.
     pub(super) async fn look_after_hooks(&mut self, ready: &Ready) -> bool {
         let Some(target) = self
@@ -157,6 +219,13 @@ impl Turn {
         else {
             return false;
         };
+        if !self.may_have_hooks() {
+            let plan = with_hooks_to_come(self.claim.connection.hook_plan.as_ref());
+            // Nobody would remove them.
+            if !self.keep_plan(plan).await {
+                return false;
+            }
+        }
         let (done, ended, _) = self.run(ready, Task::Connect(target)).await;
         // The source knows the secrets only if it has answered.
         let (plan, told) = match ended.answer {
@@ -181,6 +250,8 @@ impl Turn {
         let kept = json!({
             "at": chrono::Utc::now().timestamp(),
             "secrets": told,
+            "for": self.made_for(),
+            "may_have": true,
             "failed": (!is_complete(done.outcome)).then_some(&done.reason),
             "failures": if is_complete(done.outcome) { 0 } else { self.hook_failures() + 1 },
             "hooks": plan.hooks,
@@ -193,31 +264,31 @@ impl Turn {
 
     /// Whether hooks tell of everything, so that polling may be seldom.
     pub(super) fn hooks_cover_all(&self) -> bool {
-        self.realtime && self.plan().is_some_and(|plan| plan.covers_everything())
+        let plan = self.claim.connection.hook_plan.as_ref();
+        self.realtime && covers_all(plan, &self.made_for())
     }
 
     /// Removes the hooks of a connection that was deleted, and then all that is known of it.
     pub(super) async fn leave(mut self) {
         let connection = self.claim.connection.clone();
         let mut left = None;
-        // A connect that was cut off may have registered hooks without having said so.
-        let may_have_hooks = self.has_hooks()
+        // Plans of earlier versions do not tell of a connect that was cut off.
+        let may_have_hooks = self.may_have_hooks()
             || connection.config.get("realtime").and_then(Value::as_bool) == Some(true);
         let url = self.ground.config.public_url.clone();
-        if url.is_none() && self.has_hooks() {
+        if url.is_none() && self.may_have_hooks() {
             left = Some("this process has no --public-url".to_owned());
         }
         if may_have_hooks && let Some(url) = url {
             match self.ready().await.map_err(|(_, reason)| reason) {
                 Ok(ready) => {
-                    if let Some(target) = self.target(&ready, &url) {
-                        let (done, ended, _) = self.run(&ready, Task::Disconnect(target)).await;
-                        left = match ended.answer {
-                            Answer::Left(hooks) if hooks.is_empty() => None,
-                            Answer::Left(hooks) => Some(json!(hooks).to_string()),
-                            _ => Some(done.reason.unwrap_or_else(|| "interrupted".into())),
-                        };
-                    }
+                    let target = self.target_to_leave(&url);
+                    let (done, ended, _) = self.run(&ready, Task::Disconnect(target)).await;
+                    left = match ended.answer {
+                        Answer::Left(hooks) if hooks.is_empty() => None,
+                        Answer::Left(hooks) => Some(json!(hooks).to_string()),
+                        _ => Some(done.reason.unwrap_or_else(|| "interrupted".into())),
+                    };
                 }
                 Err(reason) => left = Some(reason),
             }
@@ -257,5 +328,116 @@ impl Turn {
                 )
                 .await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use connector_store::platform::{Chain, ConnectionState};
+
+    fn connection(config: Value, connector: &str) -> Connection {
+        Connection {
+            id: "c".into(),
+            tenant: "t".into(),
+            name: "c".into(),
+            state: ConnectionState::Active,
+            state_reason: None,
+            chain: Chain {
+                connector: connector.into(),
+                mappers: Vec::new(),
+            },
+            config,
+            sealed: std::collections::BTreeMap::new(),
+            hook_plan: None,
+            memory_bytes: 0,
+            ledger: 1,
+            failures: 0,
+            due_at: None,
+            running: false,
+            waiting_deliveries: 0,
+            version: 1,
+            created_at: String::new(),
+        }
+    }
+
+    fn mark(config: Value) -> String {
+        made_for(&connection(config, "sha256:1"), Some("https://a.example"))
+    }
+
+    fn plan(made_for: &str) -> Value {
+        json!({
+            "at": 1000, "secrets": "s", "for": made_for, "failed": null, "missed": false, "polled": [],
+            "hooks": [{"id": "h", "subject": "p", "state": "active", "events": []}],
+        })
+    }
+
+    #[test]
+    fn hooks_that_were_made_for_something_else_are_due_and_cover_nothing() {
+        let config =
+            json!({"source": {"url": "https://s.example"}, "settings": {"projects": ["a"]}});
+        let now = mark(config.clone());
+        let current = plan(&now);
+        assert!(!is_due(Some(&current), 1001, "s", &now));
+        assert!(covers_all(Some(&current), &now));
+        let mut others = vec![
+            made_for(
+                &connection(config.clone(), "sha256:2"),
+                Some("https://a.example"),
+            ),
+            made_for(
+                &connection(config.clone(), "sha256:1"),
+                Some("https://b.example"),
+            ),
+        ];
+        for (place, value) in [
+            ("/settings/projects", json!(["a", "b"])),
+            ("/source/url", json!("https://other.example")),
+        ] {
+            let mut changed = config.clone();
+            *changed.pointer_mut(place).unwrap() = value;
+            others.push(mark(changed));
+        }
+        for other in others {
+            assert!(is_due(Some(&current), 1001, "s", &other));
+            assert!(!covers_all(Some(&current), &other));
+        }
+        // What has nothing to do with hooks changes nothing.
+        let mut slower = config;
+        slower["run"] = json!({"interval": "1h"});
+        assert_eq!(mark(slower), now);
+        // One of a version that did not say what it was made for.
+        let mut old = plan(&now);
+        old.as_object_mut().unwrap().remove("for");
+        assert!(is_due(Some(&old), 1001, "s", &now) && !covers_all(Some(&old), &now));
+    }
+
+    #[test]
+    fn hooks_of_a_connect_that_broke_off_are_known_until_they_are_gone() {
+        assert!(!may_have_hooks(None));
+        assert!(!may_have_hooks(Some(&without_hooks(&[]))));
+        for before in [None, Some(&without_hooks(&[]))] {
+            let begun = with_hooks_to_come(before);
+            assert!(may_have_hooks(Some(&begun)));
+            // It is shown as before, and is as due as before.
+            assert_eq!(begun["hooks"], json!([]));
+            assert!(is_due(Some(&begun), 1001, "s", "f"));
+        }
+        let mut old = plan("f");
+        assert!(may_have_hooks(Some(&old)), "an earlier version's");
+        old["hooks"] = json!([]);
+        assert!(!may_have_hooks(Some(&old)));
+    }
+
+    #[test]
+    fn hooks_are_due_in_time_and_sooner_after_a_failure_or_for_new_secrets() {
+        let mut plan = plan("f");
+        let due = |plan: &Value, now, secrets| is_due(Some(plan), now, secrets, "f");
+        assert!(is_due(None, 0, "s", "f"));
+        assert!(!due(&plan, 1599, "s") && due(&plan, 1600, "s"));
+        assert!(due(&plan, 999, "s"), "the clock was another");
+        assert!(due(&plan, 1001, "new"));
+        plan["failed"] = json!("refused");
+        assert!(!due(&plan, 1059, "new") && due(&plan, 1060, "s"));
     }
 }
