@@ -497,7 +497,10 @@ async fn read_and_reconcile(
         return reconcile::settle(stream, kinds).await;
     }
     let again = stream.again();
-    match read(&again).await? {
+    let end = read(&again).await;
+    // A refusal in the middle of the second reading is one in the middle of the stream.
+    stream.done.set(stream.done.get() + again.done.get());
+    match end? {
         End::Complete => reconcile::settle(&again, kinds).await,
         off @ End::Off(_) => Ok(off),
     }
