@@ -534,6 +534,59 @@ fn since_reads_again_from_an_earlier_time_and_limits_a_first_run() {
 }
 
 #[test]
+fn what_must_be_forgotten_is_found_however_late_the_user_reads_again_from() {
+    let mut gitlab = with_discussions();
+    let secret = json!({"title": "Secret", "confidential": true, "user_notes_count": 0});
+    gitlab.add("issues", 5, "2026-11-20T09:00:00Z", secret);
+    let host = TestHost::new(gitlab);
+    let everything = json!({"projects": [42], "events": "issue", "include_confidential": true});
+    host.sync(&everything).expect("reads");
+    assert!(host.written_ids().contains(&"gl:issue:42/5".to_owned()));
+    host.sync_since(&only("issue"), Some("2026-11-20T11:30:00Z"))
+        .expect("reads");
+    assert_eq!(host.retracted(), ["gl:issue:42/5"]);
+    let cursor = host.cursor("42/issues").expect("a cursor");
+    assert_eq!(cursor.get("since"), None, "everything was read");
+}
+
+#[test]
+fn what_a_first_run_left_out_stays_out_when_the_settings_change() {
+    let host = TestHost::new(with_discussions());
+    host.sync_since(&only("issue"), Some("2026-11-20T11:30:00Z"))
+        .expect("reads");
+    let with_confidential =
+        json!({"projects": [42], "events": "issue", "include_confidential": true});
+    host.sync(&with_confidential).expect("reads");
+    assert_eq!(host.written_ids(), ["gl:issue:42/4"]);
+    host.sync_since(&only("issue"), Some("2026-11-20T11:00:00Z"))
+        .expect("reads");
+    assert_eq!(
+        host.written_ids(),
+        ["gl:issue:42/3", "gl:issue:42/4"],
+        "the user wants more now"
+    );
+    let cursor = host.cursor("42/issues").expect("a cursor");
+    assert_eq!(cursor["since"], "2026-11-20T11:00:00Z");
+}
+
+#[test]
+fn child_pipelines_are_left_out_from_where_the_first_run_left_out_the_others() {
+    let host = TestHost::new(FakeGitLab::with_project());
+    host.sync_since(&only("pipeline"), Some("2026-11-20T00:00:00Z"))
+        .expect("reads");
+    host.sync(&only("pipeline")).expect("reads");
+    let requests = host.requests.borrow();
+    let of_children = requests
+        .iter()
+        .find(|request| asked(request, "source") == Some("parent_pipeline"))
+        .expect("asked for");
+    assert_eq!(
+        asked(of_children, "updated_after"),
+        Some("2026-11-20T00:00:00Z")
+    );
+}
+
+#[test]
 fn a_run_that_is_stopped_goes_on_at_the_page_it_had_reached() {
     let mut gitlab = FakeGitLab::with_project();
     for id in 0..450 {
