@@ -838,6 +838,28 @@ fn a_long_history_is_read_from_its_last_page_and_goes_on_where_it_was_stopped() 
 }
 
 #[test]
+fn a_history_that_was_stopped_is_read_from_an_earlier_time_where_the_user_wants_that_now() {
+    let host = TestHost::new(with_commits(7_777));
+    host.interrupt_after.set(Some(80));
+    let stopped = host.sync_since(&only("commit"), Some("2026-06-01T00:00:00Z"));
+    assert_eq!(stopped, Err(Failure::Interrupted));
+    let cursor = host.cursor("42/commits").expect("a cursor");
+    assert!(cursor["page"].is_u64(), "{cursor}");
+
+    host.interrupt_after.set(None);
+    let earlier = "2025-01-01T00:00:00Z";
+    host.sync_since(&only("commit"), Some(earlier))
+        .expect("reads");
+    let requests = host.requests.borrow();
+    let wanted = requests
+        .iter()
+        .filter(|request| asked(request, "since") == Some(earlier));
+    assert!(wanted.count() >= 78, "the whole list");
+    let cursor = host.cursor("42/commits").expect("a cursor");
+    assert_eq!((&cursor["since"], cursor.get("page")), (&json!(earlier), None));
+}
+
+#[test]
 fn a_history_that_ends_with_a_full_page_is_read_whole() {
     for count in [100, 101, 200, 5_200, 5_300, 5_301] {
         let host = TestHost::new(with_commits(count));
