@@ -1029,6 +1029,32 @@ fn without_names_every_membership_is_read_through_keyset_pages() {
 }
 
 #[test]
+fn memberships_are_read_to_the_end_where_a_proxy_removes_the_links() {
+    let page = |after: u64| -> Vec<Value> {
+        let ids = (after + 1..=250).take(100);
+        let row = |id| json!({"id": id, "path_with_namespace": format!("acme/p{id}"), "issues_enabled": false});
+        ids.map(row).collect()
+    };
+    let host = TestHost::new(FakeGitLab::default()).handler(move |request| {
+        assert_eq!(request.path, "/api/v4/projects");
+        let after = asked(request, "id_after").map_or(0, |id| id.parse().expect("an id"));
+        Some(answer(200, &[], &Value::from(page(after)).to_string()))
+    });
+    host.sync(&json!({"events": ["issue"]})).expect("reads");
+    assert_eq!(host.requests.borrow().len(), 3);
+    assert!(host.status("250/issues").is_some());
+
+    let nameless = Value::from(vec![json!({}); 100]).to_string();
+    let host = TestHost::new(FakeGitLab::default())
+        .handler(move |_| Some(answer(200, &[], &nameless)));
+    let failure = host.sync(&json!({})).expect_err("cannot go on");
+    assert!(
+        matches!(&failure, Failure::Unavailable(words) if words.contains("Link")),
+        "{failure:?}"
+    );
+}
+
+#[test]
 fn never_more_than_thirty_two_requests_are_in_flight() {
     let mut gitlab = FakeGitLab::with_project();
     for id in 1..=300 {
