@@ -311,6 +311,31 @@ fn a_pipeline_that_is_no_activity_is_found_by_the_sweep() {
 }
 
 #[test]
+fn pipelines_that_are_wanted_now_are_read_in_quiet_projects_too() {
+    let host = TestHost::new(group());
+    let with = |settings: Value| {
+        let mut all = json!({"groups": [5]});
+        for (key, value) in settings.as_object().expect("settings") {
+            all[key] = value.clone();
+        }
+        all
+    };
+    let few = with(json!({"child_pipelines": false, "pipeline_statuses": ["success"]}));
+    poll_with(&host, "10:00:00", &few).expect("reads");
+    let asked = |time: &str, settings: &Value| {
+        let paths = poll_with(&host, time, settings).expect("reads");
+        about(&paths, "/pipelines").len()
+    };
+    assert_eq!(asked("10:01:00", &few), 0);
+    let failed = with(json!({"child_pipelines": false, "pipeline_statuses": ["failed"]}));
+    assert_eq!(asked("10:02:00", &failed), 30);
+    assert_eq!(asked("10:03:00", &failed), 0);
+    let children = with(json!({"pipeline_statuses": ["failed"]}));
+    assert_eq!(asked("10:04:00", &children), 30 * 2, "and the children");
+    assert_eq!(asked("10:05:00", &children), 0);
+}
+
+#[test]
 fn a_sweep_of_nothing_asks_every_time() {
     let host = TestHost::new(group());
     poll(&host, "10:00:00");

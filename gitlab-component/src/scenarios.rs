@@ -187,6 +187,7 @@ fn a_first_run_reads_everything_and_leaves_a_cursor_for_each_stream() {
             "statuses": statuses,
             "updated_after": OVERLAPPED_NOW,
             "child_updated_after": OVERLAPPED_NOW,
+            "children": true,
         }))
     );
     assert_eq!(
