@@ -857,7 +857,10 @@ fn a_history_that_was_stopped_is_read_from_an_earlier_time_where_the_user_wants_
         .filter(|request| asked(request, "since") == Some(earlier));
     assert!(wanted.count() >= 78, "the whole list");
     let cursor = host.cursor("42/commits").expect("a cursor");
-    assert_eq!((&cursor["since"], cursor.get("page")), (&json!(earlier), None));
+    assert_eq!(
+        (&cursor["since"], cursor.get("page")),
+        (&json!(earlier), None)
+    );
 }
 
 #[test]
@@ -1046,8 +1049,8 @@ fn memberships_are_read_to_the_end_where_a_proxy_removes_the_links() {
     assert!(host.status("250/issues").is_some());
 
     let nameless = Value::from(vec![json!({}); 100]).to_string();
-    let host = TestHost::new(FakeGitLab::default())
-        .handler(move |_| Some(answer(200, &[], &nameless)));
+    let host =
+        TestHost::new(FakeGitLab::default()).handler(move |_| Some(answer(200, &[], &nameless)));
     let failure = host.sync(&json!({})).expect_err("cannot go on");
     assert!(
         matches!(&failure, Failure::Unavailable(words) if words.contains("Link")),
