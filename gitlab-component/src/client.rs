@@ -428,11 +428,13 @@ impl<'h> Client<'h> {
         })
     }
 
-    /// All rows of a list that pages by `Link` alone (`pagination=keyset`), page by page through `each`.
+    /// All rows of a list that pages by `Link` alone (`pagination=keyset`) and is sorted by id, page by page through `each`, which answers
+    /// the highest id of a page. Where a proxy has removed the header, a full page is followed by what is behind that id: stopping would
+    /// lose records.
     pub(crate) async fn keyset<T: DeserializeOwned>(
         &self,
         listing: &Listing,
-        mut each: impl FnMut(Vec<T>),
+        mut each: impl FnMut(Vec<T>) -> Option<u64>,
     ) -> Result<(), Fault> {
         let mut listing = listing.clone();
         let mut sizing = Sizing::default();
@@ -459,8 +461,23 @@ impl<'h> Client<'h> {
                 Err(Fault::TooMuch(_)) => continue,
                 Err(fault) => return Err(fault),
             };
-            each(rows.unwrap_or_default());
-            let Some(next) = head.header("link").and_then(next_query) else {
+            let rows: Vec<T> = rows.unwrap_or_default();
+            let is_full = rows.len() == sizing.size() as usize;
+            let last = each(rows);
+            let next = match head.header("link") {
+                Some(link) => next_query(link),
+                None if is_full => {
+                    let last = last.ok_or_else(|| {
+                        Fault::Unavailable(format!(
+                            "GitLab's list /api/v4{} does not say how it goes on (a `Link` header)",
+                            listing.path
+                        ))
+                    })?;
+                    Some(listing.clone().with("id_after", &last.to_string()).query)
+                }
+                None => None,
+            };
+            let Some(next) = next else {
                 return Ok(());
             };
             if next == listing.query || next == query {

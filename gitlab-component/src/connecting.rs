@@ -738,6 +738,25 @@ fn of_thousands_of_projects_the_most_active_get_their_hooks_first() {
 }
 
 #[test]
+fn of_thousands_of_projects_that_refuse_each_is_asked_once_a_day() {
+    let (host, registry) = world(450);
+    let refused = (1..=450).map(|id| format!("projects/{id}"));
+    let refused = refused.chain(std::iter::once("groups/5".to_owned()));
+    let refused = refused.map(|place| (place, FORBIDDEN));
+    registry.borrow_mut().refusals.extend(refused);
+    for asked in [200, 200, 50, 0] {
+        let plan = connect(&host, &registry, &acme());
+        assert!(plan.hooks.is_empty());
+        let registry = registry.borrow();
+        let projects = registry
+            .log
+            .iter()
+            .filter(|(_, path, _)| path.starts_with("projects/"));
+        assert_eq!(projects.count(), asked);
+    }
+}
+
+#[test]
 fn projects_that_are_no_longer_selected_lose_their_hooks() {
     let (host, registry) = world(3);
     connect(&host, &registry, &json!({"projects": [1, 2, 3]}));

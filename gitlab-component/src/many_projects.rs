@@ -311,6 +311,31 @@ fn a_pipeline_that_is_no_activity_is_found_by_the_sweep() {
 }
 
 #[test]
+fn pipelines_that_are_wanted_now_are_read_in_quiet_projects_too() {
+    let host = TestHost::new(group());
+    let with = |settings: Value| {
+        let mut all = json!({"groups": [5]});
+        for (key, value) in settings.as_object().expect("settings") {
+            all[key] = value.clone();
+        }
+        all
+    };
+    let few = with(json!({"child_pipelines": false, "pipeline_statuses": ["success"]}));
+    poll_with(&host, "10:00:00", &few).expect("reads");
+    let asked = |time: &str, settings: &Value| {
+        let paths = poll_with(&host, time, settings).expect("reads");
+        about(&paths, "/pipelines").len()
+    };
+    assert_eq!(asked("10:01:00", &few), 0);
+    let failed = with(json!({"child_pipelines": false, "pipeline_statuses": ["failed"]}));
+    assert_eq!(asked("10:02:00", &failed), 30);
+    assert_eq!(asked("10:03:00", &failed), 0);
+    let children = with(json!({"pipeline_statuses": ["failed"]}));
+    assert_eq!(asked("10:04:00", &children), 30 * 2, "and the children");
+    assert_eq!(asked("10:05:00", &children), 0);
+}
+
+#[test]
 fn a_sweep_of_nothing_asks_every_time() {
     let host = TestHost::new(group());
     poll(&host, "10:00:00");
@@ -495,4 +520,57 @@ fn what_is_switched_off_holds_its_cursor_while_the_group_is_read() {
         host.status("107/merge_requests"),
         Some(StreamState::Off(_))
     ));
+}
+
+/// Makes GitLab hide the merge requests of project 107, as it does from a Guest of a private project.
+fn hide_merge_requests(gitlab: &mut FakeGitLab) {
+    let list = "/projects/107/merge_requests";
+    let hidden = gitlab.lists.remove(list).expect("merge requests");
+    gitlab.lists.insert("hidden".to_owned(), hidden);
+    let refusal = (403, json!({"message": "403 Forbidden"}).to_string());
+    gitlab.refusals.insert(list.to_owned(), refusal);
+}
+
+#[test]
+fn merge_requests_that_a_role_hides_hold_their_cursor_while_the_group_is_read() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    let before = host.cursor("107/merge_requests").expect("a cursor");
+    {
+        let mut gitlab = host.gitlab.borrow_mut();
+        hide_merge_requests(&mut gitlab);
+        let projects = gitlab.plain.get_mut("/groups/5/projects");
+        for project in projects.expect("projects") {
+            if project["id"] == 107 {
+                project["default_branch"] = Value::Null;
+            }
+        }
+    }
+    let paths = poll(&host, "10:20:00");
+    assert_eq!(
+        about(&paths, "/merge_requests"),
+        ["/groups/5/merge_requests", "/projects/107/merge_requests"]
+    );
+    let after = host.cursor("107/merge_requests").expect("a cursor");
+    assert_eq!(before["updated_after"], after["updated_after"]);
+    let status = host.status("107/merge_requests");
+    assert!(matches!(status, Some(StreamState::Off(_))), "{status:?}");
+}
+
+#[test]
+fn what_is_known_to_be_off_is_not_taken_from_the_group() {
+    let host = TestHost::new(group());
+    poll(&host, "10:00:00");
+    let before = host.cursor("107/merge_requests").expect("a cursor");
+    hide_merge_requests(&mut host.gitlab.borrow_mut());
+    let since = "2026-11-22T10:00:00Z";
+    host.sync_since(&json!({"groups": [5]}), Some(since))
+        .expect("reads each by itself");
+    for time in ["10:20:00", "10:40:00"] {
+        poll(&host, time);
+        let status = host.status("107/merge_requests");
+        assert!(matches!(status, Some(StreamState::Off(_))), "{status:?}");
+        let after = host.cursor("107/merge_requests").expect("a cursor");
+        assert_eq!(before["updated_after"], after["updated_after"], "{time}");
+    }
 }

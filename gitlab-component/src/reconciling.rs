@@ -292,6 +292,38 @@ fn a_refused_token_and_a_list_that_fails_lose_nothing() {
 }
 
 #[test]
+fn a_refusal_in_the_middle_of_the_second_reading_is_a_failure_and_no_feature_that_is_off() {
+    let mut gitlab = full();
+    for id in 100..250 {
+        let updated = format!("2026-11-10T11:{:02}:{:02}Z", id / 60, id % 60);
+        let body = json!({"title": "One of many", "user_notes_count": 0});
+        gitlab.add("issues", id, &updated, body);
+    }
+    let mut asked = 0;
+    let host = TestHost::new(gitlab).handler(move |call| {
+        let list = call.path.ends_with(ISSUES);
+        asked += u32::from(list);
+        // Two pages of the first run, one of the poll, and two of the second reading.
+        (list && asked == 5).then(|| {
+            Ok(crate::host::Response {
+                status: 403,
+                headers: Vec::new(),
+                body: json!({"message": "403 Forbidden"}).to_string(),
+            })
+        })
+    });
+    host.sync(&settings()).expect("reads");
+    let failure = host.sync_as(Mode::Reconcile, &settings());
+    assert!(
+        matches!(failure, Err(Failure::Unavailable(_))),
+        "{failure:?}"
+    );
+    let status = host.status("42/issues");
+    assert!(matches!(status, Some(StreamState::Failed(_))), "{status:?}");
+    assert!(host.retracted().is_empty());
+}
+
+#[test]
 fn issues_that_are_switched_off_answer_with_an_empty_list_and_are_kept() {
     let host = polled();
     let mut gitlab = host.gitlab.borrow_mut();

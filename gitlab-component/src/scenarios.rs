@@ -187,6 +187,7 @@ fn a_first_run_reads_everything_and_leaves_a_cursor_for_each_stream() {
             "statuses": statuses,
             "updated_after": OVERLAPPED_NOW,
             "child_updated_after": OVERLAPPED_NOW,
+            "children": true,
         }))
     );
     assert_eq!(
@@ -534,6 +535,59 @@ fn since_reads_again_from_an_earlier_time_and_limits_a_first_run() {
 }
 
 #[test]
+fn what_must_be_forgotten_is_found_however_late_the_user_reads_again_from() {
+    let mut gitlab = with_discussions();
+    let secret = json!({"title": "Secret", "confidential": true, "user_notes_count": 0});
+    gitlab.add("issues", 5, "2026-11-20T09:00:00Z", secret);
+    let host = TestHost::new(gitlab);
+    let everything = json!({"projects": [42], "events": "issue", "include_confidential": true});
+    host.sync(&everything).expect("reads");
+    assert!(host.written_ids().contains(&"gl:issue:42/5".to_owned()));
+    host.sync_since(&only("issue"), Some("2026-11-20T11:30:00Z"))
+        .expect("reads");
+    assert_eq!(host.retracted(), ["gl:issue:42/5"]);
+    let cursor = host.cursor("42/issues").expect("a cursor");
+    assert_eq!(cursor.get("since"), None, "everything was read");
+}
+
+#[test]
+fn what_a_first_run_left_out_stays_out_when_the_settings_change() {
+    let host = TestHost::new(with_discussions());
+    host.sync_since(&only("issue"), Some("2026-11-20T11:30:00Z"))
+        .expect("reads");
+    let with_confidential =
+        json!({"projects": [42], "events": "issue", "include_confidential": true});
+    host.sync(&with_confidential).expect("reads");
+    assert_eq!(host.written_ids(), ["gl:issue:42/4"]);
+    host.sync_since(&only("issue"), Some("2026-11-20T11:00:00Z"))
+        .expect("reads");
+    assert_eq!(
+        host.written_ids(),
+        ["gl:issue:42/3", "gl:issue:42/4"],
+        "the user wants more now"
+    );
+    let cursor = host.cursor("42/issues").expect("a cursor");
+    assert_eq!(cursor["since"], "2026-11-20T11:00:00Z");
+}
+
+#[test]
+fn child_pipelines_are_left_out_from_where_the_first_run_left_out_the_others() {
+    let host = TestHost::new(FakeGitLab::with_project());
+    host.sync_since(&only("pipeline"), Some("2026-11-20T00:00:00Z"))
+        .expect("reads");
+    host.sync(&only("pipeline")).expect("reads");
+    let requests = host.requests.borrow();
+    let of_children = requests
+        .iter()
+        .find(|request| asked(request, "source") == Some("parent_pipeline"))
+        .expect("asked for");
+    assert_eq!(
+        asked(of_children, "updated_after"),
+        Some("2026-11-20T00:00:00Z")
+    );
+}
+
+#[test]
 fn a_run_that_is_stopped_goes_on_at_the_page_it_had_reached() {
     let mut gitlab = FakeGitLab::with_project();
     for id in 0..450 {
@@ -785,6 +839,31 @@ fn a_long_history_is_read_from_its_last_page_and_goes_on_where_it_was_stopped() 
 }
 
 #[test]
+fn a_history_that_was_stopped_is_read_from_an_earlier_time_where_the_user_wants_that_now() {
+    let host = TestHost::new(with_commits(7_777));
+    host.interrupt_after.set(Some(80));
+    let stopped = host.sync_since(&only("commit"), Some("2026-06-01T00:00:00Z"));
+    assert_eq!(stopped, Err(Failure::Interrupted));
+    let cursor = host.cursor("42/commits").expect("a cursor");
+    assert!(cursor["page"].is_u64(), "{cursor}");
+
+    host.interrupt_after.set(None);
+    let earlier = "2025-01-01T00:00:00Z";
+    host.sync_since(&only("commit"), Some(earlier))
+        .expect("reads");
+    let requests = host.requests.borrow();
+    let wanted = requests
+        .iter()
+        .filter(|request| asked(request, "since") == Some(earlier));
+    assert!(wanted.count() >= 78, "the whole list");
+    let cursor = host.cursor("42/commits").expect("a cursor");
+    assert_eq!(
+        (&cursor["since"], cursor.get("page")),
+        (&json!(earlier), None)
+    );
+}
+
+#[test]
 fn a_history_that_ends_with_a_full_page_is_read_whole() {
     for count in [100, 101, 200, 5_200, 5_300, 5_301] {
         let host = TestHost::new(with_commits(count));
@@ -949,6 +1028,32 @@ fn without_names_every_membership_is_read_through_keyset_pages() {
     let failure = host.sync(&json!({})).expect_err("no membership");
     assert!(
         matches!(&failure, Failure::Configuration(words) if words.contains("nothing to read")),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn memberships_are_read_to_the_end_where_a_proxy_removes_the_links() {
+    let page = |after: u64| -> Vec<Value> {
+        let ids = (after + 1..=250).take(100);
+        let row = |id| json!({"id": id, "path_with_namespace": format!("acme/p{id}"), "issues_enabled": false});
+        ids.map(row).collect()
+    };
+    let host = TestHost::new(FakeGitLab::default()).handler(move |request| {
+        assert_eq!(request.path, "/api/v4/projects");
+        let after = asked(request, "id_after").map_or(0, |id| id.parse().expect("an id"));
+        Some(answer(200, &[], &Value::from(page(after)).to_string()))
+    });
+    host.sync(&json!({"events": ["issue"]})).expect("reads");
+    assert_eq!(host.requests.borrow().len(), 3);
+    assert!(host.status("250/issues").is_some());
+
+    let nameless = Value::from(vec![json!({}); 100]).to_string();
+    let host =
+        TestHost::new(FakeGitLab::default()).handler(move |_| Some(answer(200, &[], &nameless)));
+    let failure = host.sync(&json!({})).expect_err("cannot go on");
+    assert!(
+        matches!(&failure, Failure::Unavailable(words) if words.contains("Link")),
         "{failure:?}"
     );
 }

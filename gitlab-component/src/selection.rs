@@ -336,7 +336,9 @@ pub(crate) async fn memberships(client: &Client<'_>) -> Result<Vec<Project>, Fau
     let mut projects = Vec::new();
     client
         .keyset(&listing, |rows: Vec<gitlab::Project>| {
+            let last = rows.iter().filter_map(|row| row.id).max();
             projects.extend(rows.into_iter().filter_map(Project::new));
+            last
         })
         .await?;
     Ok(projects)

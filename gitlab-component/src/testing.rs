@@ -578,6 +578,11 @@ impl Host for TestHost {
     }
 
     fn set_state(&self, key: &str, value: &str) {
+        assert!(
+            key.len() <= 512 && value.len() <= 64 << 10,
+            "{key} has {} bytes",
+            value.len()
+        );
         self.state
             .borrow_mut()
             .insert(key.to_owned(), value.to_owned());

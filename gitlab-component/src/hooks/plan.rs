@@ -6,13 +6,14 @@
 //! Whatever cannot be had is polled, and said with the reason, because a hook that is thought to be there is worse than none.
 //!
 //! The places where hooks were made are remembered in the state `hooks`, so that they are found again when the selection has changed.
+//! What is more than one value of the state may hold goes on in `hooks/2`, `hooks/3` and so on.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::FutureExt;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::registry::{self, Kept, Place};
 use crate::client::Client;
@@ -41,11 +42,14 @@ const NAMED: usize = 5;
 /// Key of what is remembered.
 const MEMORY: &str = "hooks";
 
-/// Bytes of a value of the state.
+/// Bytes of what is remembered in one value of the state, which may have 64 KiB.
 const MEMORY_BYTES: usize = 60 << 10;
 
+/// Characters of a reason that is remembered.
+const REASON_CHARS: usize = 2_000;
+
 /// What is remembered from call to call.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Memory {
     /// Places that may have a hook of ours.
     places: BTreeSet<String>,
@@ -58,65 +62,113 @@ struct Memory {
 
 impl Memory {
     fn read(host: &dyn Host, now: Option<Moment>) -> Self {
-        let state = host.state(MEMORY);
-        let state: Option<Value> = state.and_then(|text| serde_json::from_str(&text).ok());
-        let state = state.unwrap_or_default();
-        let refused_at = state["refused_at"].as_str().and_then(Moment::parse);
-        let lately = refused_at.zip(now).and_then(|(at, now)| {
+        let mut memory = Self::default();
+        for page in 0.. {
+            let Some(text) = host.state(&memory_key(page)) else {
+                break;
+            };
+            memory.take(&serde_json::from_str(&text).unwrap_or_default());
+        }
+        memory.refused_at = memory.refused_at.zip(now).and_then(|(at, now)| {
             (at <= now && now.minus_seconds(REFUSED_SECONDS) < at).then_some(at)
         });
-        let pairs = |key: &str| state[key].as_object().cloned().unwrap_or_default();
-        let places = state["places"].as_array().cloned().unwrap_or_default();
-        let refused = pairs("refused").into_iter();
-        let refused = refused.filter_map(|(place, why)| Some((place, why.as_str()?.to_owned())));
-        let resent = pairs("resent").into_iter();
-        Self {
-            places: places
-                .iter()
-                .filter_map(Value::as_str)
-                .filter(|place| is_place(place))
-                .map(str::to_owned)
-                .collect(),
-            refused: if lately.is_some() {
-                refused.collect()
-            } else {
-                BTreeMap::new()
-            },
-            refused_at: lately,
-            resent: resent
-                .filter_map(|(place, id)| Some((place, id.as_u64()?)))
-                .collect(),
+        if memory.refused_at.is_none() {
+            memory.refused.clear();
+        }
+        memory
+    }
+
+    /// Takes in what one value of the state says, as far as it makes sense.
+    fn take(&mut self, page: &Value) {
+        let places = page["places"].as_array().into_iter().flatten();
+        let places = places.filter_map(Value::as_str);
+        self.places
+            .extend(places.filter(|place| is_place(place)).map(str::to_owned));
+        let pairs = |key: &str| {
+            let pairs = page[key].as_object().cloned().unwrap_or_default();
+            pairs.into_iter().filter(|(place, _)| is_place(place))
+        };
+        self.refused.extend(
+            pairs("refused").filter_map(|(place, why)| Some((place, why.as_str()?.to_owned()))),
+        );
+        self.resent
+            .extend(pairs("resent").filter_map(|(place, id)| Some((place, id.as_u64()?))));
+        let refused_at = page["refused_at"].as_str().and_then(Moment::parse);
+        self.refused_at = self.refused_at.or(refused_at);
+    }
+
+    fn save(&self, host: &dyn Host) {
+        let pages = self.pages();
+        let set = |page: usize, text: String| {
+            let key = memory_key(page);
+            if host.state(&key).as_ref() != Some(&text) {
+                host.set_state(&key, &text);
+            }
+        };
+        // The last one first: what has moved there from the one before is never in neither.
+        for (number, (_, page)) in pages.iter().enumerate().rev() {
+            set(number, page.to_json().to_string());
+        }
+        for surplus in pages.len().. {
+            if host.state(&memory_key(surplus)).is_none() {
+                break;
+            }
+            set(surplus, "{}".to_owned());
         }
     }
 
-    /// What does not fit is what can be found out again.
-    fn save(&self, host: &dyn Host) {
-        let mut state = json!({ "places": self.places });
-        let text = |state: &Value| state.to_string();
-        let fits = |state: &Value| text(state).len() <= MEMORY_BYTES;
-        let resent: Map<String, Value> = self
-            .resent
-            .iter()
-            .map(|(place, id)| (place.clone(), json!(id)))
-            .collect();
-        let refused = json!({ "refused": self.refused, "refused_at": self.refused_at.map(|at| at.to_string()) });
-        let more = [json!({ "resent": resent }), refused];
-        for more in more
-            .into_iter()
-            .filter_map(|more| more.as_object().cloned())
-        {
-            let mut with = state.clone();
-            for (key, value) in more {
-                with[key] = value;
-            }
-            if fits(&with) {
-                state = with;
-            }
+    /// The same in parts of which each fits into a value of the state, with their sizes.
+    fn pages(&self) -> Vec<(usize, Self)> {
+        let first = Self {
+            refused_at: self.refused_at,
+            ..Self::default()
+        };
+        let mut pages = vec![(0, first)];
+        for place in &self.places {
+            let page = page_with_room(&mut pages, place.len());
+            page.places.insert(place.clone());
         }
-        let state = text(&state);
-        if host.state(MEMORY).as_ref() != Some(&state) {
-            host.set_state(MEMORY, &state);
+        for (place, id) in &self.resent {
+            let page = page_with_room(&mut pages, place.len() + id.to_string().len());
+            page.resent.insert(place.clone(), *id);
         }
+        for (place, why) in &self.refused {
+            let why: String = why.chars().take(REASON_CHARS).collect();
+            let page = page_with_room(&mut pages, place.len() + json!(why).to_string().len());
+            page.refused.insert(place.clone(), why);
+        }
+        pages
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "places": self.places,
+            "resent": self.resent,
+            "refused": self.refused,
+            "refused_at": self.refused_at.map(|at| at.to_string()),
+        })
+    }
+}
+
+/// The last page, or a new one if it has no room for an entry of so many bytes and the signs around it.
+fn page_with_room(pages: &mut Vec<(usize, Memory)>, bytes: usize) -> &mut Memory {
+    const SIGNS: usize = 8;
+    let bytes = bytes + SIGNS;
+    let is_full = |(used, _): &(usize, Memory)| used + bytes > MEMORY_BYTES;
+    if pages.last().is_none_or(is_full) {
+        pages.push((0, Memory::default()));
+    }
+    let last = pages.len() - 1;
+    let (used, page) = &mut pages[last];
+    *used += bytes;
+    page
+}
+
+/// The key of a page of what is remembered, counted from 0.
+fn memory_key(page: usize) -> String {
+    match page {
+        0 => MEMORY.to_owned(),
+        page => format!("{MEMORY}/{}", page + 1),
     }
 }
 
@@ -682,4 +734,30 @@ pub(super) async fn disconnect(
         memory.save(client.host);
     }
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeGitLab, NOW, TestHost};
+
+    #[test]
+    fn what_is_remembered_of_thousands_of_projects_fits_into_the_state() {
+        let paths = || (1_000_000..1_010_000).map(|id| format!("projects/{id}"));
+        let many = Memory {
+            places: paths().collect(),
+            refused: paths().map(|path| (path, "\"no\" ".repeat(50))).collect(),
+            refused_at: Moment::parse(NOW),
+            resent: paths().map(|path| (path, u64::MAX)).collect(),
+        };
+        let few = Memory {
+            places: paths().take(3).collect(),
+            ..Memory::default()
+        };
+        let host = TestHost::new(FakeGitLab::default());
+        for memory in [many, few] {
+            memory.save(&host);
+            assert_eq!(Memory::read(&host, Moment::parse(NOW)), memory);
+        }
+    }
 }

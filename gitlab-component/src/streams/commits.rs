@@ -154,7 +154,7 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
         return Ok(End::Complete);
     };
 
-    let was_complete = before.page.is_none();
+    let ends_first_reading = before.page.is_some() && before.from.is_none();
     let goal = Position {
         branch,
         head,
@@ -176,7 +176,13 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
         read_history(stream, &goal, Until::Known, true).await?;
     }
     goal.save(stream);
-    if let Some(since) = wanted_since.filter(|_| was_complete) {
+    let is_below_floor = |since: &String| {
+        let floor = goal.since.as_deref();
+        floor.is_some_and(|floor| is_earlier(since, floor))
+    };
+    // What has just been read for the first time is not read again, but what it left out is.
+    if let Some(since) = wanted_since.filter(|since| !ends_first_reading || is_below_floor(since)) {
+        let widens = is_below_floor(&since);
         read_history(
             stream,
             &Position {
@@ -187,11 +193,7 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
             false,
         )
         .await?;
-        if goal
-            .since
-            .as_deref()
-            .is_some_and(|floor| is_earlier(&since, floor))
-        {
+        if widens {
             // From now on these are wanted, too.
             Position {
                 since: Some(since),

@@ -301,14 +301,15 @@ impl<'s> Stream<'s> {
         stamp
     }
 
-    /// Where to start: at the cursor, or earlier if the user wants to read again from there.
+    /// Where to start: at the cursor, or earlier if the user wants to read again from there. A cursor that is there and does not count
+    /// any more means everything that was ever wanted: what the settings now forbid may be older than what the user reads again.
     pub(crate) fn start(&self, cursor: Option<Stamp>) -> Option<Stamp> {
         if self.is_read_again() {
             return self.floor();
         }
         match (cursor, self.session.since) {
             (Some(cursor), Some(since)) if since.moment < cursor.moment => Some(since.clone()),
-            (None, Some(since)) => Some(since.clone()),
+            (None, _) => self.limit(),
             (cursor, _) => cursor,
         }
     }
@@ -318,19 +319,21 @@ impl<'s> Stream<'s> {
         self.peek()?.get("since")?.as_str().and_then(Stamp::parse)
     }
 
+    /// Where everything that is wanted begins, this run included; `None` if nothing is left out.
+    fn limit(&self) -> Option<Stamp> {
+        let since = self.session.since.cloned();
+        if !self.has_position() {
+            return since;
+        }
+        let floor = self.floor()?;
+        let earlier = since.filter(|since| since.moment < floor.moment);
+        Some(earlier.unwrap_or(floor))
+    }
+
     /// The cursor with where the first reading began, which a later reading of everything has to respect.
     pub(crate) fn with_floor(&self, mut cursor: Value) -> Value {
-        let since = self.session.since;
-        let floor = match (self.has_position(), self.floor()) {
-            (false, _) => since.cloned(),
-            (true, None) => None,
-            (true, Some(floor)) => Some(match since {
-                Some(since) if since.moment < floor.moment => since.clone(),
-                _ => floor,
-            }),
-        };
-        if let Some(floor) = floor {
-            cursor["since"] = floor.text.into();
+        if let Some(limit) = self.limit() {
+            cursor["since"] = limit.text.into();
         }
         cursor
     }
@@ -502,7 +505,10 @@ async fn read_and_reconcile(
         return reconcile::settle(stream, kinds).await;
     }
     let again = stream.again();
-    match read(&again).await? {
+    let end = read(&again).await;
+    // A refusal in the middle of the second reading is one in the middle of the stream.
+    stream.done.set(stream.done.get() + again.done.get());
+    match end? {
         End::Complete => reconcile::settle(&again, kinds).await,
         off @ End::Off(_) => Ok(off),
     }

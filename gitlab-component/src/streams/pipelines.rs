@@ -13,6 +13,7 @@ use crate::client::{Fault, Listing};
 use crate::executor::gather;
 use crate::gitlab::Pipeline;
 use crate::host::Verdict;
+use crate::settings::Settings;
 use crate::time::Moment;
 use crate::walk::{self, Row, Stamp, TimeWalk};
 
@@ -24,6 +25,8 @@ const LATE_SECONDS: i64 = 2 * 86_400;
 
 const POSITION: &str = "updated_after";
 const CHILD_POSITION: &str = "child_updated_after";
+/// Key of a cursor: whether child pipelines were wanted when the stream was last read to its end.
+const CHILDREN: &str = "children";
 /// The source of pipelines that another pipeline of the same project started.
 const CHILD: &str = "parent_pipeline";
 
@@ -39,41 +42,49 @@ impl Row for Pipeline {
 
 /// Reads what changed since the cursor.
 pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
-    let mut cursor = stream
-        .cursor()
-        .filter(|cursor| covers(stream, cursor))
-        .unwrap_or_default();
-    cursor.insert(
-        "statuses".to_owned(),
-        json!(stream.session.settings.pipeline_statuses),
-    );
+    let settings = stream.session.settings;
+    let mut cursor = stream.cursor().unwrap_or_default();
+    if !covers_statuses(settings, &cursor) {
+        stream.start_again("pipeline_statuses has new values");
+        cursor = Map::new();
+    }
+    cursor.insert("statuses".to_owned(), json!(settings.pipeline_statuses));
+    if !settings.child_pipelines {
+        cursor.remove(CHILDREN);
+    }
     let was_read_before = cursor.contains_key(POSITION);
     let met = walk(stream, &mut cursor, POSITION, None).await?;
     // Where there never was a pipeline there is no child of one.
     let may_have_children = met > 0 || was_read_before;
-    if stream.session.settings.child_pipelines && may_have_children {
-        match walk(stream, &mut cursor, CHILD_POSITION, Some(CHILD)).await {
-            // Before 17.0 GitLab does not know this source, and shows child pipelines nowhere.
-            Err(Fault::Refused(refusal)) if refusal.status == 400 => {}
-            other => drop(other?),
+    if settings.child_pipelines {
+        if may_have_children {
+            match walk(stream, &mut cursor, CHILD_POSITION, Some(CHILD)).await {
+                // Before 17.0 GitLab does not know this source, and shows child pipelines nowhere.
+                Err(Fault::Refused(refusal)) if refusal.status == 400 => {}
+                other => drop(other?),
+            }
+        }
+        if cursor.insert(CHILDREN.to_owned(), Value::Bool(true)) != Some(Value::Bool(true)) {
+            stream.set_cursor(&stream.with_floor(Value::Object(cursor)));
         }
     }
     Ok(End::Complete)
 }
 
 /// Whether everything that is wanted now was wanted when this cursor was written.
-fn covers(stream: &Stream<'_>, cursor: &Map<String, Value>) -> bool {
+pub(super) fn covers(settings: &Settings, cursor: &Map<String, Value>) -> bool {
+    let children = cursor.get(CHILDREN) == Some(&Value::Bool(true));
+    covers_statuses(settings, cursor) && (children || !settings.child_pipelines)
+}
+
+fn covers_statuses(settings: &Settings, cursor: &Map<String, Value>) -> bool {
     let Some(before) = cursor.get("statuses").and_then(Value::as_array) else {
         return true;
     };
-    let wanted = &stream.session.settings.pipeline_statuses;
-    let covered = wanted
+    let wanted = &settings.pipeline_statuses;
+    wanted
         .iter()
-        .all(|status| before.iter().any(|before| before.as_str() == Some(status)));
-    if !covered {
-        stream.start_again("pipeline_statuses has new values");
-    }
-    covered
+        .all(|status| before.iter().any(|before| before.as_str() == Some(status)))
 }
 
 /// Walks one list from the position that the cursor holds under `key`; answers how many rows it met.

@@ -6,11 +6,14 @@
 //! only if it was read at least an hour after the last activity, and only for so long: in every project each stream is read
 //! again after the *sweep*, at the latest.
 //!
+//! Nor is anything left alone that the settings want now and did not want when it was read.
+//!
 //! With few projects nothing is gained, and everything is asked every time.
 
 use serde_json::Value;
 
 use super::Stream;
+use super::pipelines::covers;
 use crate::host::{Mode, StreamState};
 use crate::time::Moment;
 
@@ -55,6 +58,10 @@ pub(super) fn left_alone(stream: &Stream<'_>) -> Option<StreamState> {
         Some(words) => StreamState::Off(words.to_owned()),
         // Not every edit and not every comment is an activity.
         None if THREADS.iter().any(|list| stream.key.ends_with(list)) => return None,
+        // What nobody wanted before was not read, however quiet the project is.
+        None if stream.key.ends_with("/pipelines") && !covers(session.settings, &cursor) => {
+            return None;
+        }
         None => StreamState::Complete,
     };
     (quiet && lately).then_some(state)

@@ -2,7 +2,8 @@
 //!
 //! A group lists the merge requests of all projects below it, so that five hundred idle projects cost one request and not five hundred.
 //! Everything else stays as it is with one project: each has its own stream and its own cursor. A project takes part once its own
-//! first reading is over, and only if its cursor is not far behind the others, because the list is read from the oldest one on.
+//! first reading is over, and only if its cursor is not far behind the others, because the list is read from the oldest one on. The list
+//! leaves out what this token may not see, so a project that may hide something is asked by itself.
 //!
 //! A group that does not answer with such a list is not asked again for a day; its projects are read one by one.
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use futures_util::future::FutureExt;
 use serde_json::{Value, json};
 
+use super::quiet::OFF;
 use super::threads::{self, Announced, Commented};
 use super::{End, Session, Stream, stream};
 use crate::CONCURRENT_PROJECTS;
@@ -78,11 +80,14 @@ impl<'s> Shared<'s> {
             .projects
             .iter()
             .filter_map(|id| projects.get(id).copied())
-            // The list says nothing of what is switched off, and silence must not move a cursor.
-            .filter(|project| T::enabled(project))
+            // The list says nothing of what is switched off or hidden, and silence must not move a cursor.
+            .filter(|project| T::shown_in_groups(project))
             .filter_map(|project| {
                 let stream = Stream::new(session, project, T::LIST);
                 let cursor = stream.peek().filter(|_| stream.mode() == Mode::Poll)?;
+                if cursor.contains_key(OFF) {
+                    return None;
+                }
                 let from = threads::position::<T>(session.settings, &cursor).ok()?;
                 let believed = !is_ahead(Some(&from), Some(session.clock()));
                 believed.then_some(Member { project, from })

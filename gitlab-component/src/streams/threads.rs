@@ -41,6 +41,8 @@ pub(crate) trait Commented: Row {
     fn project_id(&self) -> Option<u64>;
     /// Whether this token's user may use them in the project.
     fn enabled(project: &Project) -> bool;
+    /// Whether the list of a group is sure to have this project's rows: it leaves out without a word what this token may not see.
+    fn shown_in_groups(project: &Project) -> bool;
     fn confidential(&self) -> bool;
     /// `None` where GitLab does not say.
     fn comments(&self) -> Option<u64>;
@@ -80,6 +82,11 @@ impl Commented for MergeRequest {
 
     fn enabled(project: &Project) -> bool {
         project.merge_requests
+    }
+
+    // A role that is not shown the code of a private project is not shown its merge requests either.
+    fn shown_in_groups(project: &Project) -> bool {
+        Self::enabled(project) && project.default_branch.is_some()
     }
 
     fn confidential(&self) -> bool {
@@ -124,6 +131,10 @@ impl Commented for Issue {
 
     fn enabled(project: &Project) -> bool {
         project.issues
+    }
+
+    fn shown_in_groups(project: &Project) -> bool {
+        Self::enabled(project)
     }
 
     fn confidential(&self) -> bool {
