@@ -700,6 +700,8 @@ pub trait Platform: Send + Sync {
     async fn note(&self, name: &str) -> Result<Option<String>>;
     /// Sets a value, and answers what is there afterwards: where there was one and `replace` is false, the old.
     async fn set_note(&self, name: &str, value: &str, replace: bool) -> Result<String>;
+    /// Sets a value for who holds a connection, whatever there was. Refused once the lease is lost.
+    async fn set_held_note(&self, lease: Lease, name: &str, value: &str) -> Result<()>;
 }
 
 /// An earlier request with the same idempotency key.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::connections::{ChainBody, look_at_chain, memory_of_a_run};
+use super::connections::{ChainBody, look_at_chain, memory_of_a_run, stays_what_it_is};
 use super::problem::Problem;
 use super::request::{Caller, Input, List, audit, parse_value};
 use crate::platform::Ground;
@@ -81,6 +81,7 @@ async fn use_chain(
     let config: ConnectionConfig = parse_value(row.config.clone(), "config")?;
     let opened = OpenedSecrets::of(&row, &ground.secrets)?;
     let plan = plan_of(&config, &opened, &description, &ground.rules())?;
+    stays_what_it_is(ground, &row, &description, &plan).await?;
     let memory = memory_of_a_run(ground, &row.tenant, &plan, 1 + chain.mappers.len()).await?;
     let by = &caller.key.id;
     let platform = ground.platform.as_ref();

@@ -10,12 +10,14 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::config::Surroundings;
+use crate::cortexdb::client::DEFAULT_URL;
 use crate::hooks::ingest::Reception as _;
 use crate::ledger::{SqliteStore, Store};
 use crate::platform::Ground;
 use crate::platform::components::Components;
 use crate::platform::keys::{self, Scope};
 use crate::platform::log::Log;
+use crate::platform::made_for::{MadeFor, hold_to};
 use crate::platform::metrics::Metrics;
 use crate::platform::reception::PlatformReception;
 use crate::platform::secrets::Secrets;
@@ -24,7 +26,7 @@ use crate::platform::settings::{ServeConfig, ServeFlags};
 use crate::platform::traces::Traces;
 use crate::report::Level;
 use connector_store::platform::{
-    Caps, Component, DeliveryState, NewDelivery, Page, Platform, Tenant,
+    Caps, Component, DeliveryState, NewDelivery, Page, Platform, Release, Tenant,
 };
 
 const CONNECTOR: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -231,6 +233,44 @@ impl Api {
         answer.ok(201);
         answer.body["id"].as_str().unwrap().to_owned()
     }
+}
+
+/// Another connector than the one that new connections have.
+async fn upload(api: &Api, digest: &str, name: &str, default_url: &str) {
+    let platform = api.ground.platform.as_ref();
+    let known = platform.component(None, CONNECTOR).await.unwrap();
+    let mut description = known.description;
+    description["name"] = json!(name);
+    description["default_url"] = json!(default_url);
+    let row = component(digest, "connector", description);
+    platform.put_component(&row, b"y").await.unwrap();
+}
+
+/// As a run does that reaches both servers: first holds it to them, then reads a page where that is wanted.
+async fn run(api: &Api, id: &str, reads: bool) {
+    let (platform, ledger) = (api.ground.platform.as_ref(), api.ground.ledger.as_ref());
+    let minute = std::time::Duration::from_secs(60);
+    let claim = platform.claim_due("here", minute, 9).await.unwrap();
+    let claim = claim.unwrap();
+    assert_eq!(claim.connection.id, id);
+    let now = json!({"connector": "gitlab", "source": "https://gitlab.com", "cortexdb": DEFAULT_URL, "tenant": "t"});
+    let now: MadeFor = serde_json::from_value(now).unwrap();
+    let another = hold_to(platform, ledger, claim.lease, id, &now).await;
+    assert_eq!(another.unwrap(), None);
+    if reads {
+        let page = ("issues".to_owned(), Some("1".to_owned()));
+        let moved = platform.move_cursors(claim.lease, &[page], None).await;
+        moved.unwrap();
+    }
+    let release = Release {
+        outcome: "complete".into(),
+        receipt: json!({}),
+        due_in: Some(std::time::Duration::ZERO),
+        failures: 0,
+        park: None,
+    };
+    let released = platform.release_run(claim.lease, &claim.run, &release);
+    released.await.unwrap();
 }
 
 fn new_connection(name: &str) -> Value {
@@ -575,6 +615,76 @@ async fn a_secret_is_not_sent_to_another_server_than_it_was_given_for() {
         given_again["secrets"] = json!({secret: "given-for-elsewhere"});
         change(given_again).await.ok(200);
     }
+}
+
+#[tokio::test]
+async fn a_connection_stays_with_the_servers_that_it_remembers_something_of() {
+    const FEED: &str = "sha256:3333333333333333333333333333333333333333333333333333333333333333";
+    let api = Api::new().await;
+    upload(&api, FEED, "feed", "https://gitlab.com").await;
+    let id = api.connection("c").await;
+    let path = format!("/connections/{id}");
+    let change = async |body: Value| {
+        let headers = [("if-match", "*")];
+        api.ask_with(&api.acme_key, "PATCH", &path, Some(body), &headers)
+            .await
+    };
+    let moved = |server: &str, url: &str| {
+        json!({"config": {server: {"url": url}},
+            "secrets": {"source_token": "another", "cortexdb_api_key": "another"}})
+    };
+    // What was wrong and never worked is corrected, also after a run that reached CortexDB and nothing else.
+    change(moved("source", "https://wrong.example"))
+        .await
+        .ok(200);
+    change(moved("source", "https://gitlab.com")).await.ok(200);
+    run(&api, &id, false).await;
+    change(moved("source", "https://wrong.example"))
+        .await
+        .ok(200);
+    change(moved("source", "https://gitlab.com")).await.ok(200);
+    run(&api, &id, true).await;
+    for server in ["source", "cortexdb"] {
+        let refused = change(moved(server, "https://elsewhere.example")).await;
+        refused
+            .is(422, "invalid")
+            .names(&format!("config.{server}.url"));
+        for words in [
+            "https://gitlab.com",
+            "https://elsewhere.example",
+            "create another",
+        ] {
+            assert!(refused.text.contains(words), "{}", refused.text);
+        }
+    }
+    // The same servers in other words, and other tokens for them.
+    change(moved("source", "https://gitlab.com/")).await.ok(200);
+    change(json!({"config": {"run": {"interval": "5m"}}}))
+        .await
+        .ok(200);
+    change(json!({"secrets": {"cortexdb_api_key": "renewed"}}))
+        .await
+        .ok(200);
+    let chain = format!("{path}/chain");
+    let feed = json!({"connector": FEED});
+    api.ask(&api.acme_key, "PUT", &chain, Some(feed))
+        .await
+        .is(422, "invalid")
+        .names("chain.connector");
+    // In a run the same holds.
+    let platform = api.ground.platform.as_ref();
+    let minute = std::time::Duration::from_secs(60);
+    let claim = platform
+        .claim_due("here", minute, 9)
+        .await
+        .unwrap()
+        .unwrap();
+    let now = json!({"connector": "gitlab", "source": "https://gitlab.com", "cortexdb": DEFAULT_URL, "tenant": "another"});
+    let now: MadeFor = serde_json::from_value(now).unwrap();
+    let ledger = api.ground.ledger.as_ref();
+    let words = hold_to(platform, ledger, claim.lease, &id, &now).await;
+    let words = words.unwrap().unwrap();
+    assert!(words.contains("its tenant another"), "{words}");
 }
 
 #[tokio::test]

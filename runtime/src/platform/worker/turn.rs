@@ -15,19 +15,20 @@ use serde_json::{Value, json};
 use super::lease::{Keeper, keep};
 use super::schedule::{after_failure, after_success};
 use crate::config::{DEFAULT_INTERVAL, Plan};
-use crate::cursors::{CursorHome, DatabaseCursors};
+use crate::cursors::{CursorError, CursorHome, DatabaseCursors};
 use crate::digest::fingerprint;
 use crate::hooks::inbox::Batch;
 use crate::hooks::pace::Slices;
 use crate::host::connector::{Connector, Mode};
 use crate::platform::components::{ComponentError, description_of};
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, memory_of, plan_of};
+use crate::platform::made_for::{MadeFor, hold_to};
 use crate::platform::traces::{Span, span_id};
 use crate::platform::{Ground, letters, metrics};
 use crate::redact::Redactor;
 use crate::report::{Level, Outcome, Receipt};
 use crate::run::{
-    Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
+    Answer, Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of, run_held,
 };
 use connector_store::platform::{
     Claim, ConnectionChange, ConnectionState, Delivery, Page, PlatformError, Release, Usage,
@@ -303,6 +304,10 @@ impl Turn {
                 .reach(ready, &around)
                 .await
                 .map_err(|error| error.to_string())?;
+            let is_another = self.is_another(ready, &reach).await;
+            if let Some(words) = is_another.map_err(|error| error.to_string())? {
+                return Err(words);
+            }
             let (ledger, lease) = (&ground.ledger, self.claim.lease);
             letters::carry_out(platform, id, ledger, lease, reach.cortex(), &ready.redactor)
                 .await
@@ -456,6 +461,18 @@ impl Turn {
             .reach(ready, around)
             .await
             .map_err(|error| around.ended_by(&error))?;
+        match self.is_another(ready, &reach).await {
+            Ok(None) => {}
+            Ok(Some(words)) => {
+                return Err(Ended {
+                    outcome: Outcome::Misconfigured,
+                    reason: Some(words),
+                    comparison: None,
+                    answer: Answer::Nothing,
+                });
+            }
+            Err(error) => return Err(around.ended_by(&CursorError::from(error).into())),
+        }
         let counted = Some((self.claim.run.clone(), Arc::clone(&around.counters)));
         let cursors = DatabaseCursors::open(Arc::clone(&self.ground.platform), lease, counted)
             .await
@@ -466,6 +483,23 @@ impl Turn {
             cursors: CursorHome::Database(cursors),
             reach,
         })
+    }
+
+    /// Why this is another connection than the one that its cursors and its ledger are of, if it is. Hooks of one that leaves are removed all the
+    /// same.
+    async fn is_another(
+        &self,
+        ready: &Ready,
+        reach: &Reach,
+    ) -> Result<Option<String>, PlatformError> {
+        let connection = &self.claim.connection;
+        if connection.state == ConnectionState::Leaving {
+            return Ok(None);
+        }
+        let (platform, ledger) = (self.ground.platform.as_ref(), self.ground.ledger.as_ref());
+        let description = &ready.connector.description;
+        let now = MadeFor::of(description, &ready.plan, reach.identity());
+        hold_to(platform, ledger, self.claim.lease, &connection.id, &now).await
     }
 
     /// The ways to both servers, from the turn before where nothing was changed since.

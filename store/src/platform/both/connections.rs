@@ -367,8 +367,9 @@ pub(super) async fn delete(store: &Backend, tenant: Option<&str>, id: &str) -> R
         .await?;
     }
     for sql in [
-        // What its owner wished of its dead letters.
-        "DELETE FROM notes WHERE name = (SELECT 'letters.' || id FROM platform_connections WHERE ledger = $1)",
+        // What its owner wished of its dead letters, and what it was made for.
+        "DELETE FROM notes WHERE name IN (SELECT 'letters.' || id FROM platform_connections WHERE ledger = $1
+                                  UNION ALL SELECT 'made_for.' || id FROM platform_connections WHERE ledger = $1)",
         "DELETE FROM platform_connections WHERE ledger = $1",
         "DELETE FROM connections WHERE id = $1",
     ] {

@@ -388,4 +388,8 @@ impl Platform for Backend {
     async fn set_note(&self, name: &str, value: &str, replace: bool) -> Result<String> {
         patiently(|| notes::set(self, name, value, replace)).await
     }
+
+    async fn set_held_note(&self, lease: Lease, name: &str, value: &str) -> Result<()> {
+        patiently(|| notes::set_held(self, lease, name, value)).await
+    }
 }

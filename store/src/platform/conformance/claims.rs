@@ -60,6 +60,7 @@ pub(super) async fn a_lost_lease_can_be_claimed_and_every_write_of_its_holder_is
     let moved = ("s".to_owned(), Some("1".to_owned()));
     let plan = json!({"hooks": 9});
     assert!(is_fenced(platform.set_hook_plan(lease, &plan).await));
+    assert!(is_fenced(platform.set_held_note(lease, "n", "lost").await));
     assert!(is_fenced(platform.count_run(lease, &lost.run, &used).await));
     let release = release(Some(HOUR));
     assert!(is_fenced(
@@ -88,6 +89,7 @@ pub(super) async fn a_lost_lease_can_be_claimed_and_every_write_of_its_holder_is
     assert_eq!((&*runs[0].outcome, &*runs[0].worker), ("running", "there"));
     assert_eq!(&*runs[1].outcome, "interrupted");
     assert_eq!(runs[1].usage.cpu_ms, 0);
+    assert_eq!(platform.note("n").await.unwrap(), None);
     on.release(&held).await;
 }
 

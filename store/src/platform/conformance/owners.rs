@@ -489,6 +489,10 @@ pub(super) async fn a_deleted_connection_leaves_nothing_but_its_numbers(on: Subj
         .count_run(claim.lease, &claim.run, &used)
         .await
         .unwrap();
+    let notes = ["letters", "made_for"].map(|kind| format!("{kind}.{}", connection.id));
+    for note in &notes {
+        platform.set_note(note, "1", true).await.unwrap();
+    }
     let id = claim.lease.connection;
     let tables = [
         "entries",
@@ -519,6 +523,9 @@ pub(super) async fn a_deleted_connection_leaves_nothing_but_its_numbers(on: Subj
     for table in tables {
         let sql = format!("SELECT count(*) FROM {table} WHERE connection = {id}");
         assert_eq!(on.number(&sql).await, 0, "{table} has rows left");
+    }
+    for note in &notes {
+        assert_eq!(platform.note(note).await.unwrap(), None, "{note}");
     }
     let sql = format!("SELECT count(*) FROM connections WHERE id = {id}");
     assert_eq!(on.number(&sql).await, 0);

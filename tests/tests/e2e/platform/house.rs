@@ -281,6 +281,12 @@ impl House {
 
     /// Changes a connection, whatever its version is.
     pub async fn patch(&self, process: &Process, id: &str, change: Value) {
+        let (status, answer) = self.try_to_patch(process, id, change).await;
+        assert!(status < 300, "{status} {answer}");
+    }
+
+    /// The same, which may be refused.
+    pub async fn try_to_patch(&self, process: &Process, id: &str, change: Value) -> (u16, String) {
         let answer = self
             .client
             .patch(format!("{}/api/v1/connections/{id}", process.url))
@@ -290,8 +296,7 @@ impl House {
             .send()
             .await
             .unwrap();
-        let status = answer.status().as_u16();
-        assert!(status < 300, "{status} {}", answer.text().await.unwrap());
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// Runs of a connection, newest first.
