@@ -282,6 +282,7 @@ on_both! {
         a_run_that_ends_by_itself_lets_go_of_the_claims,
         a_failure_parks_and_holds_back_deliveries_until_the_next_try,
         a_wish_for_a_run_is_not_lost_by_the_run_that_is_going_on,
+        a_run_that_ends_badly_undoes_nothing_that_its_owner_did_meanwhile,
         tenants_take_turns_and_a_tenant_at_its_cap_lets_others_by,
         what_is_due_next_is_known,
         a_tenant_that_has_computed_enough_waits,

@@ -598,7 +598,8 @@ pub trait Platform: Send + Sync {
     async fn deliveries_wait(&self, tenant: &str, longer_than: Duration) -> Result<bool>;
     /// Numbers of the run so far.
     async fn count_run(&self, lease: Lease, run: &str, usage: &Usage) -> Result<()>;
-    /// Ends the run and gives the connection back.
+    /// Ends the run and gives the connection back. What its owner asked for in the meantime counts: it is due at once, and neither counts as
+    /// failed nor is parked for what was so before.
     async fn release_run(&self, lease: Lease, run: &str, release: &Release) -> Result<()>;
     /// How long until something is due; `None`: nothing is. Leases that will expire count. Zero does not mean that a claim finds something:
     /// what is due may be its tenant's that is at its cap, so wait a moment all the same.

@@ -353,6 +353,44 @@ pub(super) async fn a_wish_for_a_run_is_not_lost_by_the_run_that_is_going_on(on:
     assert!(on.claim().await.is_none());
 }
 
+pub(super) async fn a_run_that_ends_badly_undoes_nothing_that_its_owner_did_meanwhile(on: Subject) {
+    let platform = &on.platform;
+    let (connection, claim) = on.claimed().await;
+    let wake = ConnectionChange {
+        wake: true,
+        ..ConnectionChange::default()
+    };
+    let mut badly = release(Some(HOUR));
+    badly.outcome = "misconfigured".into();
+    badly.failures = 5;
+    badly.park = Some("the token was revoked".into());
+    // The token was replaced while the last run with the old one went on.
+    platform
+        .update_connection(None, &connection.id, None, &wake)
+        .await
+        .unwrap();
+    platform
+        .release_run(claim.lease, &claim.run, &badly)
+        .await
+        .unwrap();
+    let now = platform.connection(None, &connection.id).await.unwrap();
+    assert_eq!(
+        (now.state, now.state_reason, now.failures),
+        (ConnectionState::Active, None, 0)
+    );
+    let log = platform.audits(None, &first(9)).await.unwrap();
+    assert!(log.iter().all(|line| line.action != "connection.parked"));
+    // What was asked for before a claim has no part in how its run ends.
+    let again = on.claim().await.unwrap();
+    assert!(again.due);
+    platform
+        .release_run(again.lease, &again.run, &badly)
+        .await
+        .unwrap();
+    let now = platform.connection(None, &connection.id).await.unwrap();
+    assert_eq!((now.state, now.failures), (ConnectionState::Parked, 5));
+}
+
 pub(super) async fn tenants_take_turns_and_a_tenant_at_its_cap_lets_others_by(on: Subject) {
     let platform = &on.platform;
     let mut tenants = Vec::new();
