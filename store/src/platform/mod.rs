@@ -557,11 +557,13 @@ pub trait Platform: Send + Sync {
     /// Deletes a connection and all that is remembered of it, in steps that let others write in between. Its lease is lost; should this process
     /// die, it is found leaving. Its runs stay as numbers until they are trimmed: what a tenant has used is not undone.
     async fn delete_connection(&self, tenant: Option<&str>, id: &str) -> Result<()>;
-    /// Uses another chain, whose components must be there, from the next run on, and takes so much memory for each run.
+    /// Uses another chain, whose components must be there, from the next run on, and takes so much memory for each run. `version: None` whatever
+    /// version the connection has.
     async fn set_chain(
         &self,
         tenant: Option<&str>,
         id: &str,
+        version: Option<i64>,
         chain: &Chain,
         memory_bytes: u64,
         by: &str,

@@ -6,14 +6,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::connections::{ChainBody, look_at_chain, memory_of_a_run, stays_what_it_is};
+use super::connections::{ChainBody, look_at_chain, memory_of_a_run, origin, stays_what_it_is};
 use super::problem::Problem;
 use super::request::{Caller, Input, List, audit, parse_value};
+use crate::host::connector::Description;
 use crate::platform::Ground;
-use crate::platform::connection::{ConnectionConfig, OpenedSecrets, plan_of};
+use crate::platform::components::description_of;
+use crate::platform::connection::{ConnectionConfig, OpenedSecrets, SecretField, plan_of};
 use crate::platform::keys::Scope;
 use crate::platform::trial::{Against, Trial, try_chain};
-use connector_store::platform::{Chain, ChainVersion};
+use connector_store::platform::{Chain, ChainVersion, Connection};
 
 /// A chain that a connection has or had.
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,16 +83,50 @@ async fn use_chain(
     let config: ConnectionConfig = parse_value(row.config.clone(), "config")?;
     let opened = OpenedSecrets::of(&row, &ground.secrets)?;
     let plan = plan_of(&config, &opened, &description, &ground.rules())?;
+    the_token_stays_where_it_was(ground, &row, &config, chain, &description).await?;
     stays_what_it_is(ground, &row, &description, &plan).await?;
     let memory = memory_of_a_run(ground, &row.tenant, &plan, 1 + chain.mappers.len()).await?;
     let by = &caller.key.id;
     let platform = ground.platform.as_ref();
+    // What was validated is what was read: a change in between is refused.
+    let read = Some(row.version);
     let version = platform
-        .set_chain(caller.tenant(), id, chain, memory, by)
+        .set_chain(caller.tenant(), id, read, chain, memory, by)
         .await?;
     let detail = json!({"number": version.number, "chain": version.chain});
     audit(ground, caller, Some(&row.tenant), action, id, &detail).await?;
     Ok(Json(version.into()))
+}
+
+/// Without an address of the connection's the connector's own counts: another connector may not take the stored token elsewhere by that.
+async fn the_token_stays_where_it_was(
+    ground: &Ground,
+    row: &Connection,
+    config: &ConnectionConfig,
+    chain: &Chain,
+    description: &Description,
+) -> Result<(), Problem> {
+    let token = SecretField::SourceToken.as_str();
+    if !row.sealed.contains_key(token) || chain.connector == row.chain.connector {
+        return Ok(());
+    }
+    let current = &row.chain.connector;
+    let current = ground.platform.component(Some(&row.tenant), current).await;
+    let current = description_of(&current?)?;
+    let goes_to = |description: &Description| {
+        let url = config.source.url.clone();
+        origin(&url.or_else(|| description.default_url.clone()))
+    };
+    let (was, is) = (goes_to(&current), goes_to(description));
+    if was == is {
+        return Ok(());
+    }
+    let words = format!(
+        "it reads {}, and the source's token was given for {}: first name the address that is meant in `config.source.url`, and send the token with it",
+        is.unwrap_or_default(),
+        was.unwrap_or_default()
+    );
+    Err(Problem::invalid("chain.connector", words))
 }
 
 /// To which version.

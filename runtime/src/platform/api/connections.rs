@@ -451,7 +451,7 @@ pub(super) async fn stays_what_it_is(
 }
 
 /// Without an address the connector's or the vendor's own, which is another server than any that is named.
-fn origin(url: &Option<String>) -> Option<String> {
+pub(super) fn origin(url: &Option<String>) -> Option<String> {
     let url = url::Url::parse(url.as_deref()?).ok()?;
     Some(url.origin().ascii_serialization())
 }

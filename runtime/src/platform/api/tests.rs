@@ -906,6 +906,40 @@ async fn a_chain_is_promoted_and_rolled_back() {
 }
 
 #[tokio::test]
+async fn a_chain_does_not_take_the_token_to_another_server() {
+    const FEED: &str = "sha256:3333333333333333333333333333333333333333333333333333333333333333";
+    let api = Api::new().await;
+    upload(&api, FEED, "gitlab", "https://elsewhere.example").await;
+    let id = api.connection("c").await;
+    let path = format!("/connections/{id}");
+    let chain = format!("{path}/chain");
+    let feed = json!({"connector": FEED});
+    let promote = async || {
+        api.ask(&api.acme_key, "PUT", &chain, Some(feed.clone()))
+            .await
+    };
+    let refused = promote().await;
+    refused.is(422, "invalid").names("chain.connector");
+    for origin in ["https://gitlab.com", "https://elsewhere.example"] {
+        assert!(refused.text.contains(origin), "{}", refused.text);
+    }
+    // With an address of its own, the token goes there whatever the connector prefers.
+    let named = json!({"config": {"source": {"url": "https://gitlab.com"}}, "secrets": {"source_token": "again"}});
+    let headers = [("if-match", "*")];
+    let change = api.ask_with(&api.acme_key, "PATCH", &path, Some(named), &headers);
+    change.await.ok(200);
+    promote().await.ok(200);
+    // Back without one: the token was sent again for this connector's.
+    let unnamed =
+        json!({"config": {"source": {"url": null}}, "secrets": {"source_token": "elsewhere"}});
+    let change = api.ask_with(&api.acme_key, "PATCH", &path, Some(unnamed), &headers);
+    change.await.ok(200);
+    let back = format!("{chain}/rollback");
+    let refused = api.ask(&api.acme_key, "POST", &back, Some(json!({}))).await;
+    refused.is(422, "invalid").names("chain.connector");
+}
+
+#[tokio::test]
 async fn deliveries_are_listed_shown_and_replayed() {
     let api = Api::new().await;
     let id = api.connection("c").await;

@@ -197,11 +197,12 @@ impl Platform for Backend {
         &self,
         tenant: Option<&str>,
         id: &str,
+        version: Option<i64>,
         chain: &Chain,
         memory_bytes: u64,
         by: &str,
     ) -> Result<ChainVersion> {
-        connections::set_chain(self, tenant, id, chain, memory_bytes, by).await
+        connections::set_chain(self, tenant, id, version, chain, memory_bytes, by).await
     }
 
     async fn chains(&self, tenant: Option<&str>, id: &str) -> Result<Vec<ChainVersion>> {
