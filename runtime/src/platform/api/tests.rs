@@ -26,7 +26,7 @@ use crate::platform::settings::{ServeConfig, ServeFlags};
 use crate::platform::traces::Traces;
 use crate::report::Level;
 use connector_store::platform::{
-    Caps, Component, DeliveryState, NewDelivery, Page, Platform, Release, Tenant,
+    Caps, Component, ConnectionChange, DeliveryState, NewDelivery, Page, Platform, Release, Tenant,
 };
 
 const CONNECTOR: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -1254,6 +1254,36 @@ async fn a_rotated_key_opens_everything_and_rotating_twice_does_nothing() {
     let foreign = Secrets::open(None, &folder.path().join("kek")).unwrap();
     let words = foreign.prove(platform).await.unwrap_err().to_string();
     assert!(words.contains("another key"), "{words}");
+}
+
+#[tokio::test]
+async fn a_call_is_not_told_that_its_connection_is_gone_while_the_key_is_missing() {
+    let api = Api::new().await;
+    let id = api.connection("c").await;
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = Secrets::open(None, &folder.path().join("kek")).unwrap();
+    let ground = Ground {
+        secrets: Arc::new(foreign),
+        ..api.ground.clone()
+    };
+    let reception = PlatformReception::new(ground);
+    let words = reception.endpoint(&id).await.unwrap_err().to_string();
+    assert!(words.contains("not among those of this process"), "{words}");
+    let unknown = reception.endpoint("nothing").await.unwrap();
+    assert!(unknown.is_none());
+    // What its owner can mend is as if it were not there.
+    let damaged = std::collections::BTreeMap::from([("webhook_secret".into(), "damaged".into())]);
+    let change = ConnectionChange {
+        sealed: Some(damaged),
+        ..ConnectionChange::default()
+    };
+    let platform = api.ground.platform.as_ref();
+    platform
+        .update_connection(None, &id, None, &change)
+        .await
+        .unwrap();
+    let reception = PlatformReception::new(api.ground.clone());
+    assert!(reception.endpoint(&id).await.unwrap().is_none());
 }
 
 /// What the dashboard answers to a browser.

@@ -23,6 +23,7 @@ use crate::host::connector::{Connector, Mode};
 use crate::platform::components::{ComponentError, description_of};
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, memory_of, plan_of};
 use crate::platform::made_for::{MadeFor, hold_to};
+use crate::platform::secrets::SecretError;
 use crate::platform::traces::{Span, span_id};
 use crate::platform::{Ground, letters, metrics};
 use crate::redact::Redactor;
@@ -142,7 +143,13 @@ impl Turn {
         }
         let done = match self.ready().await {
             Ok(ready) => self.perform(&ready).await,
-            Err((outcome, reason)) => Done::without_a_run(outcome, Some(reason)),
+            Err((outcome, reason)) => {
+                if outcome == Outcome::Failed {
+                    let words = "a run cannot begin, which is no fault of its owner's";
+                    self.line(Level::Error, words, &reason);
+                }
+                Done::without_a_run(outcome, Some(reason))
+            }
         };
         self.release(done).await;
     }
@@ -166,17 +173,21 @@ impl Turn {
             (Outcome::Misconfigured, error.to_string())
         }
         fn stored(error: ComponentError) -> (Outcome, String) {
-            match &error {
-                ComponentError::Store(PlatformError::Store(_)) => {
-                    (Outcome::Failed, error.to_string())
-                }
-                _ => wrong(error),
+            if error.is_of_the_platform() {
+                return (Outcome::Failed, error.to_string());
             }
+            wrong(error)
+        }
+        fn sealed(error: SecretError) -> (Outcome, String) {
+            if error.is_of_the_platform() {
+                return (Outcome::Failed, error.to_string());
+            }
+            wrong(error)
         }
         let (ground, connection) = (&self.ground, &self.claim.connection);
         let config: ConnectionConfig = serde_json::from_value(connection.config.clone())
             .map_err(|error| wrong(format!("the stored configuration cannot be read: {error}")))?;
-        let secrets = OpenedSecrets::of(connection, &ground.secrets).map_err(wrong)?;
+        let secrets = OpenedSecrets::of(connection, &ground.secrets).map_err(sealed)?;
         let platform = ground.platform.as_ref();
         let component = platform
             .component(Some(&connection.tenant), &connection.chain.connector)
