@@ -298,6 +298,7 @@ on_both! {
         a_delivery_is_tried_again_when_its_time_has_come,
         what_waits_comes_oldest_first_within_the_bounds,
         deliveries_are_listed_and_replayed_by_state_and_time,
+        what_is_replayed_is_told_from_what_has_just_come,
         settled_deliveries_are_trimmed_after_a_week_at_the_earliest,
         large_bodies_come_out_as_they_went_in;
     host:

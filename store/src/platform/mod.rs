@@ -383,6 +383,9 @@ pub struct Delivery {
     pub reason: Option<String>,
     /// How often it was tried.
     pub attempts: u32,
+    /// It waits because somebody asked for it again, and was not tried since.
+    #[serde(skip)]
+    pub replayed: bool,
     pub received_at: String,
     /// When its fate was decided, which is after CortexDB's receipt.
     pub settled_at: Option<String>,

@@ -655,6 +655,11 @@ impl Turn {
         let (done, ended, span) = self.run(ready, task).await;
         let settled = batch.settle(platform.as_ref(), lease, &ended).await?;
         for delivery in batch.rows() {
+            self.log_followed(delivery, ended.outcome);
+            // It came long ago, and how long ago says nothing of this platform.
+            if delivery.replayed {
+                continue;
+            }
             self.delivery_span(delivery, ended.outcome, &span);
             let received = chrono::DateTime::parse_from_rfc3339(&delivery.received_at);
             let took = received.map(|at| chrono::Utc::now().signed_duration_since(at).to_std());
@@ -664,13 +669,16 @@ impl Turn {
                 let metrics = &self.ground.metrics;
                 metrics.observe(metrics::DELIVERY_SECONDS, &[], took);
             }
-            self.ground.log.line(
-                Level::Info,
-                "delivery followed",
-                json!({ "trace": delivery.trace, "delivery": delivery.id, "run": self.claim.run, "outcome": ended.outcome }),
-            );
         }
         Ok(Some((done, settled.wants_sync)))
+    }
+
+    fn log_followed(&self, delivery: &Delivery, outcome: Outcome) {
+        self.ground.log.line(
+            Level::Info,
+            "delivery followed",
+            json!({ "trace": delivery.trace, "delivery": delivery.id, "run": self.claim.run, "outcome": outcome }),
+        );
     }
 
     /// Whether the runs before this one could not begin either. An outage is no reason to park a connection.

@@ -209,6 +209,15 @@ impl House {
         )
     }
 
+    /// A number of `/metrics`; zero where there is none of that name.
+    pub async fn metric(&self, process: &Process, name: &str) -> usize {
+        let url = format!("{}/metrics", process.url);
+        let text = self.client.get(url).send().await.unwrap();
+        let text = text.text().await.unwrap();
+        let number = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        text.lines().find_map(number).unwrap_or(0)
+    }
+
     /// A call that must succeed.
     pub async fn call(&self, process: &Process, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.api(process, method, path, body).await;
