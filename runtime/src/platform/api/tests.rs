@@ -891,8 +891,26 @@ async fn a_chain_is_promoted_and_rolled_back() {
         .ask(&api.acme_key, "POST", &back, Some(json!({"number": 77})))
         .await;
     unknown.is(422, "invalid").names("number");
+    // Whoever got no answer and asks again does not get back what was taken away.
+    let again = api.ask(&api.acme_key, "POST", &back, Some(json!({}))).await;
+    again.is(422, "invalid").names("number");
     let versions = api.ask(&api.acme_key, "GET", &path, None).await;
     assert_eq!(versions.body["items"].as_array().unwrap().len(), 3);
+    // Only where the connection is what was read, if that is wanted.
+    let bare = json!({"connector": CONNECTOR, "mappers": []});
+    for (method, path, body) in [("PUT", &path, bare), ("POST", &back, json!({"number": 2}))] {
+        let seen = api.ground.platform.connection(None, &id).await.unwrap();
+        for (version, status) in [
+            (seen.version - 1, 412),
+            (seen.version, 200),
+            (seen.version, 412),
+        ] {
+            let headers = [("if-match", &*format!("\"{version}\""))];
+            let body = Some(body.clone());
+            let answer = api.ask_with(&api.acme_key, method, path, body, &headers);
+            answer.await.ok(status);
+        }
+    }
     let dry = api
         .ask(
             &api.acme_key,
