@@ -56,7 +56,9 @@ async fn a_bomb_that_no_rule_counts_is_ended_at_the_limit_on_computing() {
         cpu_seconds: 1,
         ..Allowance::default()
     };
-    let words = refusal(&compile(&bomb(), allowance).await);
+    let compiled = compile(&bomb(), allowance).await;
+    assert!(!compiled.by_the_machine);
+    let words = refusal(&compiled);
     assert_words(
         &words,
         &[
@@ -96,7 +98,9 @@ async fn a_bomb_that_no_rule_counts_is_ended_by_the_clock_and_its_process_with_i
         wall: Duration::from_millis(700),
         ..Allowance::default()
     };
-    let words = refusal(&compile(&bomb(), allowance).await);
+    let compiled = compile(&bomb(), allowance).await;
+    assert!(compiled.by_the_machine);
+    let words = refusal(&compiled);
     assert_words(
         &words,
         &[

@@ -209,6 +209,7 @@ mod tests {
             state: DeliveryState::Waiting,
             reason: None,
             attempts,
+            replayed: false,
             received_at: "2026-11-22T10:00:00.000Z".into(),
             settled_at: None,
         };

@@ -192,8 +192,16 @@ impl Ingest {
     }
 
     /// What a call that proved nothing may be judged by once more: its secret may be newer than what is known.
-    async fn renewed(&self, name: &str) -> Option<Arc<Endpoint>> {
-        self.reception.renewed(name).await.ok().flatten()
+    async fn renewed(&self, name: &str) -> Result<Option<Arc<Endpoint>>, Refused> {
+        let renewed = self.reception.renewed(name).await;
+        renewed.map_err(|error| self.cannot_judge(&error))
+    }
+
+    /// What is known of the connection cannot be told now.
+    fn cannot_judge(&self, error: &PlatformError) -> Refused {
+        let words = format!("a webhook call was refused: {error}");
+        self.reception.failed(&words);
+        Refused::Busy
     }
 
     fn share_of(&self, owner: &str) -> Arc<Room> {
@@ -213,11 +221,8 @@ impl Ingest {
         if name.len() > MAX_NAME_BYTES {
             return Err(Refused::Unknown);
         }
-        let endpoint = self.reception.endpoint(name).await.map_err(|error| {
-            self.reception
-                .failed(&format!("a webhook call was refused: {error}"));
-            Refused::Busy
-        })?;
+        let endpoint = self.reception.endpoint(name).await;
+        let endpoint = endpoint.map_err(|error| self.cannot_judge(&error))?;
         let endpoint = endpoint.ok_or(Refused::Unknown)?;
         if endpoint.full {
             return Err(Refused::Busy);
@@ -236,7 +241,7 @@ impl Ingest {
         let mut endpoint = endpoint;
         let mut early = judge(&endpoint);
         if early == Early::Refused
-            && let Some(renewed) = self.renewed(name).await
+            && let Some(renewed) = self.renewed(name).await?
         {
             endpoint = renewed;
             early = judge(&endpoint);
@@ -254,7 +259,7 @@ impl Ingest {
             .map_err(|_| Refused::Slow)??;
         let now = SystemTime::now();
         if early == Early::Signed && !endpoint.secrets.is_signed(headers, &body, now) {
-            let renewed = self.renewed(name).await;
+            let renewed = self.renewed(name).await?;
             endpoint = renewed.ok_or(Refused::Unproven)?;
             if !endpoint.secrets.is_signed(headers, &body, now) {
                 return Err(Refused::Unproven);

@@ -52,6 +52,14 @@ pub enum LoadError {
     Describe(String),
 }
 
+impl LoadError {
+    /// Whether this machine is at fault and not the component.
+    #[must_use]
+    pub fn is_of_the_machine(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.is_of_the_machine())
+    }
+}
+
 /// Why a call into a connector ended without a result. What the connector says is printable and bounded.
 #[derive(Debug, Clone)]
 pub enum CallFailure {

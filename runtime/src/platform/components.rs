@@ -67,6 +67,19 @@ pub enum ComponentError {
     Description(String),
 }
 
+impl ComponentError {
+    /// Whether the platform is at fault, and neither the component nor whoever uses it.
+    #[must_use]
+    pub fn is_of_the_platform(&self) -> bool {
+        match self {
+            Self::Unusable { reason, .. } => reason.is_of_the_machine(),
+            Self::Store(error) => matches!(error, PlatformError::Store(_)),
+            Self::Busy | Self::Engine(_) => true,
+            Self::Refused { .. } | Self::Description(_) | Self::TenantIsTrying => false,
+        }
+    }
+}
+
 /// See the [module](self).
 pub struct Components {
     engine: Arc<LiveEngine>,

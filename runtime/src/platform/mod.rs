@@ -14,6 +14,7 @@ pub mod dashboard;
 pub mod keys;
 pub mod letters;
 pub mod log;
+pub mod made_for;
 pub mod metrics;
 pub mod private_file;
 pub mod reception;

@@ -15,6 +15,7 @@ use super::Ground;
 use super::components::hooks_of;
 use super::connection::{OpenedSecrets, SecretField};
 use super::metrics;
+use super::secrets::SecretError;
 use crate::hooks::ingest::{Endpoint, Reception};
 use crate::hooks::proof::HookSecrets;
 use crate::redact::Secret;
@@ -80,6 +81,12 @@ impl PlatformReception {
         };
         let opened = match OpenedSecrets::of(&connection, &self.ground.secrets) {
             Ok(opened) => opened,
+            Err(SecretError::Store(error)) => return Err(error),
+            // The source is to come back: another process may have the key, or this one soon.
+            Err(error) if error.is_of_the_platform() => {
+                let words = format!("the secrets of {name} do not open: {error}");
+                return Err(PlatformError::Invalid(words));
+            }
             Err(error) => {
                 self.failed(&format!("the secrets of {name} do not open: {error}"));
                 return Ok(None);

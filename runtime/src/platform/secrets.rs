@@ -53,6 +53,14 @@ pub enum SecretError {
     Store(#[from] PlatformError),
 }
 
+impl SecretError {
+    /// Whether the platform is at fault: its keys or its database. What was damaged or moved is set again by its owner.
+    #[must_use]
+    pub fn is_of_the_platform(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}
+
 /// What a sealed value belongs to. It opens nowhere else.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {

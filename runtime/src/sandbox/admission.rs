@@ -38,12 +38,23 @@ pub enum Refusal {
     /// It breaks a rule.
     #[error("{}", .0.refusal())]
     Rule(Finding),
+    /// The child process was ended by this machine: the system killed it, or the clock did.
+    #[error("{}", .0.refusal())]
+    Machine(Finding),
     /// The child process could not be started.
     #[error("the component cannot be compiled: the compiler's process does not start: {0}")]
     NoCompiler(std::io::Error),
     /// The engine does not take it although every rule is kept.
     #[error("the component cannot be loaded: {0}")]
     Engine(String),
+}
+
+impl Refusal {
+    /// Whether this machine is at fault and not the file: another time it may be admitted.
+    #[must_use]
+    pub fn is_of_the_machine(&self) -> bool {
+        matches!(self, Self::Machine(_) | Self::NoCompiler(_))
+    }
 }
 
 /// Where a component comes from.
@@ -139,7 +150,10 @@ pub async fn admit(
                 .map_err(Refusal::NoCompiler)?;
             report.findings.extend(compiled.findings);
             let Some(code) = compiled.code else {
-                return Err(refused(report));
+                return Err(match refused(report) {
+                    Refusal::Rule(finding) if compiled.by_the_machine => Refusal::Machine(finding),
+                    refusal => refusal,
+                });
             };
             let component =
                 trusted(engine, &code).map_err(|error| Refusal::Engine(format!("{error:#}")))?;

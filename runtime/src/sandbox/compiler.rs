@@ -77,6 +77,8 @@ pub struct Compiled {
     pub findings: Vec<Finding>,
     /// The code, if the component keeps them all.
     pub code: Option<Vec<u8>>,
+    /// It was ended by what this machine has or does at the moment, which says nothing of the file.
+    pub by_the_machine: bool,
 }
 
 /// Compiles in a child that is this program.
@@ -138,12 +140,13 @@ pub async fn compile_with(
         (answer, words, child.wait().await)
     };
     let Ok((answer, words, status)) = tokio::time::timeout(allowance.wall, work).await else {
-        return Ok(broken(Finding::stopped(
+        let finding = Finding::stopped(
             "compile_time_in_all",
             Unit::Time,
             milliseconds(allowance.wall),
             "Compiling was stopped; try again when this machine has less to do, or make its functions smaller and fewer",
-        )));
+        );
+        return Ok(broken(finding, true));
     };
     let status = status?;
     match answer {
@@ -151,17 +154,22 @@ pub async fn compile_with(
             code: (!code.is_empty() && report.findings.iter().all(|finding| finding.ok))
                 .then_some(code),
             findings: report.findings,
+            by_the_machine: false,
         }),
-        _ => Ok(broken(death(status, &words, allowance))),
+        _ => {
+            let killed = status.signal() == Some(libc::SIGKILL);
+            Ok(broken(death(status, &words, allowance), killed))
+        }
     }
 }
 
 const SIMPLER: &str = "Compiling was stopped; make its functions smaller and fewer";
 
-fn broken(finding: Finding) -> Compiled {
+fn broken(finding: Finding, by_the_machine: bool) -> Compiled {
     Compiled {
         findings: vec![finding],
         code: None,
+        by_the_machine,
     }
 }
 

@@ -283,6 +283,7 @@ on_both! {
         a_run_that_ends_by_itself_lets_go_of_the_claims,
         a_failure_parks_and_holds_back_deliveries_until_the_next_try,
         a_wish_for_a_run_is_not_lost_by_the_run_that_is_going_on,
+        a_run_that_ends_badly_undoes_nothing_that_its_owner_did_meanwhile,
         tenants_take_turns_and_a_tenant_at_its_cap_lets_others_by,
         what_is_due_next_is_known,
         a_tenant_that_has_computed_enough_waits,
@@ -298,6 +299,7 @@ on_both! {
         a_delivery_is_tried_again_when_its_time_has_come,
         what_waits_comes_oldest_first_within_the_bounds,
         deliveries_are_listed_and_replayed_by_state_and_time,
+        what_is_replayed_is_told_from_what_has_just_come,
         settled_deliveries_are_trimmed_after_a_week_at_the_earliest,
         large_bodies_come_out_as_they_went_in;
     host:

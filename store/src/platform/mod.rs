@@ -383,6 +383,9 @@ pub struct Delivery {
     pub reason: Option<String>,
     /// How often it was tried.
     pub attempts: u32,
+    /// It waits because somebody asked for it again, and was not tried since.
+    #[serde(skip)]
+    pub replayed: bool,
     pub received_at: String,
     /// When its fate was decided, which is after CortexDB's receipt.
     pub settled_at: Option<String>,
@@ -560,11 +563,13 @@ pub trait Platform: Send + Sync {
     /// Lets go of what the ledgers of all connections know of CortexDB, and of all leases: it is put together again from CortexDB's listing, scope
     /// by scope, before the first write into each. Cursors, recorded records and dead letters stay.
     async fn forget_ledgers(&self) -> Result<()>;
-    /// Uses another chain, whose components must be there, from the next run on, and takes so much memory for each run.
+    /// Uses another chain, whose components must be there, from the next run on, and takes so much memory for each run. `version: None` whatever
+    /// version the connection has.
     async fn set_chain(
         &self,
         tenant: Option<&str>,
         id: &str,
+        version: Option<i64>,
         chain: &Chain,
         memory_bytes: u64,
         by: &str,
@@ -601,7 +606,8 @@ pub trait Platform: Send + Sync {
     async fn deliveries_wait(&self, tenant: &str, longer_than: Duration) -> Result<bool>;
     /// Numbers of the run so far.
     async fn count_run(&self, lease: Lease, run: &str, usage: &Usage) -> Result<()>;
-    /// Ends the run and gives the connection back.
+    /// Ends the run and gives the connection back. What its owner asked for in the meantime counts: it is due at once, and neither counts as
+    /// failed nor is parked for what was so before.
     async fn release_run(&self, lease: Lease, run: &str, release: &Release) -> Result<()>;
     /// How long until something is due; `None`: nothing is. Leases that will expire count. Zero does not mean that a claim finds something:
     /// what is due may be its tenant's that is at its cap, so wait a moment all the same.
@@ -705,6 +711,8 @@ pub trait Platform: Send + Sync {
     async fn set_note(&self, name: &str, value: &str, replace: bool) -> Result<String>;
     /// Sets a value where it is still what was read, `None` being none at all. Whether it was.
     async fn change_note(&self, name: &str, was: Option<&str>, value: &str) -> Result<bool>;
+    /// Sets a value for who holds a connection, whatever there was. Refused once the lease is lost.
+    async fn set_held_note(&self, lease: Lease, name: &str, value: &str) -> Result<()>;
 }
 
 /// An earlier request with the same idempotency key.

@@ -31,6 +31,7 @@ use crate::platform::connection::{
     ConnectionConfig, OpenedSecrets, SecretField, check_secret, memory_of, plan_of,
 };
 use crate::platform::keys::Scope;
+use crate::platform::made_for::{MadeFor, made_for};
 use crate::platform::secrets::Place;
 use crate::redact::Secret;
 use crate::run::{Circumstances, redactor_for};
@@ -439,8 +440,24 @@ fn secrets_stay_where_they_were(
     Ok(())
 }
 
+/// What a connection remembers is of one source and one CortexDB. Refuses others, once it remembers anything.
+pub(super) async fn stays_what_it_is(
+    ground: &Ground,
+    row: &Connection,
+    description: &Description,
+    plan: &Plan,
+) -> Result<(), Problem> {
+    let (platform, ledger) = (ground.platform.as_ref(), ground.ledger.as_ref());
+    let now = MadeFor::of(description, plan, None);
+    let was = made_for(platform, ledger, row).await?;
+    match was.and_then(|was| was.differs_from(&now)) {
+        Some((field, words)) => Err(Problem::invalid(field, words)),
+        None => Ok(()),
+    }
+}
+
 /// Without an address the connector's or the vendor's own, which is another server than any that is named.
-fn origin(url: &Option<String>) -> Option<String> {
+pub(super) fn origin(url: &Option<String>) -> Option<String> {
     let url = url::Url::parse(url.as_deref()?).ok()?;
     Some(url.origin().ascii_serialization())
 }
@@ -609,6 +626,9 @@ pub(super) async fn update(
     let mut sealed = seal_into(&ground, &id, &row.tenant, &patch.secrets, &mut opened)?;
     let description = look_at_chain(&ground, &row.tenant, &row.chain).await?;
     let plan = plan_of(&config, &opened, &description, &ground.rules())?;
+    if patch.config.is_some() {
+        stays_what_it_is(&ground, &row, &description, &plan).await?;
+    }
     let memory_bytes =
         memory_of_a_run(&ground, &row.tenant, &plan, 1 + row.chain.mappers.len()).await?;
     let changed: Vec<String> = sealed.keys().cloned().collect();

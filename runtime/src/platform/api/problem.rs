@@ -343,6 +343,9 @@ impl From<ComponentError> for Problem {
         match error {
             ComponentError::Refused { words, report } => Self::refused_component(words, report),
             ComponentError::Store(error) => error.into(),
+            ComponentError::Unusable { .. } if error.is_of_the_platform() => {
+                Self::unavailable(error.to_string())
+            }
             ComponentError::Description(_) | ComponentError::Unusable { .. } => {
                 Self::conflict(error.to_string())
             }

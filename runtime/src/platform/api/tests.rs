@@ -10,12 +10,14 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::config::Surroundings;
+use crate::cortexdb::client::DEFAULT_URL;
 use crate::hooks::ingest::Reception as _;
 use crate::ledger::{SqliteStore, Store};
 use crate::platform::Ground;
 use crate::platform::components::Components;
 use crate::platform::keys::{self, Scope};
 use crate::platform::log::Log;
+use crate::platform::made_for::{MadeFor, hold_to};
 use crate::platform::metrics::Metrics;
 use crate::platform::reception::PlatformReception;
 use crate::platform::secrets::Secrets;
@@ -24,7 +26,7 @@ use crate::platform::settings::{ServeConfig, ServeFlags};
 use crate::platform::traces::Traces;
 use crate::report::Level;
 use connector_store::platform::{
-    Caps, Component, DeliveryState, NewDelivery, Page, Platform, Tenant,
+    Caps, Component, ConnectionChange, DeliveryState, NewDelivery, Page, Platform, Release, Tenant,
 };
 
 const CONNECTOR: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -231,6 +233,44 @@ impl Api {
         answer.ok(201);
         answer.body["id"].as_str().unwrap().to_owned()
     }
+}
+
+/// Another connector than the one that new connections have.
+async fn upload(api: &Api, digest: &str, name: &str, default_url: &str) {
+    let platform = api.ground.platform.as_ref();
+    let known = platform.component(None, CONNECTOR).await.unwrap();
+    let mut description = known.description;
+    description["name"] = json!(name);
+    description["default_url"] = json!(default_url);
+    let row = component(digest, "connector", description);
+    platform.put_component(&row, b"y").await.unwrap();
+}
+
+/// As a run does that reaches both servers: first holds it to them, then reads a page where that is wanted.
+async fn run(api: &Api, id: &str, reads: bool) {
+    let (platform, ledger) = (api.ground.platform.as_ref(), api.ground.ledger.as_ref());
+    let minute = std::time::Duration::from_secs(60);
+    let claim = platform.claim_due("here", minute, 9).await.unwrap();
+    let claim = claim.unwrap();
+    assert_eq!(claim.connection.id, id);
+    let now = json!({"connector": "gitlab", "source": "https://gitlab.com", "cortexdb": DEFAULT_URL, "tenant": "t"});
+    let now: MadeFor = serde_json::from_value(now).unwrap();
+    let another = hold_to(platform, ledger, claim.lease, id, &now).await;
+    assert_eq!(another.unwrap(), None);
+    if reads {
+        let page = ("issues".to_owned(), Some("1".to_owned()));
+        let moved = platform.move_cursors(claim.lease, &[page], None).await;
+        moved.unwrap();
+    }
+    let release = Release {
+        outcome: "complete".into(),
+        receipt: json!({}),
+        due_in: Some(std::time::Duration::ZERO),
+        failures: 0,
+        park: None,
+    };
+    let released = platform.release_run(claim.lease, &claim.run, &release);
+    released.await.unwrap();
 }
 
 fn new_connection(name: &str) -> Value {
@@ -578,6 +618,76 @@ async fn a_secret_is_not_sent_to_another_server_than_it_was_given_for() {
 }
 
 #[tokio::test]
+async fn a_connection_stays_with_the_servers_that_it_remembers_something_of() {
+    const FEED: &str = "sha256:3333333333333333333333333333333333333333333333333333333333333333";
+    let api = Api::new().await;
+    upload(&api, FEED, "feed", "https://gitlab.com").await;
+    let id = api.connection("c").await;
+    let path = format!("/connections/{id}");
+    let change = async |body: Value| {
+        let headers = [("if-match", "*")];
+        api.ask_with(&api.acme_key, "PATCH", &path, Some(body), &headers)
+            .await
+    };
+    let moved = |server: &str, url: &str| {
+        json!({"config": {server: {"url": url}},
+            "secrets": {"source_token": "another", "cortexdb_api_key": "another"}})
+    };
+    // What was wrong and never worked is corrected, also after a run that reached CortexDB and nothing else.
+    change(moved("source", "https://wrong.example"))
+        .await
+        .ok(200);
+    change(moved("source", "https://gitlab.com")).await.ok(200);
+    run(&api, &id, false).await;
+    change(moved("source", "https://wrong.example"))
+        .await
+        .ok(200);
+    change(moved("source", "https://gitlab.com")).await.ok(200);
+    run(&api, &id, true).await;
+    for server in ["source", "cortexdb"] {
+        let refused = change(moved(server, "https://elsewhere.example")).await;
+        refused
+            .is(422, "invalid")
+            .names(&format!("config.{server}.url"));
+        for words in [
+            "https://gitlab.com",
+            "https://elsewhere.example",
+            "create another",
+        ] {
+            assert!(refused.text.contains(words), "{}", refused.text);
+        }
+    }
+    // The same servers in other words, and other tokens for them.
+    change(moved("source", "https://gitlab.com/")).await.ok(200);
+    change(json!({"config": {"run": {"interval": "5m"}}}))
+        .await
+        .ok(200);
+    change(json!({"secrets": {"cortexdb_api_key": "renewed"}}))
+        .await
+        .ok(200);
+    let chain = format!("{path}/chain");
+    let feed = json!({"connector": FEED});
+    api.ask(&api.acme_key, "PUT", &chain, Some(feed))
+        .await
+        .is(422, "invalid")
+        .names("chain.connector");
+    // In a run the same holds.
+    let platform = api.ground.platform.as_ref();
+    let minute = std::time::Duration::from_secs(60);
+    let claim = platform
+        .claim_due("here", minute, 9)
+        .await
+        .unwrap()
+        .unwrap();
+    let now = json!({"connector": "gitlab", "source": "https://gitlab.com", "cortexdb": DEFAULT_URL, "tenant": "another"});
+    let now: MadeFor = serde_json::from_value(now).unwrap();
+    let ledger = api.ground.ledger.as_ref();
+    let words = hold_to(platform, ledger, claim.lease, &id, &now).await;
+    let words = words.unwrap().unwrap();
+    assert!(words.contains("its tenant another"), "{words}");
+}
+
+#[tokio::test]
 async fn a_configuration_does_not_grow_patch_by_patch() {
     let api = Api::new().await;
     let path = format!("/connections/{}", api.connection("c").await);
@@ -781,8 +891,26 @@ async fn a_chain_is_promoted_and_rolled_back() {
         .ask(&api.acme_key, "POST", &back, Some(json!({"number": 77})))
         .await;
     unknown.is(422, "invalid").names("number");
+    // Whoever got no answer and asks again does not get back what was taken away.
+    let again = api.ask(&api.acme_key, "POST", &back, Some(json!({}))).await;
+    again.is(422, "invalid").names("number");
     let versions = api.ask(&api.acme_key, "GET", &path, None).await;
     assert_eq!(versions.body["items"].as_array().unwrap().len(), 3);
+    // Only where the connection is what was read, if that is wanted.
+    let bare = json!({"connector": CONNECTOR, "mappers": []});
+    for (method, path, body) in [("PUT", &path, bare), ("POST", &back, json!({"number": 2}))] {
+        let seen = api.ground.platform.connection(None, &id).await.unwrap();
+        for (version, status) in [
+            (seen.version - 1, 412),
+            (seen.version, 200),
+            (seen.version, 412),
+        ] {
+            let headers = [("if-match", &*format!("\"{version}\""))];
+            let body = Some(body.clone());
+            let answer = api.ask_with(&api.acme_key, method, path, body, &headers);
+            answer.await.ok(status);
+        }
+    }
     let dry = api
         .ask(
             &api.acme_key,
@@ -817,6 +945,40 @@ async fn a_tenant_that_tries_a_chain_keeps_no_other_from_it() {
     dry_run(&api.other_key, &theirs).await.is(409, "conflict");
     drop(place);
     dry_run(&api.acme_key, &id).await.is(409, "conflict");
+}
+
+#[tokio::test]
+async fn a_chain_does_not_take_the_token_to_another_server() {
+    const FEED: &str = "sha256:3333333333333333333333333333333333333333333333333333333333333333";
+    let api = Api::new().await;
+    upload(&api, FEED, "gitlab", "https://elsewhere.example").await;
+    let id = api.connection("c").await;
+    let path = format!("/connections/{id}");
+    let chain = format!("{path}/chain");
+    let feed = json!({"connector": FEED});
+    let promote = async || {
+        api.ask(&api.acme_key, "PUT", &chain, Some(feed.clone()))
+            .await
+    };
+    let refused = promote().await;
+    refused.is(422, "invalid").names("chain.connector");
+    for origin in ["https://gitlab.com", "https://elsewhere.example"] {
+        assert!(refused.text.contains(origin), "{}", refused.text);
+    }
+    // With an address of its own, the token goes there whatever the connector prefers.
+    let named = json!({"config": {"source": {"url": "https://gitlab.com"}}, "secrets": {"source_token": "again"}});
+    let headers = [("if-match", "*")];
+    let change = api.ask_with(&api.acme_key, "PATCH", &path, Some(named), &headers);
+    change.await.ok(200);
+    promote().await.ok(200);
+    // Back without one: the token was sent again for this connector's.
+    let unnamed =
+        json!({"config": {"source": {"url": null}}, "secrets": {"source_token": "elsewhere"}});
+    let change = api.ask_with(&api.acme_key, "PATCH", &path, Some(unnamed), &headers);
+    change.await.ok(200);
+    let back = format!("{chain}/rollback");
+    let refused = api.ask(&api.acme_key, "POST", &back, Some(json!({}))).await;
+    refused.is(422, "invalid").names("chain.connector");
 }
 
 #[tokio::test]
@@ -1180,6 +1342,36 @@ async fn a_rotated_key_opens_everything_and_rotating_twice_does_nothing() {
     let foreign = Secrets::open(None, &folder.path().join("kek")).unwrap();
     let words = foreign.prove(platform).await.unwrap_err().to_string();
     assert!(words.contains("another key"), "{words}");
+}
+
+#[tokio::test]
+async fn a_call_is_not_told_that_its_connection_is_gone_while_the_key_is_missing() {
+    let api = Api::new().await;
+    let id = api.connection("c").await;
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = Secrets::open(None, &folder.path().join("kek")).unwrap();
+    let ground = Ground {
+        secrets: Arc::new(foreign),
+        ..api.ground.clone()
+    };
+    let reception = PlatformReception::new(ground);
+    let words = reception.endpoint(&id).await.unwrap_err().to_string();
+    assert!(words.contains("not among those of this process"), "{words}");
+    let unknown = reception.endpoint("nothing").await.unwrap();
+    assert!(unknown.is_none());
+    // What its owner can mend is as if it were not there.
+    let damaged = std::collections::BTreeMap::from([("webhook_secret".into(), "damaged".into())]);
+    let change = ConnectionChange {
+        sealed: Some(damaged),
+        ..ConnectionChange::default()
+    };
+    let platform = api.ground.platform.as_ref();
+    platform
+        .update_connection(None, &id, None, &change)
+        .await
+        .unwrap();
+    let reception = PlatformReception::new(api.ground.clone());
+    assert!(reception.endpoint(&id).await.unwrap().is_none());
 }
 
 /// What the dashboard answers to a browser.

@@ -15,19 +15,21 @@ use serde_json::{Value, json};
 use super::lease::{Keeper, keep};
 use super::schedule::{after_failure, after_success};
 use crate::config::{DEFAULT_INTERVAL, Plan};
-use crate::cursors::{CursorHome, DatabaseCursors};
+use crate::cursors::{CursorError, CursorHome, DatabaseCursors};
 use crate::digest::fingerprint;
 use crate::hooks::inbox::Batch;
 use crate::hooks::pace::Slices;
 use crate::host::connector::{Connector, Mode};
 use crate::platform::components::{ComponentError, description_of};
 use crate::platform::connection::{ConnectionConfig, OpenedSecrets, memory_of, plan_of};
+use crate::platform::made_for::{MadeFor, hold_to};
+use crate::platform::secrets::SecretError;
 use crate::platform::traces::{Span, span_id};
 use crate::platform::{Ground, letters, metrics};
 use crate::redact::Redactor;
 use crate::report::{Level, Outcome, Receipt};
 use crate::run::{
-    Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of,
+    Answer, Circumstances, Ended, Held, Reach, Reconcile, RunOptions, Task, mode_of,
     pause_after_failed_pass, run_held,
 };
 use connector_store::platform::{
@@ -142,7 +144,13 @@ impl Turn {
         }
         let done = match self.ready().await {
             Ok(ready) => self.perform(&ready).await,
-            Err((outcome, reason)) => Done::without_a_run(outcome, Some(reason)),
+            Err((outcome, reason)) => {
+                if outcome == Outcome::Failed {
+                    let words = "a run cannot begin, which is no fault of its owner's";
+                    self.line(Level::Error, words, &reason);
+                }
+                Done::without_a_run(outcome, Some(reason))
+            }
         };
         self.release(done).await;
     }
@@ -166,17 +174,21 @@ impl Turn {
             (Outcome::Misconfigured, error.to_string())
         }
         fn stored(error: ComponentError) -> (Outcome, String) {
-            match &error {
-                ComponentError::Store(PlatformError::Store(_)) => {
-                    (Outcome::Failed, error.to_string())
-                }
-                _ => wrong(error),
+            if error.is_of_the_platform() {
+                return (Outcome::Failed, error.to_string());
             }
+            wrong(error)
+        }
+        fn sealed(error: SecretError) -> (Outcome, String) {
+            if error.is_of_the_platform() {
+                return (Outcome::Failed, error.to_string());
+            }
+            wrong(error)
         }
         let (ground, connection) = (&self.ground, &self.claim.connection);
         let config: ConnectionConfig = serde_json::from_value(connection.config.clone())
             .map_err(|error| wrong(format!("the stored configuration cannot be read: {error}")))?;
-        let secrets = OpenedSecrets::of(connection, &ground.secrets).map_err(wrong)?;
+        let secrets = OpenedSecrets::of(connection, &ground.secrets).map_err(sealed)?;
         let platform = ground.platform.as_ref();
         let component = platform
             .component(Some(&connection.tenant), &connection.chain.connector)
@@ -309,6 +321,10 @@ impl Turn {
                 .reach(ready, &around)
                 .await
                 .map_err(|error| error.to_string())?;
+            let is_another = self.is_another(ready, &reach).await;
+            if let Some(words) = is_another.map_err(|error| error.to_string())? {
+                return Err(words);
+            }
             let (ledger, lease) = (&ground.ledger, self.claim.lease);
             letters::carry_out(platform, id, ledger, lease, reach.cortex(), &ready.redactor)
                 .await
@@ -465,6 +481,18 @@ impl Turn {
             .reach(ready, around)
             .await
             .map_err(|error| around.ended_by(&error))?;
+        match self.is_another(ready, &reach).await {
+            Ok(None) => {}
+            Ok(Some(words)) => {
+                return Err(Ended {
+                    outcome: Outcome::Misconfigured,
+                    reason: Some(words),
+                    comparison: None,
+                    answer: Answer::Nothing,
+                });
+            }
+            Err(error) => return Err(around.ended_by(&CursorError::from(error).into())),
+        }
         let counted = Some((self.claim.run.clone(), Arc::clone(&around.counters)));
         let cursors = DatabaseCursors::open(Arc::clone(&self.ground.platform), lease, counted)
             .await
@@ -475,6 +503,23 @@ impl Turn {
             cursors: CursorHome::Database(cursors),
             reach,
         })
+    }
+
+    /// Why this is another connection than the one that its cursors and its ledger are of, if it is. Hooks of one that leaves are removed all the
+    /// same.
+    async fn is_another(
+        &self,
+        ready: &Ready,
+        reach: &Reach,
+    ) -> Result<Option<String>, PlatformError> {
+        let connection = &self.claim.connection;
+        if connection.state == ConnectionState::Leaving {
+            return Ok(None);
+        }
+        let (platform, ledger) = (self.ground.platform.as_ref(), self.ground.ledger.as_ref());
+        let description = &ready.connector.description;
+        let now = MadeFor::of(description, &ready.plan, reach.identity());
+        hold_to(platform, ledger, self.claim.lease, &connection.id, &now).await
     }
 
     /// The ways to both servers, from the turn before where nothing was changed since.
@@ -634,6 +679,11 @@ impl Turn {
         let (done, ended, span) = self.run(ready, task).await;
         let settled = batch.settle(platform.as_ref(), lease, &ended).await?;
         for delivery in batch.rows() {
+            self.log_followed(delivery, ended.outcome);
+            // It came long ago, and how long ago says nothing of this platform.
+            if delivery.replayed {
+                continue;
+            }
             self.delivery_span(delivery, ended.outcome, &span);
             let received = chrono::DateTime::parse_from_rfc3339(&delivery.received_at);
             let took = received.map(|at| chrono::Utc::now().signed_duration_since(at).to_std());
@@ -643,13 +693,16 @@ impl Turn {
                 let metrics = &self.ground.metrics;
                 metrics.observe(metrics::DELIVERY_SECONDS, &[], took);
             }
-            self.ground.log.line(
-                Level::Info,
-                "delivery followed",
-                json!({ "trace": delivery.trace, "delivery": delivery.id, "run": self.claim.run, "outcome": ended.outcome }),
-            );
         }
         Ok(Some((done, settled.wants_sync)))
+    }
+
+    fn log_followed(&self, delivery: &Delivery, outcome: Outcome) {
+        self.ground.log.line(
+            Level::Info,
+            "delivery followed",
+            json!({ "trace": delivery.trace, "delivery": delivery.id, "run": self.claim.run, "outcome": outcome }),
+        );
     }
 
     /// Whether the runs before this one could not begin either. An outage is no reason to park a connection.

@@ -447,14 +447,15 @@ pub(super) async fn release(
         return Err(PlatformError::Missing("run"));
     }
     let given_back = sqlx::query(concat!(
-        "UPDATE platform_connections SET running = 0, claims = 0, failures = $2,
+        "UPDATE platform_connections SET running = 0, claims = 0,
+                failures = CASE WHEN woken = 1 THEN 0 ELSE $2 END,
                 due_at = CASE WHEN woken = 1 OR $3 IS NULL THEN due_at ELSE ",
         now!(),
         " + $3 END, held_until = CASE WHEN woken = 1 OR $2 = 0 OR $3 IS NULL THEN 0 ELSE ",
         now!(),
         " + $3 END, woken = 0,
-                state_reason = CASE WHEN state = 'active' AND $4 IS NOT NULL THEN $4 ELSE state_reason END,
-                state = CASE WHEN state = 'active' AND $4 IS NOT NULL THEN 'parked' ELSE state END
+                state_reason = CASE WHEN state = 'active' AND woken = 0 AND $4 IS NOT NULL THEN $4 ELSE state_reason END,
+                state = CASE WHEN state = 'active' AND woken = 0 AND $4 IS NOT NULL THEN 'parked' ELSE state END
          WHERE ledger = $1 RETURNING tenant, id, state"
     ))
     .bind(lease.connection)

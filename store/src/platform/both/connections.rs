@@ -233,6 +233,18 @@ struct Locked {
     last_chain: i64,
 }
 
+impl Locked {
+    /// That it is what was read.
+    fn has(&self, version: Option<i64>) -> Result<()> {
+        if version.is_some_and(|version| version != self.version) {
+            return Err(PlatformError::Conflict {
+                current: self.version,
+            });
+        }
+        Ok(())
+    }
+}
+
 async fn locked(transaction: &mut Written, tenant: Option<&str>, id: &str) -> Result<Locked> {
     let row = sqlx::query(concat!(
         "SELECT tenant, state, sealed, version, (SELECT max(number) FROM chains WHERE chains.connection = c.id) AS last_chain
@@ -263,11 +275,7 @@ pub(super) async fn update(
 ) -> Result<Connection> {
     let mut transaction = writing(store).await?;
     let was = locked(&mut transaction, tenant, id).await?;
-    if version.is_some_and(|version| version != was.version) {
-        return Err(PlatformError::Conflict {
-            current: was.version,
-        });
-    }
+    was.has(version)?;
     let state = change.state.as_ref().map(|(state, _)| *state);
     let leaves = state == Some(ConnectionState::Leaving);
     if was.state == ConnectionState::Leaving && state.is_some() && !leaves {
@@ -367,8 +375,9 @@ pub(super) async fn delete(store: &Backend, tenant: Option<&str>, id: &str) -> R
         .await?;
     }
     for sql in [
-        // What its owner wished of its dead letters.
-        "DELETE FROM notes WHERE name = (SELECT 'letters.' || id FROM platform_connections WHERE ledger = $1)",
+        // What its owner wished of its dead letters, and what it was made for.
+        "DELETE FROM notes WHERE name IN (SELECT 'letters.' || id FROM platform_connections WHERE ledger = $1
+                                  UNION ALL SELECT 'made_for.' || id FROM platform_connections WHERE ledger = $1)",
         "DELETE FROM platform_connections WHERE ledger = $1",
         "DELETE FROM connections WHERE id = $1",
     ] {
@@ -438,12 +447,14 @@ pub(super) async fn set_chain(
     store: &Backend,
     tenant: Option<&str>,
     id: &str,
+    version: Option<i64>,
     chain: &Chain,
     memory_bytes: u64,
     by: &str,
 ) -> Result<ChainVersion> {
     let mut transaction = writing(store).await?;
     let was = locked(&mut transaction, tenant, id).await?;
+    was.has(version)?;
     let number = was.last_chain + 1;
     let added = add_chain(&mut transaction, Some(&was.tenant), id, number, chain, by).await?;
     sqlx::query(

@@ -29,7 +29,8 @@ const KEYS_LIVE: Duration = Duration::from_secs(7 * 86_400);
 
 macro_rules! columns {
     () => {
-        "id, connection, key, headers, bytes, trace, state, reason, attempts, received_at, settled_at"
+        "id, connection, key, headers, bytes, trace, state, reason, attempts, received_at, settled_at,
+         CAST(CASE WHEN attempts = 0 AND due_at <> received_at THEN 1 ELSE 0 END AS BIGINT) AS replayed"
     };
 }
 
@@ -43,6 +44,7 @@ macro_rules! fits {
 fn read(row: &Row) -> Result<Delivery> {
     let state: String = row.try_get("state")?;
     let settled_at: Option<i64> = row.try_get("settled_at")?;
+    let replayed: i64 = row.try_get("replayed")?;
     Ok(Delivery {
         id: row.try_get("id")?,
         connection: row.try_get("connection")?,
@@ -53,6 +55,7 @@ fn read(row: &Row) -> Result<Delivery> {
         state: DeliveryState::parse(&state).unwrap_or(DeliveryState::Failed),
         reason: row.try_get("reason")?,
         attempts: count(row.try_get("attempts")?),
+        replayed: replayed != 0,
         received_at: time(row.try_get("received_at")?),
         settled_at: settled_at.map(time),
     })
@@ -182,15 +185,16 @@ async fn lock_inboxes(transaction: &mut Written, wanted: &BTreeSet<i64>) -> Resu
     Ok(open.into_iter().collect())
 }
 
+/// Due when they were received, to the millisecond: what is due at another time and was never tried is replayed.
 async fn insert(transaction: &mut Written, arriving: &[Arriving<'_>], body: Vec<u8>) -> Result<()> {
     sqlx::query(concat!(
-        "INSERT INTO deliveries (id, connection, key, headers, bytes, trace, received_at, due_at, body)
+        "WITH arrival AS MATERIALIZED (SELECT ",
+        now!(),
+        " AS moment)
+         INSERT INTO deliveries (id, connection, key, headers, bytes, trace, received_at, due_at, body)
          SELECT one.value ->> 'id', CAST(one.value ->> 'connection' AS BIGINT), one.value ->> 'key', one.value ->> 'headers',
-                CAST(one.value ->> 'bytes' AS BIGINT), one.value ->> 'trace', ",
-        now!(),
-        ", ",
-        now!(),
-        ", substr($2, CAST(one.value ->> 'offset' AS INTEGER), CAST(one.value ->> 'bytes' AS INTEGER)) FROM ",
+                CAST(one.value ->> 'bytes' AS BIGINT), one.value ->> 'trace', arrival.moment, arrival.moment,
+                substr($2, CAST(one.value ->> 'offset' AS INTEGER), CAST(one.value ->> 'bytes' AS INTEGER)) FROM arrival, ",
         rows!("$1"),
         " AS one WHERE true ON CONFLICT (connection, key) DO NOTHING"
     ))

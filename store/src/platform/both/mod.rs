@@ -201,11 +201,12 @@ impl Platform for Backend {
         &self,
         tenant: Option<&str>,
         id: &str,
+        version: Option<i64>,
         chain: &Chain,
         memory_bytes: u64,
         by: &str,
     ) -> Result<ChainVersion> {
-        connections::set_chain(self, tenant, id, chain, memory_bytes, by).await
+        connections::set_chain(self, tenant, id, version, chain, memory_bytes, by).await
     }
 
     async fn chains(&self, tenant: Option<&str>, id: &str) -> Result<Vec<ChainVersion>> {
@@ -395,5 +396,9 @@ impl Platform for Backend {
 
     async fn change_note(&self, name: &str, was: Option<&str>, value: &str) -> Result<bool> {
         notes::change(self, name, was, value).await
+    }
+
+    async fn set_held_note(&self, lease: Lease, name: &str, value: &str) -> Result<()> {
+        patiently(|| notes::set_held(self, lease, name, value)).await
     }
 }

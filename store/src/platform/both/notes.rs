@@ -1,6 +1,6 @@
 //! What the host itself remembers.
 
-use super::{Backend, Result, keep, reading, writing};
+use super::{Backend, Lease, Result, keep, reading, writing};
 use crate::platform::values::clean;
 
 pub(super) async fn one(store: &Backend, name: &str) -> Result<Option<String>> {
@@ -59,4 +59,18 @@ pub(super) async fn change(
     transaction.commit().await?;
     keep(store).await?;
     Ok(changed.rows_affected() > 0)
+}
+
+pub(super) async fn set_held(store: &Backend, lease: Lease, name: &str, value: &str) -> Result<()> {
+    let mut transaction = store.fenced(lease).await?;
+    sqlx::query(
+        "INSERT INTO notes (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(clean(name))
+    .bind(clean(value))
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    keep(store).await?;
+    Ok(())
 }

@@ -60,6 +60,7 @@ pub(super) async fn a_lost_lease_can_be_claimed_and_every_write_of_its_holder_is
     let moved = ("s".to_owned(), Some("1".to_owned()));
     let plan = json!({"hooks": 9});
     assert!(is_fenced(platform.set_hook_plan(lease, &plan).await));
+    assert!(is_fenced(platform.set_held_note(lease, "n", "lost").await));
     assert!(is_fenced(platform.count_run(lease, &lost.run, &used).await));
     let release = release(Some(HOUR));
     assert!(is_fenced(
@@ -88,6 +89,7 @@ pub(super) async fn a_lost_lease_can_be_claimed_and_every_write_of_its_holder_is
     assert_eq!((&*runs[0].outcome, &*runs[0].worker), ("running", "there"));
     assert_eq!(&*runs[1].outcome, "interrupted");
     assert_eq!(runs[1].usage.cpu_ms, 0);
+    assert_eq!(platform.note("n").await.unwrap(), None);
     on.release(&held).await;
 }
 
@@ -349,6 +351,44 @@ pub(super) async fn a_wish_for_a_run_is_not_lost_by_the_run_that_is_going_on(on:
     assert!(again.due);
     on.release(&again).await;
     assert!(on.claim().await.is_none());
+}
+
+pub(super) async fn a_run_that_ends_badly_undoes_nothing_that_its_owner_did_meanwhile(on: Subject) {
+    let platform = &on.platform;
+    let (connection, claim) = on.claimed().await;
+    let wake = ConnectionChange {
+        wake: true,
+        ..ConnectionChange::default()
+    };
+    let mut badly = release(Some(HOUR));
+    badly.outcome = "misconfigured".into();
+    badly.failures = 5;
+    badly.park = Some("the token was revoked".into());
+    // The token was replaced while the last run with the old one went on.
+    platform
+        .update_connection(None, &connection.id, None, &wake)
+        .await
+        .unwrap();
+    platform
+        .release_run(claim.lease, &claim.run, &badly)
+        .await
+        .unwrap();
+    let now = platform.connection(None, &connection.id).await.unwrap();
+    assert_eq!(
+        (now.state, now.state_reason, now.failures),
+        (ConnectionState::Active, None, 0)
+    );
+    let log = platform.audits(None, &first(9)).await.unwrap();
+    assert!(log.iter().all(|line| line.action != "connection.parked"));
+    // What was asked for before a claim has no part in how its run ends.
+    let again = on.claim().await.unwrap();
+    assert!(again.due);
+    platform
+        .release_run(again.lease, &again.run, &badly)
+        .await
+        .unwrap();
+    let now = platform.connection(None, &connection.id).await.unwrap();
+    assert_eq!((now.state, now.failures), (ConnectionState::Parked, 5));
 }
 
 pub(super) async fn tenants_take_turns_and_a_tenant_at_its_cap_lets_others_by(on: Subject) {

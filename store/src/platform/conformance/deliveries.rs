@@ -279,3 +279,35 @@ pub(super) async fn large_bodies_come_out_as_they_went_in(on: Subject) {
         assert!(new && body == sent.body, "{}", sent.key);
     }
 }
+
+pub(super) async fn what_is_replayed_is_told_from_what_has_just_come(on: Subject) {
+    let platform = &on.platform;
+    let (connection, claim) = on.claimed().await;
+    let ids = platform
+        .receive(&[delivery(connection.ledger, "one")])
+        .await
+        .unwrap();
+    let id = ids[0].0.as_str();
+    let replayed = async || {
+        let (found, _) = platform.delivery(connection.ledger, id).await.unwrap();
+        found.replayed
+    };
+    let settle = async |state| {
+        let verdicts = [verdict(id, state, "because")];
+        let settled = platform.settle_deliveries(claim.lease, &verdicts, HOUR);
+        settled.await.unwrap();
+    };
+    assert!(!replayed().await);
+    settle(DeliveryState::Waiting).await;
+    assert!(!replayed().await, "it is tried again by itself");
+    settle(DeliveryState::Handled).await;
+    on.sql("UPDATE deliveries SET received_at = received_at - 1000, due_at = due_at - 1000")
+        .await;
+    platform
+        .replay(connection.ledger, Some(id), &DeliveryFilter::default())
+        .await
+        .unwrap();
+    assert!(replayed().await);
+    let waiting = platform.waiting(connection.ledger, 9, 999).await.unwrap();
+    assert!(waiting[0].0.replayed);
+}

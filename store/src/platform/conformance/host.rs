@@ -141,6 +141,14 @@ pub(super) async fn a_note_is_replaced_only_where_that_is_wanted(on: Subject) {
         platform.note("secret").await.unwrap().as_deref(),
         Some("three")
     );
+    let (_, claim) = on.claimed().await;
+    for value in ["four", "five"] {
+        platform
+            .set_held_note(claim.lease, "secret", value)
+            .await
+            .unwrap();
+        assert_eq!(set("six", false).await, value);
+    }
 }
 
 pub(super) async fn a_note_is_changed_by_who_has_read_its_latest_value(on: Subject) {

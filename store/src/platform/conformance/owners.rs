@@ -187,7 +187,7 @@ pub(super) async fn a_component_stays_while_a_chain_uses_it(on: Subject) {
     let connection = on.connection(&tenant, "gitlab").await;
     on.component(OTHER_DIGEST).await;
     platform
-        .set_chain(None, &connection.id, &chain(OTHER_DIGEST), 60, "cli")
+        .set_chain(None, &connection.id, None, &chain(OTHER_DIGEST), 60, "cli")
         .await
         .unwrap();
     for digest in [DIGEST, OTHER_DIGEST] {
@@ -356,7 +356,7 @@ pub(super) async fn chains_are_kept_and_the_newest_is_current(on: Subject) {
     let tenant = on.tenant("acme").await;
     let connection = on.connection(&tenant, "gitlab").await;
     let unknown = platform
-        .set_chain(None, &connection.id, &chain(OTHER_DIGEST), 60, "k1")
+        .set_chain(None, &connection.id, None, &chain(OTHER_DIGEST), 60, "k1")
         .await;
     assert!(is_missing(unknown));
     on.component(OTHER_DIGEST).await;
@@ -368,9 +368,20 @@ pub(super) async fn chains_are_kept_and_the_newest_is_current(on: Subject) {
         }],
     };
     let set = platform
-        .set_chain(Some(&tenant.id), &connection.id, &with_mapper, 60, "k1")
+        .set_chain(
+            Some(&tenant.id),
+            &connection.id,
+            Some(1),
+            &with_mapper,
+            60,
+            "k1",
+        )
         .await
         .unwrap();
+    let late = platform
+        .set_chain(None, &connection.id, Some(1), &chain(DIGEST), 60, "k2")
+        .await;
+    assert!(matches!(late, Err(PlatformError::Conflict { current: 2 })));
     assert_eq!((set.number, set.current, &*set.by), (2, true, "k1"));
     let kept = platform.chains(None, &connection.id).await.unwrap();
     assert_eq!(kept[0], set);
@@ -489,6 +500,10 @@ pub(super) async fn a_deleted_connection_leaves_nothing_but_its_numbers(on: Subj
         .count_run(claim.lease, &claim.run, &used)
         .await
         .unwrap();
+    let notes = ["letters", "made_for"].map(|kind| format!("{kind}.{}", connection.id));
+    for note in &notes {
+        platform.set_note(note, "1", true).await.unwrap();
+    }
     let id = claim.lease.connection;
     let tables = [
         "entries",
@@ -519,6 +534,9 @@ pub(super) async fn a_deleted_connection_leaves_nothing_but_its_numbers(on: Subj
     for table in tables {
         let sql = format!("SELECT count(*) FROM {table} WHERE connection = {id}");
         assert_eq!(on.number(&sql).await, 0, "{table} has rows left");
+    }
+    for note in &notes {
+        assert_eq!(platform.note(note).await.unwrap(), None, "{note}");
     }
     let sql = format!("SELECT count(*) FROM connections WHERE id = {id}");
     assert_eq!(on.number(&sql).await, 0);

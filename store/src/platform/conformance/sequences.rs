@@ -234,7 +234,9 @@ impl Player {
             }
             Step::SetChain(_, known) => {
                 let digest = if *known { DIGEST } else { "sha256:unknown" };
-                let set = platform.set_chain(None, id, &chain(digest), 60, "k").await;
+                let set = platform
+                    .set_chain(None, id, None, &chain(digest), 60, "k")
+                    .await;
                 let kept = platform.chains(None, id).await;
                 self.normal((set, kept))
             }

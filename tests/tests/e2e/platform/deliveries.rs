@@ -134,6 +134,19 @@ async fn a_change_is_told_by_a_hook_and_stored_at_once(kind: Kind) {
         })
         .await;
     assert_eq!(house.written(), before);
+    // How long ago it came does not count as how long it took.
+    house
+        .wait("the count of deliveries", async || {
+            let log = house.log();
+            let followed = log
+                .lines()
+                .filter(|line| line.contains("delivery followed"));
+            let followed = followed.count();
+            let name = "runtime_delivery_seconds_count{}";
+            let measured = house.metric(&process, name).await;
+            (measured > 0 && followed == measured + 1).then_some(())
+        })
+        .await;
     house.setup.assert_complete(&selection(&house.setup));
     // Its hooks go with it.
     house

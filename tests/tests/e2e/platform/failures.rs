@@ -9,6 +9,7 @@ use simulators::gitlab::{Size, World};
 
 use super::house::{House, Kind, LEASE, Process, on_both_databases};
 use crate::machine::Disk;
+use crate::setup::KEY;
 
 on_both_databases!(
     a_killed_worker_is_taken_over_and_its_last_page_is_where_the_other_goes_on,
@@ -233,6 +234,44 @@ async fn a_component_that_never_comes_to_an_end_does_not_keep_a_process_from_end
     let letters = house.call(&again, "GET", &letters, Value::Null).await;
     assert_eq!(letters["items"], json!([]));
     again.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_platform_that_is_missing_for_a_while_is_not_its_tenants_fault() {
+    let world = World::generate(718, &Size::tiny());
+    let mut house = House::new(Kind::Sqlite, world, Duration::ZERO)
+        .await
+        .unwrap();
+    let process = house.serve(&[]).await;
+    let id = house.connected(&process, json!({})).await;
+    house.wait_for_run(&process, &id, "complete").await;
+    // Somebody puts another key in the place of the old one; the next secret is sealed with it.
+    let file = house.data.join("kek");
+    let old = std::fs::read_to_string(&file).unwrap();
+    let new = format!("{}=\n", "A".repeat(43));
+    std::fs::write(&file, &new).unwrap();
+    let token = json!({"secrets": {"cortexdb_api_key": KEY}});
+    house.patch(&process, &id, token).await;
+    let failed = house.wait_for_run(&process, &id, "failed").await;
+    let reason = failed["receipt"]["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("not among those of this process"),
+        "{reason}"
+    );
+    assert!(house.log().contains("which is no fault of its owner's"));
+    let before = house.runs(&process, &id).await.len();
+    std::fs::write(&file, format!("{new}{old}")).unwrap();
+    let path = format!("/connections/{id}/run");
+    house.call(&process, "POST", &path, Value::Null).await;
+    house
+        .wait("a run with both keys", async || {
+            let runs = house.runs(&process, &id).await;
+            (runs.len() > before && runs[0]["outcome"] == "complete").then_some(())
+        })
+        .await;
+    let runs = house.runs(&process, &id).await;
+    assert!(runs.iter().all(|run| run["outcome"] != "misconfigured"));
+    process.terminate().await;
 }
 
 /// What moves the clock of a process, where it is installed.

@@ -231,6 +231,15 @@ impl House {
         )
     }
 
+    /// A number of `/metrics`; zero where there is none of that name.
+    pub async fn metric(&self, process: &Process, name: &str) -> usize {
+        let url = format!("{}/metrics", process.url);
+        let text = self.client.get(url).send().await.unwrap();
+        let text = text.text().await.unwrap();
+        let number = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        text.lines().find_map(number).unwrap_or(0)
+    }
+
     /// A call that must succeed.
     pub async fn call(&self, process: &Process, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.api(process, method, path, body).await;
@@ -303,6 +312,12 @@ impl House {
 
     /// Changes a connection, whatever its version is.
     pub async fn patch(&self, process: &Process, id: &str, change: Value) {
+        let (status, answer) = self.try_to_patch(process, id, change).await;
+        assert!(status < 300, "{status} {answer}");
+    }
+
+    /// The same, which may be refused.
+    pub async fn try_to_patch(&self, process: &Process, id: &str, change: Value) -> (u16, String) {
         let answer = self
             .client
             .patch(format!("{}/api/v1/connections/{id}", process.url))
@@ -312,8 +327,7 @@ impl House {
             .send()
             .await
             .unwrap();
-        let status = answer.status().as_u16();
-        assert!(status < 300, "{status} {}", answer.text().await.unwrap());
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// Runs of a connection, newest first.

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use simulators::gitlab::{Size, World};
+use simulators::cortex;
+use simulators::gitlab::{self, Size, World};
 
 use super::house::{House, Kind, on_both_databases};
+use crate::setup::KEY;
 
 on_both_databases!(
     a_connection_that_is_created_is_backfilled_and_kept_up,
     caps_of_tenants_are_never_exceeded,
     a_deleted_connection_is_forgotten_and_another_takes_its_name,
+    a_connection_is_not_moved_to_another_source_or_cortexdb,
 );
 
 async fn a_connection_that_is_created_is_backfilled_and_kept_up(kind: Kind) {
@@ -139,6 +142,42 @@ async fn a_deleted_connection_is_forgotten_and_another_takes_its_name(kind: Kind
     // CortexDB still holds what the first one wrote; the second one finds it there.
     house.setup.assert_complete(&house.setup.membership());
     assert_eq!(house.written(), written, "{run:#}");
+    process.terminate().await;
+}
+
+async fn a_connection_is_not_moved_to_another_source_or_cortexdb(kind: Kind) {
+    let world = World::generate(705, &Size::tiny());
+    let Some(mut house) = House::new(kind, world, Duration::ZERO).await else {
+        return;
+    };
+    let process = house.serve(&[]).await;
+    let nobody = "http://127.0.0.1:9";
+    let id = house
+        .connected(
+            &process,
+            json!({"source": {"url": nobody}, "run": {"patience": "1s"}}),
+        )
+        .await;
+    house.wait_for_run(&process, &id, "failed").await;
+    // What never worked is corrected.
+    let source = &house.setup.variables["GITLAB_URL"];
+    let moved = |url: &str| json!({"config": {"source": {"url": url}}, "secrets": {"source_token": gitlab::TOKEN}});
+    house.patch(&process, &id, moved(source)).await;
+    house.wait_for_run(&process, &id, "complete").await;
+    house.setup.assert_complete(&house.setup.membership());
+    let (status, refused) = house.try_to_patch(&process, &id, moved(nobody)).await;
+    assert_eq!(status, 422, "{refused}");
+    assert!(refused.contains("config.source.url"), "{refused}");
+    // A key of another tenant of CortexDB, which only a run finds out.
+    let written = house.written();
+    let another = |options: &mut cortex::Options| options.tenant_id = "tenant_of_others".into();
+    house.setup.cortex.cortex().reconfigure(another);
+    let key = json!({"secrets": {"cortexdb_api_key": KEY}});
+    house.patch(&process, &id, key).await;
+    let refused = house.wait_for_run(&process, &id, "misconfigured").await;
+    let reason = refused["receipt"]["reason"].as_str().unwrap();
+    assert!(reason.contains("tenant_of_others"), "{reason}");
+    assert_eq!(house.written(), written);
     process.terminate().await;
 }
 

@@ -272,6 +272,7 @@ impl Turn {
     pub(super) async fn leave(mut self) {
         let connection = self.claim.connection.clone();
         let mut left = None;
+        let mut interrupted = false;
         // Plans of earlier versions do not tell of a connect that was cut off.
         let may_have_hooks = self.may_have_hooks()
             || connection.config.get("realtime").and_then(Value::as_bool) == Some(true);
@@ -280,18 +281,27 @@ impl Turn {
             left = Some("this process has no --public-url".to_owned());
         }
         if may_have_hooks && let Some(url) = url {
-            match self.ready().await.map_err(|(_, reason)| reason) {
+            match self.ready().await {
                 Ok(ready) => {
                     let target = self.target_to_leave(&url);
                     let (done, ended, _) = self.run(&ready, Task::Disconnect(target)).await;
+                    interrupted = done.outcome == Outcome::Interrupted;
                     left = match ended.answer {
                         Answer::Left(hooks) if hooks.is_empty() => None,
                         Answer::Left(hooks) => Some(json!(hooks).to_string()),
                         _ => Some(done.reason.unwrap_or_else(|| "interrupted".into())),
                     };
                 }
-                Err(reason) => left = Some(reason),
+                Err((outcome, reason)) => {
+                    interrupted = outcome == Outcome::Interrupted;
+                    left = Some(reason);
+                }
             }
+        }
+        // This process ends, which says nothing of the hooks: the next one has this attempt again.
+        if interrupted && left.is_some() {
+            let done = Done::without_a_run(Outcome::Interrupted, left);
+            return self.release(done).await;
         }
         let attempt = connection.failures + 1;
         if let Some(reason) = &left {
