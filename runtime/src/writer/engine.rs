@@ -427,13 +427,7 @@ impl Engine {
         let ids: HashSet<&str> = source_ids.iter().map(String::as_str).collect();
         self.schedule.concerns(&ids)
             || self.later.iter().any(|one| {
-                let root = one
-                    .record
-                    .thread
-                    .as_ref()
-                    .map(|thread| thread.root.as_str());
-                ids.contains(one.record.source_id.as_str())
-                    || root.is_some_and(|root| ids.contains(root))
+                ids.contains(one.record.source_id.as_str()) || ids.contains(one.record.root())
             })
     }
 
@@ -1015,7 +1009,6 @@ fn waiting(
     entries: &HashMap<String, Entry>,
     left_now: &HashMap<String, Vec<String>>,
 ) -> Waiting {
-    let thread = draft.record.thread.as_ref();
     let mut predecessors: Vec<Predecessor> = Vec::new();
     let mut ahead: VecDeque<(&String, usize)> =
         draft.record.preceded_by.iter().map(|id| (id, 0)).collect();
@@ -1040,7 +1033,7 @@ fn waiting(
     }
     Waiting {
         id: draft.record.source_id.clone(),
-        root: thread.map(|thread| thread.root.clone()).unwrap_or_default(),
+        root: draft.record.root().to_owned(),
         digest: draft.digest.clone(),
         predecessors,
     }

@@ -334,6 +334,35 @@ async fn what_a_mapper_split_is_forgotten_with_its_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_comment_that_a_mapper_takes_out_of_its_thread_is_forgotten_with_its_issue() {
+    let setup = Setup::tiny(914).await;
+    let id = new_issue(&setup, "A question");
+    let (project, iid) = id.rsplit_once(':').unwrap().1.split_once('/').unwrap();
+    let (project, iid) = (project.parse().unwrap(), iid.parse().unwrap());
+    let note = {
+        let mut world = setup.gitlab.world();
+        let note = world.add_note(Target::issue(project, iid), "LOSE-THREAD");
+        format!("gl:note:{project}/{}", note.unwrap().id)
+    };
+    let arguments = puppet(
+        &setup,
+        "rules",
+        &json!([{"has": "LOSE-THREAD", "do": "lose_thread"}]),
+    );
+    setup.run(&words(&arguments)).await.expect(0);
+    assert!(ids(&setup).contains(&note));
+    setup.gitlab.advance_clock(600);
+    setup
+        .gitlab
+        .world()
+        .set_confidential(project, iid, true)
+        .unwrap();
+    let receipt = setup.run(&words(&arguments)).await.expect(0).receipt();
+    let held = ids(&setup);
+    assert!(!held.contains(&id) && !held.contains(&note), "{receipt}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_settings_and_wrong_files_are_named_before_anything_is_read() {
     let setup = Setup::tiny(911).await;
     let mut arguments = puppet(&setup, "rules", &json!("none"));
