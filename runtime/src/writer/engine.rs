@@ -894,6 +894,7 @@ impl Engine {
     /// Forgets what has a successor or is gone. Replaced versions are forgotten only after the new one is acknowledged, so
     /// that a record is never missing.
     async fn forget_obsolete(&mut self) -> Result<(), WriterError> {
+        let mut after = 0;
         loop {
             let Target::CortexDb { client, forgetting } = &self.settings.target else {
                 return Ok(());
@@ -906,21 +907,26 @@ impl Engine {
             let batch = self
                 .settings
                 .store
-                .obsolete(connection, FORGET_BATCH)
+                .obsolete(connection, after, FORGET_BATCH)
                 .await?;
-            let batch: Vec<Obsolete> = batch
-                .into_iter()
-                .filter(|event| !self.refused_to_forget.contains(&event.row))
-                .collect();
-            if batch.is_empty() {
+            let Some(last) = batch.last().map(|event| event.row) else {
                 let stuck = self.refused_to_forget.len() as u64;
                 self.settings.counters.update(|totals| {
                     totals.superseded_pending = totals.superseded_pending.max(stuck);
                 });
                 return Ok(());
+            };
+            let batch: Vec<Obsolete> = batch
+                .into_iter()
+                .filter(|event| !self.refused_to_forget.contains(&event.row))
+                .collect();
+            if batch.is_empty() {
+                after = last;
+                continue;
             }
             match forget(&client, forgetting, Some(ours(&self.settings)), &batch).await {
                 Ok(Forgotten { rows, not_listed }) => {
+                    after = last;
                     if let Some(words) = not_listed {
                         warn_that_receipts_stay_lost(self.settings.reporter.as_ref(), &words);
                     }

@@ -156,17 +156,19 @@ impl Sender {
         if self.forgetting != Forgetting::Redact {
             return Ok(());
         }
+        let mut after = 0;
         loop {
             let batch = self
                 .store
-                .obsolete(self.lease.connection, FORGET_BATCH)
+                .obsolete(self.lease.connection, after, FORGET_BATCH)
                 .await?;
+            let Some(last) = batch.last() else {
+                return Ok(());
+            };
+            after = last.row;
             let Ok(done) = forget(&self.client, self.forgetting, None, &batch).await else {
                 return Ok(());
             };
-            if done.rows.is_empty() {
-                return Ok(());
-            }
             let rows: Vec<i64> = done.rows.into_iter().collect();
             self.store.forgotten(self.lease, &rows).await?;
         }

@@ -552,8 +552,13 @@ pub trait Store: Send + Sync {
         connection: i64,
         stream: &str,
     ) -> Result<HashSet<String>, StoreError>;
-    /// Events that are still to be forgotten, oldest first.
-    async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError>;
+    /// The next events behind this row that are still to be forgotten, oldest first. Rows are counted from 1.
+    async fn obsolete(
+        &self,
+        connection: i64,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<Obsolete>, StoreError>;
     /// How many events are still to be forgotten.
     async fn count_obsolete(&self, connection: i64) -> Result<u64, StoreError>;
     /// Removes events that CortexDB has forgotten.

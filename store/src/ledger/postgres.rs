@@ -556,14 +556,19 @@ impl Store for PostgresStore {
         rows.iter().map(|row| Ok(row.text("source_id")?)).collect()
     }
 
-    async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError> {
+    async fn obsolete(
+        &self,
+        connection: i64,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<Obsolete>, StoreError> {
         let rows = self
             .read(
                 connection,
                 "SELECT id, scope, event_id, key, source_id, generation, fragment,
                         extract(epoch FROM clock_timestamp())::float8 - begun_at AS begun_ago
-                 FROM events WHERE connection = $1 AND state = 'obsolete' ORDER BY id LIMIT $2",
-                &[With::Number(most.into())],
+                 FROM events WHERE connection = $1 AND state = 'obsolete' AND id > $2 ORDER BY id LIMIT $3",
+                &[With::Number(after), With::Number(most.into())],
             )
             .await?;
         rows.into_iter()

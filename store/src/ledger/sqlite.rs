@@ -699,10 +699,16 @@ impl Store for SqliteStore {
             .collect()
     }
 
-    async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError> {
+    async fn obsolete(
+        &self,
+        connection: i64,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<Obsolete>, StoreError> {
         let rows = sqlx::query("SELECT id, scope, event_id, key, source_id, generation, fragment, unixepoch('subsec') - begun_at AS begun_ago
-             FROM events WHERE connection = ? AND state = 'obsolete' ORDER BY id LIMIT ?")
+             FROM events WHERE connection = ? AND state = 'obsolete' AND id > ? ORDER BY id LIMIT ?")
             .bind(connection)
+            .bind(after)
             .bind(most)
             .fetch_all(&self.readers)
             .await?;

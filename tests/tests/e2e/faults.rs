@@ -377,6 +377,39 @@ async fn an_old_version_that_cannot_be_forgotten_blocks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_old_versions_that_cannot_be_forgotten_do_not_keep_the_next_one() {
+    let setup = Setup::tiny(135).await;
+    setup.run(&[]).await.expect(0);
+    let (project, iid) = {
+        let world = setup.gitlab.world();
+        let mut projects = world.projects.iter();
+        let (id, project) = projects
+            .find(|(_, p)| !p.merge_requests.is_empty())
+            .unwrap();
+        (*id, *project.merge_requests.keys().next().unwrap())
+    };
+    // CortexDB refuses whatever is asked about a scope that is none.
+    setup
+        .change_ledger(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000)
+             INSERT INTO events (connection, source_id, generation, fragment, scope, key, event_id, state)
+             SELECT (SELECT id FROM connections), 'gl:note:0/' || n, 1, 0, 'no scope', 'k' || n, 'evt_' || n, 'obsolete' FROM numbers",
+        )
+        .await;
+    for title in ["Second", "Third"] {
+        setup.gitlab.advance_clock(300);
+        setup
+            .gitlab
+            .world()
+            .edit_merge_request(project, iid, Some(title), None)
+            .unwrap();
+        let receipt = setup.run(&[]).await.expect(0).receipt();
+        assert_eq!(receipt["superseded_pending"], 1000, "{receipt}");
+    }
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_poison_record_that_the_reply_does_not_number_is_found_and_dead_lettered_alone() {
     use simulators::cortex::{BulkReply, ItemRefusal};
     for (seed, reply) in [(127, BulkReply::Results), (128, BulkReply::BatchOnly)] {
