@@ -16,9 +16,7 @@ use tokio::time::Instant;
 
 use super::forgetting::{Forgotten, forget};
 use super::schedule::{Predecessor, Schedule, Waiting};
-use super::sending::{
-    Context, Draft, Landed, Turn, Writing, items_of, send, warn_that_receipts_stay_lost,
-};
+use super::sending::{Context, Draft, Landed, Turn, Writing, items_of, send};
 use super::steps::{Cursor, Steps};
 use super::{Forgetting, Origin, Target, Work, WriterError, WriterSettings, report_dead_letter};
 use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
@@ -44,6 +42,7 @@ const MOST_WAITING: usize = 2 * MAX_ITEMS;
 const MOST_LEFT_OUT_IN_A_ROW: usize = 20;
 /// Obsolete events read from the ledger at a time.
 const FORGET_BATCH: u32 = 1000;
+const MAY_NOT_FORGET: &str = "the token may not forget (`forget.cascade.redact_events` or `forget.cascade.derived_only`): old versions stay beside the new ones until a token that may runs this connection";
 
 /// Work that was handed over and not looked at yet, in order.
 #[derive(Default)]
@@ -126,8 +125,10 @@ pub(super) struct Engine {
     /// Dry runs write nothing to the ledger, so that a record listed twice is recognised here.
     seen_in_dry_run: HashMap<String, String>,
     said_that_old_versions_stay: bool,
-    /// Rows of events that CortexDB would not forget in this run.
-    refused_to_forget: HashSet<i64>,
+    /// Rows of events that could not be forgotten in this run.
+    passed_over: HashSet<i64>,
+    /// Scopes in which CortexDB permits less than the token says.
+    forgetting_less: HashMap<String, Forgetting>,
     group: Group,
     schedule: Schedule<Draft>,
     steps: Steps,
@@ -163,7 +164,8 @@ impl Engine {
             out: None,
             seen_in_dry_run: HashMap::new(),
             said_that_old_versions_stay: false,
-            refused_to_forget: HashSet::new(),
+            passed_over: HashSet::new(),
+            forgetting_less: HashMap::new(),
             group: Group::default(),
             schedule: Schedule::new(),
             steps: Steps::default(),
@@ -910,7 +912,7 @@ impl Engine {
                 .obsolete(connection, after, FORGET_BATCH)
                 .await?;
             let Some(last) = batch.last().map(|event| event.row) else {
-                let stuck = self.refused_to_forget.len() as u64;
+                let stuck = self.passed_over.len() as u64;
                 self.settings.counters.update(|totals| {
                     totals.superseded_pending = totals.superseded_pending.max(stuck);
                 });
@@ -918,64 +920,86 @@ impl Engine {
             };
             let batch: Vec<Obsolete> = batch
                 .into_iter()
-                .filter(|event| !self.refused_to_forget.contains(&event.row))
+                .filter(|event| !self.passed_over.contains(&event.row))
                 .collect();
             if batch.is_empty() {
                 after = last;
                 continue;
             }
-            match forget(&client, forgetting, Some(ours(&self.settings)), &batch).await {
-                Ok(Forgotten { rows, not_listed }) => {
-                    after = last;
-                    if let Some(words) = not_listed {
-                        warn_that_receipts_stay_lost(self.settings.reporter.as_ref(), &words);
-                    }
-                    let left = batch
-                        .iter()
-                        .map(|event| event.row)
-                        .filter(|row| !rows.contains(row));
-                    let refused: Vec<i64> = left.collect();
-                    if !refused.is_empty() {
-                        self.say(
-                            Level::Warn,
-                            format!("CortexDB refuses to forget {} old versions; they stay beside the new ones, and the next run tries again", refused.len()),
-                        );
-                        self.refused_to_forget.extend(refused);
-                    }
-                    let rows: Vec<i64> = rows.into_iter().collect();
-                    if forgetting == Forgetting::Redact {
-                        self.settings
-                            .store
-                            .forgotten(self.settings.lease, &rows)
-                            .await?;
-                        self.settings
-                            .counters
-                            .update(|totals| totals.superseded += rows.len() as u64);
-                    } else {
-                        self.settings.store.kept(self.settings.lease, &rows).await?;
-                        self.settings
-                            .counters
-                            .update(|totals| totals.superseded_pending += rows.len() as u64);
-                        self.say_once_that_old_versions_stay("the token may not redact (`forget.cascade.redact_events`): what was derived from old versions is forgotten, their text stays");
-                    }
-                }
-                Err(CortexError::Forbidden(words)) => {
-                    let lesser = match forgetting {
-                        Forgetting::Redact => Forgetting::DerivedOnly,
-                        _ => Forgetting::NotPermitted,
-                    };
-                    self.say(
-                        Level::Debug,
-                        format!("forgetting is not permitted: {words}"),
-                    );
-                    self.settings.target = Target::CortexDb {
-                        client,
-                        forgetting: lesser,
-                    };
-                }
-                Err(other) => return Err(other.into()),
+            let less = self.forgetting_less.clone();
+            let permitted = |scope: &str| less.get(scope).copied().unwrap_or(forgetting);
+            let ours = Some(ours(&self.settings));
+            let forgotten = forget(&client, permitted, ours, &batch).await;
+            self.note_what_is_forgotten(&batch, permitted, &forgotten)
+                .await?;
+            if let Some(error) = forgotten.failure {
+                return Err(error.into());
+            }
+            // What is less is tried with the same batch.
+            if forgotten.forbidden.is_empty() {
+                after = last;
             }
         }
+    }
+
+    async fn note_what_is_forgotten(
+        &mut self,
+        batch: &[Obsolete],
+        permitted: impl Fn(&str) -> Forgetting,
+        forgotten: &Forgotten,
+    ) -> Result<(), WriterError> {
+        let (redacted, kept): (Vec<&Obsolete>, Vec<&Obsolete>) = batch
+            .iter()
+            .filter(|event| forgotten.rows.contains(&event.row))
+            .partition(|event| permitted(&event.scope) == Forgetting::Redact);
+        let rows = |events: &[&Obsolete]| -> Vec<i64> { events.iter().map(|e| e.row).collect() };
+        let (store, lease) = (&self.settings.store, self.settings.lease);
+        if !redacted.is_empty() {
+            store.forgotten(lease, &rows(&redacted)).await?;
+        }
+        if !kept.is_empty() {
+            store.kept(lease, &rows(&kept)).await?;
+        }
+        self.settings.counters.update(|totals| {
+            totals.superseded += redacted.len() as u64;
+            totals.superseded_pending += kept.len() as u64;
+        });
+        if !kept.is_empty() {
+            self.say_once_that_old_versions_stay("the token may not redact (`forget.cascade.redact_events`): what was derived from old versions is forgotten, their text stays");
+        }
+        if !forgotten.refused.is_empty() {
+            self.say(
+                Level::Warn,
+                format!("CortexDB refuses to forget {} old versions; they stay beside the new ones, and the next run tries again", forgotten.refused.len()),
+            );
+            self.passed_over.extend(&forgotten.refused);
+        }
+        if let Some(words) = &forgotten.not_said
+            && !forgotten.unknown.is_empty()
+        {
+            self.say(
+                Level::Warn,
+                format!("{} old versions were sent without a receipt, and whether they are stored cannot be found out ({words}). The next run tries again; a token with `scope.read.events` could tell", forgotten.unknown.len()),
+            );
+            self.passed_over.extend(&forgotten.unknown);
+        }
+        for (scope, words) in &forgotten.forbidden {
+            self.say(
+                Level::Debug,
+                format!("{scope}: forgetting is not permitted: {words}"),
+            );
+            if permitted(scope) == Forgetting::Redact {
+                self.forgetting_less
+                    .insert(scope.clone(), Forgetting::DerivedOnly);
+                continue;
+            }
+            let left = batch
+                .iter()
+                .filter(|event| event.scope == *scope && !forgotten.rows.contains(&event.row));
+            self.passed_over.extend(left.map(|event| event.row));
+            self.say_once_that_old_versions_stay(MAY_NOT_FORGET);
+        }
+        Ok(())
     }
 
     async fn old_versions_stay(&mut self) -> Result<(), WriterError> {
@@ -988,7 +1012,7 @@ impl Engine {
             .counters
             .update(|totals| totals.superseded_pending = count);
         if count > 0 {
-            self.say_once_that_old_versions_stay("the token may not forget (`forget.cascade.redact_events` or `forget.cascade.derived_only`): old versions stay beside the new ones until a token that may runs this connection");
+            self.say_once_that_old_versions_stay(MAY_NOT_FORGET);
         }
         Ok(())
     }

@@ -166,11 +166,12 @@ impl Sender {
                 return Ok(());
             };
             after = last.row;
-            let Ok(done) = forget(&self.client, self.forgetting, None, &batch).await else {
-                return Ok(());
-            };
+            let done = forget(&self.client, |_| self.forgetting, None, &batch).await;
             let rows: Vec<i64> = done.rows.into_iter().collect();
             self.store.forgotten(self.lease, &rows).await?;
+            if done.failure.is_some() {
+                return Ok(());
+            }
         }
     }
 }

@@ -269,7 +269,7 @@ async fn write_the_rest(
         .collect())
 }
 
-pub(super) fn warn_that_receipts_stay_lost(reporter: &dyn Reporter, words: &str) {
+fn warn_that_receipts_stay_lost(reporter: &dyn Reporter, words: &str) {
     reporter.event(&Event::Log {
         level: Level::Warn,
         message: format!(
