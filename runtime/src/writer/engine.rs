@@ -429,7 +429,10 @@ impl Engine {
         let ids: HashSet<&str> = source_ids.iter().map(String::as_str).collect();
         self.schedule.concerns(&ids)
             || self.later.iter().any(|one| {
-                ids.contains(one.record.source_id.as_str()) || ids.contains(one.record.root())
+                let record = &one.record;
+                [record.source_id.as_str(), record.record(), record.root()]
+                    .iter()
+                    .any(|id| ids.contains(id))
             })
     }
 
@@ -1063,6 +1066,7 @@ fn waiting(
     }
     Waiting {
         id: draft.record.source_id.clone(),
+        record: draft.record.record().to_owned(),
         root: draft.record.root().to_owned(),
         digest: draft.digest.clone(),
         predecessors,
