@@ -356,6 +356,11 @@ impl Engine {
         let connection = self.settings.lease.connection;
         let mut entries = self.settings.store.entries(connection, &wanted).await?;
         self.look_behind_what_is_left_out(&mut entries).await?;
+        let coming: HashSet<String> = incoming
+            .iter()
+            .chain(&self.later)
+            .map(|one| one.record.source_id.clone())
+            .collect();
         let mut new: Vec<(Waiting, Draft)> = Vec::new();
         let mut digests: HashMap<String, String> = HashMap::new();
         for one in incoming {
@@ -388,7 +393,10 @@ impl Engine {
                 }
                 Some(draft) => {
                     digests.insert(draft.record.source_id.clone(), draft.digest.clone());
-                    new.push((waiting(&draft, &entries, &self.left_now), draft));
+                    let comes =
+                        |id: &str| coming.contains(id) || self.schedule.digest_of(id).is_some();
+                    let waiting = waiting(&draft, &entries, &self.left_now, comes);
+                    new.push((waiting, draft));
                 }
             }
         }
@@ -1029,25 +1037,31 @@ impl Engine {
 
 /// The records of which mappers made nothing under their own ids, with what came before them.
 fn left_out_of(made: &VecDeque<Made>) -> HashMap<String, Vec<String>> {
-    let outcomes = made.iter().flat_map(|page| &page.outcomes);
-    outcomes
-        .filter(|outcome| !outcome.made.contains(&outcome.source_id))
-        .map(|outcome| (outcome.source_id.clone(), outcome.preceded_by.clone()))
-        .collect()
+    let mut left = HashMap::new();
+    for outcome in made.iter().flat_map(|page| &page.outcomes) {
+        if outcome.made.contains(&outcome.source_id) {
+            left.remove(&outcome.source_id);
+        } else {
+            left.insert(outcome.source_id.clone(), outcome.preceded_by.clone());
+        }
+    }
+    left
 }
 
-/// Who the record waits for, and what is known of them. Who follows a record that mappers left out follows what came before it.
+/// Who the record waits for, and what is known of them. Who follows a record that mappers left out follows what came before it; not so
+/// if it `comes` again.
 fn waiting(
     draft: &Draft,
     entries: &HashMap<String, Entry>,
     left_now: &HashMap<String, Vec<String>>,
+    comes: impl Fn(&str) -> bool,
 ) -> Waiting {
     let mut predecessors: Vec<Predecessor> = Vec::new();
     let mut ahead: VecDeque<(&String, usize)> =
         draft.record.preceded_by.iter().map(|id| (id, 0)).collect();
     while let Some((id, depth)) = ahead.pop_front() {
         let entry = entries.get(id);
-        let in_ledger = entry.filter(|entry| entry.status == Status::LeftOut);
+        let in_ledger = entry.filter(|entry| entry.status == Status::LeftOut && !comes(id));
         let behind = left_now
             .get(id)
             .or_else(|| in_ledger.map(|entry| &entry.preceded_by));

@@ -285,6 +285,39 @@ async fn who_follows_a_dropped_comment_follows_what_came_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_comment_that_is_taken_up_again_follows_it() {
+    let setup = Setup::tiny(915).await;
+    let id = new_issue(&setup, "A question");
+    let (project, iid) = id.rsplit_once(':').unwrap().1.split_once('/').unwrap();
+    let target = Target::issue(project.parse().unwrap(), iid.parse().unwrap());
+    let number = |id: String| id.parse::<u64>().unwrap();
+    let (first, bot) = {
+        let mut world = setup.gitlab.world();
+        let first = number(world.start_thread(target, "first").unwrap().id);
+        let bot = world.reply(target, first, "BOT says hello").unwrap().id;
+        (first, number(bot))
+    };
+    let arguments = puppet(&setup, "rules", &json!([{"has": "BOT", "do": "drop"}]));
+    setup.run(&words(&arguments)).await.expect(0);
+    setup.gitlab.advance_clock(600);
+    let last = {
+        let mut world = setup.gitlab.world();
+        world.edit_note(target, bot, "Ada says hello").unwrap();
+        number(world.reply(target, first, "last").unwrap().id)
+    };
+    setup.run(&words(&arguments)).await.expect(0);
+    let event = |note: u64| {
+        let events = setup
+            .cortex
+            .cortex()
+            .live_by_source_id(&format!("gl:note:{project}/{note}"));
+        events.into_iter().next().unwrap()
+    };
+    let before = json!([event(bot).event_id]);
+    assert_eq!(event(last).envelope()["context"]["preceded_by"], before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mappers_map_in_the_order_in_which_they_are_named_each_with_its_settings() {
     let setup = Setup::tiny(909).await;
     let id = new_issue(&setup, "START");
