@@ -313,11 +313,7 @@ impl Client {
                 "CortexDB does not accept the scope: {said}. Change the scope template, or have the operator allow it"
             )));
         }
-        // CortexDB itself always says why. What does not is a proxy in between, and knows nothing of the data.
-        if code.is_empty()
-            && matches!(status.as_u16(), 400 | 404 | 405 | 410 | 414 | 431 | 451)
-            && is_bulk
-        {
+        if code.is_empty() && knows_nothing_of_the_data(is_bulk, status.as_u16()) {
             return Failure::Passing {
                 reason: said,
                 asked,
@@ -330,6 +326,9 @@ impl Client {
             403 => Failure::Final(CortexError::Forbidden(format!(
                 "{said}{}. Use a token with that permission",
                 denied_capability(json)
+            ))),
+            407 => Failure::Final(CortexError::Misconfigured(format!(
+                "the proxy in front of CortexDB wants a user and a password: {said}. Write them into the address of the proxy"
             ))),
             // A write may be durable already: its caller asks for the status of the keys. Anything else is asked again.
             408 if !is_bulk => Failure::Passing {
@@ -363,6 +362,14 @@ impl Client {
             })),
         }
     }
+}
+
+/// CortexDB itself always says why. What does not is a proxy in between: a 4xx of its own, of whatever number, accuses no record. Left are
+/// those that mean the same whoever says them.
+fn knows_nothing_of_the_data(is_bulk: bool, status: u16) -> bool {
+    is_bulk
+        && (400..500).contains(&status)
+        && !matches!(status, 401..=403 | 407..=409 | 413 | 415 | 422)
 }
 
 /// Codes that speak about the scope template, not about the record.
@@ -443,4 +450,21 @@ async fn read_capped(mut response: reqwest::Response) -> Result<Option<Vec<u8>>,
 /// Connection settings that every client of ours shares.
 pub(crate) fn connect_timeout() -> Duration {
     CONNECT_TIMEOUT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_without_a_code_accuses_a_record_only_where_it_speaks_of_what_was_sent() {
+        let passing = |status: &u16| knows_nothing_of_the_data(true, *status);
+        let meant: Vec<u16> = (100..600).filter(|status| !passing(status)).collect();
+        let within: Vec<u16> = meant
+            .into_iter()
+            .filter(|status| (400..500).contains(status))
+            .collect();
+        assert_eq!(within, [401, 402, 403, 407, 408, 409, 413, 415, 422]);
+        assert!(!passing(&200) && !passing(&302) && !passing(&503));
+    }
 }

@@ -322,7 +322,7 @@ async fn a_write_that_always_times_out_ends_with_the_patience() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_proxy_answers_in_front_of_cortexdb_dead_letters_nothing() {
-    for status in [400, 404, 502] {
+    for status in [400, 404, 421, 426, 460, 502] {
         let setup = Setup::tiny(125).await;
         let html = CortexFault::Html {
             status,
@@ -338,6 +338,26 @@ async fn what_a_proxy_answers_in_front_of_cortexdb_dead_letters_nothing() {
         setup.run(&[]).await.expect(0);
         setup.assert_complete(&setup.membership());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_wants_a_password_stops_the_run_and_dead_letters_nothing() {
+    let setup = Setup::tiny(136).await;
+    let html = CortexFault::Html {
+        status: 407,
+        after_write: false,
+    };
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Bulk, html));
+    let receipt = setup.run(&[]).await.expect(2).receipt();
+    assert_eq!(receipt["dead_lettered"], 0, "{receipt}");
+    let reason = receipt["reason"].as_str().unwrap();
+    assert!(reason.contains("proxy"), "{reason}");
+    setup.cortex.cortex().clear_faults();
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
 }
 
 #[tokio::test(flavor = "multi_thread")]
