@@ -186,8 +186,8 @@ async fn forget_together(
         .await
     {
         Ok(_) => Ok(true),
-        // Already gone.
-        Err(CortexError::Refused(refusal)) if refusal.status == 404 => Ok(true),
+        // Already gone; among many nothing says which.
+        Err(CortexError::Refused(refusal)) if refusal.status == 404 => Ok(events.len() == 1),
         Err(CortexError::Refused(_) | CortexError::Misconfigured(_)) => Ok(false),
         Err(other) => Err(other),
     }

@@ -1,7 +1,7 @@
 //! Servers that misbehave: nothing is lost, nothing is doubled, and the user is told.
 
 use simulators::cortex::{Fault as CortexFault, FaultRule, Route};
-use simulators::gitlab::{Fault, Feature, Rule};
+use simulators::gitlab::{Fault, Feature, Rule, Target};
 
 use crate::setup::Setup;
 
@@ -357,6 +357,65 @@ async fn a_proxy_that_wants_a_password_stops_the_run_and_dead_letters_nothing() 
     assert!(reason.contains("proxy"), "{reason}");
     setup.cortex.cortex().clear_faults();
     setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+/// The page of an ingress that has no server behind it.
+fn not_found_page() -> CortexFault {
+    CortexFault::Html {
+        status: 404,
+        after_write: false,
+    }
+}
+
+/// A new issue with a comment.
+fn new_issue(setup: &Setup) -> Target {
+    let mut world = setup.gitlab.world();
+    let mut projects = world.projects.iter();
+    let (&project, _) = projects.find(|(_, p)| !p.issues.is_empty()).unwrap();
+    let issue = serde_json::json!({"project": project, "title": "Soon confidential"});
+    let iid = world.command("new_issue", &issue).unwrap().id;
+    let target = Target::issue(project, iid.parse().unwrap());
+    world.add_note(target, "A comment").unwrap();
+    target
+}
+
+fn make_confidential(setup: &Setup, issue: Target) {
+    setup.gitlab.advance_clock(600);
+    let mut world = setup.gitlab.world();
+    world
+        .set_confidential(issue.project, issue.iid, true)
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_404_of_a_proxy_is_not_taken_for_forgotten() {
+    let setup = Setup::tiny(137).await;
+    let issue = new_issue(&setup);
+    setup.run(&[]).await.expect(0);
+    make_confidential(&setup, issue);
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Forget, not_found_page()));
+    setup.run(&["--patience", "1s"]).await.expect(1);
+    setup.cortex.cortex().clear_faults();
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_events_that_are_not_found_together_each_is_tried_alone() {
+    let setup = Setup::tiny(138).await;
+    let issue = new_issue(&setup);
+    setup.run(&[]).await.expect(0);
+    make_confidential(&setup, issue);
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Forget, refusal(404, "NOT_FOUND")).times(1));
+    setup.run(&[]).await.expect(0);
+    assert_eq!(setup.cortex.cortex().faults_fired(), 1);
     setup.assert_complete(&setup.membership());
 }
 

@@ -155,6 +155,25 @@ async fn a_comment_that_became_internal_before_its_receipt_came_is_forgotten() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_404_of_a_proxy_is_not_taken_for_never_stored() {
+    let setup = Setup::tiny(313).await;
+    run_without_receipts(&setup).await;
+    a_day_passes(&setup).await;
+    for route in [Route::Status, Route::Events] {
+        let page = CortexFault::Html {
+            status: 404,
+            after_write: false,
+        };
+        setup
+            .cortex
+            .cortex()
+            .add_fault(FaultRule::on(route, page).times(1));
+    }
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
 /// A token that may not read events.
 fn forbid_reading(setup: &Setup) {
     for route in [Route::Status, Route::Events] {
