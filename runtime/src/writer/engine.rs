@@ -140,6 +140,8 @@ pub(super) struct Engine {
     left_now: HashMap<String, Vec<String>>,
     /// What recorded records take.
     recorded_bytes: Option<u64>,
+    /// Whether earlier runs kept records and this one keeps none.
+    drops_recorded: bool,
     said_that_records_are_dropped: bool,
     barrier: Option<Barrier>,
     flights: JoinSet<Flight>,
@@ -173,6 +175,7 @@ impl Engine {
             made: VecDeque::new(),
             left_now: HashMap::new(),
             recorded_bytes: None,
+            drops_recorded: false,
             said_that_records_are_dropped: false,
             barrier: None,
             flights: JoinSet::new(),
@@ -196,6 +199,10 @@ impl Engine {
                 .store
                 .known_scopes(self.settings.lease.connection)
                 .await?;
+        }
+        if self.settings.recorded_bytes.is_none() && !self.is_dry_run() {
+            let (store, connection) = (&self.settings.store, self.settings.lease.connection);
+            self.drops_recorded = !store.recorded(connection, 0, 1).await?.is_empty();
         }
         // What an earlier run left to be forgotten: an outage, or a crash between writing and forgetting.
         self.forget_obsolete().await?;
@@ -274,6 +281,11 @@ impl Engine {
                         + usize::from(!page.outcomes.is_empty());
                     let number = self.steps.page(fates, page.room);
                     self.keep_recorded(&page.recorded).await?;
+                    if self.drops_recorded && !page.unrecorded.is_empty() {
+                        let ids: Vec<&str> = page.unrecorded.iter().map(String::as_str).collect();
+                        let (store, lease) = (&self.settings.store, self.settings.lease);
+                        store.drop_recorded(lease, &ids).await?;
+                    }
                     if !page.outcomes.is_empty() {
                         made.push_back(Made {
                             page: number,

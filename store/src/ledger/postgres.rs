@@ -436,6 +436,14 @@ impl Store for PostgresStore {
         self.write(lease, &[step]).await.map(drop)
     }
 
+    async fn drop_recorded(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError> {
+        let step = Step::new(
+            "DELETE FROM recorded WHERE connection = $1 AND source_id = ANY($2::text[])",
+            [With::Texts(source_ids)],
+        );
+        self.write(lease, &[step]).await.map(drop)
+    }
+
     async fn recorded_bytes(&self, connection: i64) -> Result<u64, StoreError> {
         let sql = "SELECT coalesce(sum(length(body)), 0)::bigint AS n FROM recorded WHERE connection = $1";
         self.count(connection, sql).await

@@ -641,6 +641,11 @@ impl Store for SqliteStore {
         self.keep_as_recorded(lease, records).await
     }
 
+    async fn drop_recorded(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError> {
+        let sql = "DELETE FROM recorded WHERE connection = ? AND source_id IN (SELECT value FROM json_each(?))";
+        self.change_some(lease, sql, source_ids).await
+    }
+
     async fn recorded_bytes(&self, connection: i64) -> Result<u64, StoreError> {
         self.sum_recorded(connection).await
     }

@@ -147,6 +147,29 @@ async fn whoever_is_not_asked_again_is_named_when_nothing_was_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_without_recording_is_not_mapped_again_from_an_older_text() {
+    let setup = Setup::tiny(916).await;
+    let id = new_issue(&setup, "the old text");
+    let arguments = puppet(&setup, "rules", &json!([{"has": "", "do": {"add": "!"}}]));
+    setup.run(&words(&arguments)).await.expect(0);
+    setup.gitlab.advance_clock(600);
+    let (project, iid) = id.rsplit_once(':').unwrap().1.split_once('/').unwrap();
+    let (project, iid) = (project.parse().unwrap(), iid.parse().unwrap());
+    setup
+        .gitlab
+        .world()
+        .edit_issue(project, iid, None, Some("the new text"))
+        .unwrap();
+    setup.run(&[]).await.expect(0);
+    assert!(text_of(&setup, &id).contains("the new text"));
+    let mut remap = words(&arguments);
+    remap.push("--remap");
+    let ran = setup.run(&remap).await.expect(0);
+    assert!(ran.stdout.contains("--reconcile"), "{}", ran.stdout);
+    assert!(text_of(&setup, &id).contains("the new text"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_mapper_refuses_is_a_dead_letter_with_its_words_until_it_takes_it() {
     let setup = Setup::tiny(904).await;
     let id = new_issue(&setup, "REFUSE-THIS");
