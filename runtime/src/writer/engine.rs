@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::forgetting::{Forgotten, forget};
+use super::letters::Letters;
 use super::schedule::{Predecessor, Schedule, Waiting};
 use super::sending::{Context, Draft, Landed, Turn, Writing, items_of, send};
 use super::steps::{Cursor, Steps};
@@ -23,7 +24,7 @@ use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
 use crate::cortexdb::client::CortexError;
 use crate::cortexdb::envelope::Record;
 use crate::cursors::CursorHome;
-use crate::ledger::{DeadLetter, Entry, LeftOut, Obsolete, Recorded, Status};
+use crate::ledger::{Entry, LeftOut, Obsolete, Recorded, Status};
 use crate::lost_receipts::key_may_be_forgotten;
 use crate::mappers::Outcome;
 use crate::rebuild::{Memory, Ours, recall};
@@ -136,6 +137,7 @@ pub(super) struct Engine {
     later: VecDeque<Incoming>,
     /// Pages after the mappers, of which records are on their way.
     made: VecDeque<Made>,
+    letters: Letters,
     /// What the group in hand leaves out, with what came before it.
     left_now: HashMap<String, Vec<String>>,
     /// What recorded records take.
@@ -173,6 +175,7 @@ impl Engine {
             steps: Steps::default(),
             later: VecDeque::new(),
             made: VecDeque::new(),
+            letters: Letters::default(),
             left_now: HashMap::new(),
             recorded_bytes: None,
             drops_recorded: false,
@@ -267,7 +270,6 @@ impl Engine {
     async fn take_in(&mut self) -> Result<(), WriterError> {
         let group = std::mem::take(&mut self.group);
         let mut incoming = Vec::with_capacity(group.records);
-        let mut dead = Vec::new();
         let mut made = VecDeque::new();
         let mut last = None;
         for work in group.work {
@@ -293,8 +295,16 @@ impl Engine {
                             outcomes: page.outcomes,
                         });
                     }
+                    for letter in self.letters.outdated_by(&page.records) {
+                        // Told, and not kept beside the newer version.
+                        report_dead_letter(
+                            self.settings.reporter.as_ref(),
+                            &self.settings.counters,
+                            &letter,
+                        );
+                    }
                     if !page.dead.is_empty() {
-                        dead.push((number, page.dead));
+                        self.letters.add(number, page.dead);
                     }
                     for record in page.records {
                         let scope = match &record.mapped.scope_below {
@@ -335,10 +345,7 @@ impl Engine {
         self.decide_about(incoming).await?;
         self.made.append(&mut made);
         self.leave_out().await?;
-        for (page, letters) in dead {
-            self.bury(letters).await?;
-            self.steps.settled(page);
-        }
+        self.bury().await?;
         match last {
             Some(Barrier::Retract {
                 stream,
@@ -501,6 +508,7 @@ impl Engine {
         let again: Vec<Incoming> = self.later.drain(..).collect();
         self.decide_about(again).await?;
         self.leave_out().await?;
+        self.bury().await?;
         self.save_cursors().await?;
         self.say_what_is_written();
         Ok(())
@@ -838,22 +846,25 @@ impl Engine {
         Ok(())
     }
 
-    async fn bury(&mut self, dead: Vec<DeadLetter>) -> Result<(), WriterError> {
-        if dead.is_empty() {
-            return Ok(());
-        }
-        if !self.is_dry_run() {
-            self.settings
-                .store
-                .settle(self.settings.lease, &[], &dead)
-                .await?;
-        }
-        for letter in &dead {
-            report_dead_letter(
-                self.settings.reporter.as_ref(),
-                &self.settings.counters,
-                letter,
-            );
+    /// Keeps dead letters of whose records nothing is on its way.
+    async fn bury(&mut self) -> Result<(), WriterError> {
+        let (schedule, later) = (&self.schedule, &self.later);
+        let is_on_its_way = |id: &str| {
+            schedule.digest_of(id).is_some() || later.iter().any(|one| one.record.source_id == id)
+        };
+        while let Some((page, letters)) = self.letters.next(is_on_its_way) {
+            if !matches!(self.settings.target, Target::Nowhere) && !letters.is_empty() {
+                let store = &self.settings.store;
+                store.settle(self.settings.lease, &[], &letters).await?;
+            }
+            for letter in &letters {
+                report_dead_letter(
+                    self.settings.reporter.as_ref(),
+                    &self.settings.counters,
+                    letter,
+                );
+            }
+            self.steps.settled(page);
         }
         Ok(())
     }

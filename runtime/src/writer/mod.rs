@@ -10,11 +10,13 @@
 //! * [`sending`]: one batch on its way.
 //! * [`steps`]: when a cursor may be saved.
 //! * [`forgetting`]: what was replaced.
+//! * [`letters`]: dead letters that wait for an older version.
 //! * [`resend`]: dead letters, sent again on demand.
 //! * `open_cursors`: the cursors as the component sees them.
 
 mod engine;
 mod forgetting;
+mod letters;
 mod open_cursors;
 pub mod resend;
 mod schedule;
