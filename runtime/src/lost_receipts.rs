@@ -62,7 +62,12 @@ pub async fn find(
 ) -> Result<Found, CortexError> {
     let places: Vec<Place<'_>> = wanted.iter().map(|wanted| wanted.place).collect();
     let mut found = Found {
-        event_ids: client.statuses(&places).await?,
+        event_ids: match client.statuses(&places).await {
+            Ok(ids) => ids,
+            // The listing may be permitted all the same; if not, it says so below.
+            Err(CortexError::Forbidden(_)) => vec![None; wanted.len()],
+            Err(other) => return Err(other),
+        },
         not_listed: None,
     };
     let mut missing: BTreeMap<&str, BTreeMap<Cow<'_, str>, Vec<usize>>> = BTreeMap::new();

@@ -21,6 +21,8 @@ pub const DEFAULT_URL: &str = "https://api-v1.cortexdb.ai";
 
 /// The route of all writing.
 pub(super) const BULK_ROUTE: &str = "/v1/experience/bulk";
+/// The first question of every run.
+pub(super) const WHOAMI_ROUTE: &str = "/v1/auth/whoami";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A bulk write of 1000 items is acknowledged in well under a second; a minute means that nobody will answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -265,13 +267,7 @@ impl Client {
                 asked: None,
             });
         }
-        Err(self.classify(
-            path_and_query == BULK_ROUTE,
-            status,
-            asked,
-            json.as_ref(),
-            &text,
-        ))
+        Err(self.classify(path_and_query, status, asked, json.as_ref(), &text))
     }
 
     fn network(&self, error: &reqwest::Error) -> Failure {
@@ -289,7 +285,7 @@ impl Client {
 
     fn classify(
         &self,
-        is_bulk: bool,
+        path: &str,
         status: StatusCode,
         asked: Option<Duration>,
         json: Option<&Value>,
@@ -313,11 +309,7 @@ impl Client {
                 "CortexDB does not accept the scope: {said}. Change the scope template, or have the operator allow it"
             )));
         }
-        // CortexDB itself always says why. What does not is a proxy in between, and knows nothing of the data.
-        if code.is_empty()
-            && matches!(status.as_u16(), 400 | 404 | 405 | 410 | 414 | 431 | 451)
-            && is_bulk
-        {
+        if code.is_empty() && is_said_by_a_proxy(path, status.as_u16()) {
             return Failure::Passing {
                 reason: said,
                 asked,
@@ -331,8 +323,11 @@ impl Client {
                 "{said}{}. Use a token with that permission",
                 denied_capability(json)
             ))),
+            407 => Failure::Final(CortexError::Misconfigured(format!(
+                "the proxy in front of CortexDB wants a user and a password: {said}. Write them into the address of the proxy"
+            ))),
             // A write may be durable already: its caller asks for the status of the keys. Anything else is asked again.
-            408 if !is_bulk => Failure::Passing {
+            408 if path != BULK_ROUTE => Failure::Passing {
                 reason: said,
                 asked,
             },
@@ -362,6 +357,18 @@ impl Client {
                 index: None,
             })),
         }
+    }
+}
+
+/// Whether a status without a code is that of a proxy in between, and passes. CortexDB itself always says why, also where a route is
+/// missing or nothing is found. So a 404 says nothing of what is stored; only at the first question it is taken for a wrong address.
+/// And no 4xx accuses a record; left are those that mean the same whoever says them.
+fn is_said_by_a_proxy(path: &str, status: u16) -> bool {
+    match status {
+        404 => path != WHOAMI_ROUTE,
+        401..=403 | 407..=409 | 413 | 415 | 422 => false,
+        400..=499 => path == BULK_ROUTE,
+        _ => false,
     }
 }
 
@@ -443,4 +450,24 @@ async fn read_capped(mut response: reqwest::Response) -> Result<Option<Vec<u8>>,
 /// Connection settings that every client of ours shares.
 pub(crate) fn connect_timeout() -> Duration {
     CONNECT_TIMEOUT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_without_a_code_accuses_a_record_only_where_it_speaks_of_what_was_sent() {
+        let passing = |status: &u16| is_said_by_a_proxy(BULK_ROUTE, *status);
+        let meant: Vec<u16> = (100..600).filter(|status| !passing(status)).collect();
+        let within: Vec<u16> = meant
+            .into_iter()
+            .filter(|status| (400..500).contains(status))
+            .collect();
+        assert_eq!(within, [401, 402, 403, 407, 408, 409, 413, 415, 422]);
+        assert!(is_said_by_a_proxy("/v1/forget", 404));
+        assert!(!is_said_by_a_proxy("/v1/forget", 400));
+        assert!(!is_said_by_a_proxy(WHOAMI_ROUTE, 404));
+        assert!(!passing(&200) && !passing(&302) && !passing(&503));
+    }
 }

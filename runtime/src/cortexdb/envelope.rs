@@ -102,6 +102,8 @@ pub struct Mapped {
     pub part_of: Option<String>,
     /// Segments below the scope of its origin.
     pub scope_below: Option<String>,
+    /// The record that opened the thread of the source's record, or nothing. What is gone is found by it, whatever a mapper says.
+    pub root: Option<String>,
 }
 
 /// A record as a component hands it over, not yet checked. As JSON it is what `runtime mapper test` reads.
@@ -191,6 +193,7 @@ impl Record {
             .preceded_by
             .iter()
             .chain(raw.thread.as_ref().map(|thread| &thread.root))
+            .chain(raw.mapped.root.as_ref().filter(|root| !root.is_empty()))
         {
             check_source_id(id)?;
         }
@@ -214,6 +217,14 @@ impl Record {
     #[must_use]
     pub fn record(&self) -> &str {
         self.mapped.part_of.as_deref().unwrap_or(&self.source_id)
+    }
+
+    /// The record that opened its thread in the source, or nothing.
+    #[must_use]
+    pub fn root(&self) -> &str {
+        let of_thread = || self.thread.as_ref().map(|thread| thread.root.as_str());
+        let given = self.mapped.root.as_deref();
+        given.or_else(of_thread).unwrap_or_default()
     }
 
     /// What decides whether a record has changed: everything that is remembered, without when it was last touched.

@@ -6,7 +6,7 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Client, CortexError};
+use super::client::{Client, CortexError, WHOAMI_ROUTE};
 
 /// Issuers whose tokens belong to no particular actor: the caller may be adopted.
 const OPERATOR_ISSUERS: [&str; 2] = ["static-api-key", "auth-disabled"];
@@ -113,7 +113,7 @@ pub async fn identify(
     client: Client,
     expected_tenant: Option<&str>,
 ) -> Result<(Client, Identity), CortexError> {
-    let answer = client.call(Method::GET, "/v1/auth/whoami", None).await.map_err(|error| match error {
+    let answer = client.call(Method::GET, WHOAMI_ROUTE, None).await.map_err(|error| match error {
         CortexError::Refused(refusal) => CortexError::Misconfigured(format!(
             "{} does not look like CortexDB: GET /v1/auth/whoami answers {refusal}. Check CORTEXDB_URL",
             client.url()

@@ -170,6 +170,23 @@ struct Passing {
     refused: Option<String>,
 }
 
+impl Passing {
+    fn new(given: RawRecord) -> Self {
+        let mut now = given.clone();
+        now.mapped.root = Some(root_of(&given).to_owned());
+        Self {
+            given,
+            now: vec![now],
+            refused: None,
+        }
+    }
+}
+
+fn root_of(record: &RawRecord) -> &str {
+    let thread = record.thread.as_ref();
+    thread.map_or("", |thread| thread.root.as_str())
+}
+
 /// A chain in one run.
 pub struct Session {
     chain: Arc<Chain>,
@@ -205,14 +222,7 @@ impl Session {
 
     /// Maps a page.
     pub async fn apply(&mut self, batch: Vec<RawRecord>) -> Result<MappedPage, MapperError> {
-        let mut passing: Vec<Passing> = batch
-            .into_iter()
-            .map(|given| Passing {
-                now: vec![given.clone()],
-                given,
-                refused: None,
-            })
-            .collect();
+        let mut passing: Vec<Passing> = batch.into_iter().map(Passing::new).collect();
         for index in 0..self.workers.len() {
             self.pass(index, &mut passing).await?;
         }
@@ -224,12 +234,7 @@ impl Session {
             }
             page.outcomes.push(Outcome {
                 made: one.now.iter().map(|made| made.source_id.clone()).collect(),
-                root: one
-                    .given
-                    .thread
-                    .as_ref()
-                    .map(|thread| thread.root.clone())
-                    .unwrap_or_default(),
+                root: root_of(&one.given).to_owned(),
                 preceded_by: one.given.preceded_by,
                 event_type: one.given.event_type,
                 source_id: one.given.source_id,

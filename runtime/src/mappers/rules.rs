@@ -64,6 +64,7 @@ pub(super) fn check(
             scope_below: scope_below(&mut one.attributes)?
                 .or_else(|| given.mapped.scope_below.clone()),
             part_of: None,
+            root: given.mapped.root.clone(),
         };
         one.attributes.retain(|(name, _)| name != PART_OF);
         if one.source_id != root {
@@ -126,7 +127,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cortexdb::envelope::Modality;
+    use crate::cortexdb::envelope::{Modality, Record, Thread};
 
     fn record(source_id: &str) -> RawRecord {
         RawRecord {
@@ -203,6 +204,22 @@ mod tests {
                     .unwrap_err()
                     .contains("the host's")
             );
+        }
+    }
+
+    #[test]
+    fn the_root_of_its_thread_is_kept_whatever_a_mapper_makes_of_the_thread() {
+        let mut given = record(ID);
+        given.mapped.root = Some("gl:issue:42/1".into());
+        let mut other = record(&format!("{ID}~other"));
+        other.thread = Some(Thread {
+            root: "gl:issue:42/2".into(),
+            turn: 1,
+        });
+        for one in check(ID, &given, vec![record(ID), other]).unwrap() {
+            let id = one.source_id.clone();
+            let checked = Record::check(one).unwrap();
+            assert_eq!(checked.root(), "gl:issue:42/1", "{id}");
         }
     }
 

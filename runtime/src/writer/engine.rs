@@ -15,17 +15,16 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::forgetting::{Forgotten, forget};
+use super::letters::Letters;
 use super::schedule::{Predecessor, Schedule, Waiting};
-use super::sending::{
-    Context, Draft, Landed, Turn, Writing, items_of, send, warn_that_receipts_stay_lost,
-};
+use super::sending::{Context, Draft, Landed, Turn, Writing, items_of, send};
 use super::steps::{Cursor, Steps};
 use super::{Forgetting, Origin, Target, Work, WriterError, WriterSettings, report_dead_letter};
 use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
 use crate::cortexdb::client::CortexError;
 use crate::cortexdb::envelope::Record;
 use crate::cursors::CursorHome;
-use crate::ledger::{DeadLetter, Entry, LeftOut, Obsolete, Recorded, Status};
+use crate::ledger::{Entry, LeftOut, Obsolete, Recorded, Status};
 use crate::lost_receipts::key_may_be_forgotten;
 use crate::mappers::Outcome;
 use crate::rebuild::{Memory, Ours, recall};
@@ -44,6 +43,7 @@ const MOST_WAITING: usize = 2 * MAX_ITEMS;
 const MOST_LEFT_OUT_IN_A_ROW: usize = 20;
 /// Obsolete events read from the ledger at a time.
 const FORGET_BATCH: u32 = 1000;
+const MAY_NOT_FORGET: &str = "the token may not forget (`forget.cascade.redact_events` or `forget.cascade.derived_only`): old versions stay beside the new ones until a token that may runs this connection";
 
 /// Work that was handed over and not looked at yet, in order.
 #[derive(Default)]
@@ -126,8 +126,10 @@ pub(super) struct Engine {
     /// Dry runs write nothing to the ledger, so that a record listed twice is recognised here.
     seen_in_dry_run: HashMap<String, String>,
     said_that_old_versions_stay: bool,
-    /// Rows of events that CortexDB would not forget in this run.
-    refused_to_forget: HashSet<i64>,
+    /// Rows of events that could not be forgotten in this run.
+    passed_over: HashSet<i64>,
+    /// Scopes in which CortexDB permits less than the token says.
+    forgetting_less: HashMap<String, Forgetting>,
     group: Group,
     schedule: Schedule<Draft>,
     steps: Steps,
@@ -135,10 +137,13 @@ pub(super) struct Engine {
     later: VecDeque<Incoming>,
     /// Pages after the mappers, of which records are on their way.
     made: VecDeque<Made>,
+    letters: Letters,
     /// What the group in hand leaves out, with what came before it.
     left_now: HashMap<String, Vec<String>>,
     /// What recorded records take.
     recorded_bytes: Option<u64>,
+    /// Whether earlier runs kept records and this one keeps none.
+    drops_recorded: bool,
     said_that_records_are_dropped: bool,
     barrier: Option<Barrier>,
     flights: JoinSet<Flight>,
@@ -163,14 +168,17 @@ impl Engine {
             out: None,
             seen_in_dry_run: HashMap::new(),
             said_that_old_versions_stay: false,
-            refused_to_forget: HashSet::new(),
+            passed_over: HashSet::new(),
+            forgetting_less: HashMap::new(),
             group: Group::default(),
             schedule: Schedule::new(),
             steps: Steps::default(),
             later: VecDeque::new(),
             made: VecDeque::new(),
+            letters: Letters::default(),
             left_now: HashMap::new(),
             recorded_bytes: None,
+            drops_recorded: false,
             said_that_records_are_dropped: false,
             barrier: None,
             flights: JoinSet::new(),
@@ -194,6 +202,10 @@ impl Engine {
                 .store
                 .known_scopes(self.settings.lease.connection)
                 .await?;
+        }
+        if self.settings.recorded_bytes.is_none() && !self.is_dry_run() {
+            let (store, connection) = (&self.settings.store, self.settings.lease.connection);
+            self.drops_recorded = !store.recorded(connection, 0, 1).await?.is_empty();
         }
         // What an earlier run left to be forgotten: an outage, or a crash between writing and forgetting.
         self.forget_obsolete().await?;
@@ -258,7 +270,6 @@ impl Engine {
     async fn take_in(&mut self) -> Result<(), WriterError> {
         let group = std::mem::take(&mut self.group);
         let mut incoming = Vec::with_capacity(group.records);
-        let mut dead = Vec::new();
         let mut made = VecDeque::new();
         let mut last = None;
         for work in group.work {
@@ -272,6 +283,11 @@ impl Engine {
                         + usize::from(!page.outcomes.is_empty());
                     let number = self.steps.page(fates, page.room);
                     self.keep_recorded(&page.recorded).await?;
+                    if self.drops_recorded && !page.unrecorded.is_empty() {
+                        let ids: Vec<&str> = page.unrecorded.iter().map(String::as_str).collect();
+                        let (store, lease) = (&self.settings.store, self.settings.lease);
+                        store.drop_recorded(lease, &ids).await?;
+                    }
                     if !page.outcomes.is_empty() {
                         made.push_back(Made {
                             page: number,
@@ -279,8 +295,16 @@ impl Engine {
                             outcomes: page.outcomes,
                         });
                     }
+                    for letter in self.letters.outdated_by(&page.records) {
+                        // Told, and not kept beside the newer version.
+                        report_dead_letter(
+                            self.settings.reporter.as_ref(),
+                            &self.settings.counters,
+                            &letter,
+                        );
+                    }
                     if !page.dead.is_empty() {
-                        dead.push((number, page.dead));
+                        self.letters.add(number, page.dead);
                     }
                     for record in page.records {
                         let scope = match &record.mapped.scope_below {
@@ -321,10 +345,7 @@ impl Engine {
         self.decide_about(incoming).await?;
         self.made.append(&mut made);
         self.leave_out().await?;
-        for (page, letters) in dead {
-            self.bury(letters).await?;
-            self.steps.settled(page);
-        }
+        self.bury().await?;
         match last {
             Some(Barrier::Retract {
                 stream,
@@ -354,6 +375,11 @@ impl Engine {
         let connection = self.settings.lease.connection;
         let mut entries = self.settings.store.entries(connection, &wanted).await?;
         self.look_behind_what_is_left_out(&mut entries).await?;
+        let coming: HashSet<String> = incoming
+            .iter()
+            .chain(&self.later)
+            .map(|one| one.record.source_id.clone())
+            .collect();
         let mut new: Vec<(Waiting, Draft)> = Vec::new();
         let mut digests: HashMap<String, String> = HashMap::new();
         for one in incoming {
@@ -386,7 +412,10 @@ impl Engine {
                 }
                 Some(draft) => {
                     digests.insert(draft.record.source_id.clone(), draft.digest.clone());
-                    new.push((waiting(&draft, &entries, &self.left_now), draft));
+                    let comes =
+                        |id: &str| coming.contains(id) || self.schedule.digest_of(id).is_some();
+                    let waiting = waiting(&draft, &entries, &self.left_now, comes);
+                    new.push((waiting, draft));
                 }
             }
         }
@@ -427,13 +456,10 @@ impl Engine {
         let ids: HashSet<&str> = source_ids.iter().map(String::as_str).collect();
         self.schedule.concerns(&ids)
             || self.later.iter().any(|one| {
-                let root = one
-                    .record
-                    .thread
-                    .as_ref()
-                    .map(|thread| thread.root.as_str());
-                ids.contains(one.record.source_id.as_str())
-                    || root.is_some_and(|root| ids.contains(root))
+                let record = &one.record;
+                [record.source_id.as_str(), record.record(), record.root()]
+                    .iter()
+                    .any(|id| ids.contains(id))
             })
     }
 
@@ -482,6 +508,7 @@ impl Engine {
         let again: Vec<Incoming> = self.later.drain(..).collect();
         self.decide_about(again).await?;
         self.leave_out().await?;
+        self.bury().await?;
         self.save_cursors().await?;
         self.say_what_is_written();
         Ok(())
@@ -819,22 +846,25 @@ impl Engine {
         Ok(())
     }
 
-    async fn bury(&mut self, dead: Vec<DeadLetter>) -> Result<(), WriterError> {
-        if dead.is_empty() {
-            return Ok(());
-        }
-        if !self.is_dry_run() {
-            self.settings
-                .store
-                .settle(self.settings.lease, &[], &dead)
-                .await?;
-        }
-        for letter in &dead {
-            report_dead_letter(
-                self.settings.reporter.as_ref(),
-                &self.settings.counters,
-                letter,
-            );
+    /// Keeps dead letters of whose records nothing is on its way.
+    async fn bury(&mut self) -> Result<(), WriterError> {
+        let (schedule, later) = (&self.schedule, &self.later);
+        let is_on_its_way = |id: &str| {
+            schedule.digest_of(id).is_some() || later.iter().any(|one| one.record.source_id == id)
+        };
+        while let Some((page, letters)) = self.letters.next(is_on_its_way) {
+            if !matches!(self.settings.target, Target::Nowhere) && !letters.is_empty() {
+                let store = &self.settings.store;
+                store.settle(self.settings.lease, &[], &letters).await?;
+            }
+            for letter in &letters {
+                report_dead_letter(
+                    self.settings.reporter.as_ref(),
+                    &self.settings.counters,
+                    letter,
+                );
+            }
+            self.steps.settled(page);
         }
         Ok(())
     }
@@ -900,6 +930,7 @@ impl Engine {
     /// Forgets what has a successor or is gone. Replaced versions are forgotten only after the new one is acknowledged, so
     /// that a record is never missing.
     async fn forget_obsolete(&mut self) -> Result<(), WriterError> {
+        let mut after = 0;
         loop {
             let Target::CortexDb { client, forgetting } = &self.settings.target else {
                 return Ok(());
@@ -912,70 +943,97 @@ impl Engine {
             let batch = self
                 .settings
                 .store
-                .obsolete(connection, FORGET_BATCH)
+                .obsolete(connection, after, FORGET_BATCH)
                 .await?;
-            let batch: Vec<Obsolete> = batch
-                .into_iter()
-                .filter(|event| !self.refused_to_forget.contains(&event.row))
-                .collect();
-            if batch.is_empty() {
-                let stuck = self.refused_to_forget.len() as u64;
+            let Some(last) = batch.last().map(|event| event.row) else {
+                let stuck = self.passed_over.len() as u64;
                 self.settings.counters.update(|totals| {
                     totals.superseded_pending = totals.superseded_pending.max(stuck);
                 });
                 return Ok(());
+            };
+            let batch: Vec<Obsolete> = batch
+                .into_iter()
+                .filter(|event| !self.passed_over.contains(&event.row))
+                .collect();
+            if batch.is_empty() {
+                after = last;
+                continue;
             }
-            match forget(&client, forgetting, Some(ours(&self.settings)), &batch).await {
-                Ok(Forgotten { rows, not_listed }) => {
-                    if let Some(words) = not_listed {
-                        warn_that_receipts_stay_lost(self.settings.reporter.as_ref(), &words);
-                    }
-                    let left = batch
-                        .iter()
-                        .map(|event| event.row)
-                        .filter(|row| !rows.contains(row));
-                    let refused: Vec<i64> = left.collect();
-                    if !refused.is_empty() {
-                        self.say(
-                            Level::Warn,
-                            format!("CortexDB refuses to forget {} old versions; they stay beside the new ones, and the next run tries again", refused.len()),
-                        );
-                        self.refused_to_forget.extend(refused);
-                    }
-                    let rows: Vec<i64> = rows.into_iter().collect();
-                    if forgetting == Forgetting::Redact {
-                        self.settings
-                            .store
-                            .forgotten(self.settings.lease, &rows)
-                            .await?;
-                        self.settings
-                            .counters
-                            .update(|totals| totals.superseded += rows.len() as u64);
-                    } else {
-                        self.settings.store.kept(self.settings.lease, &rows).await?;
-                        self.settings
-                            .counters
-                            .update(|totals| totals.superseded_pending += rows.len() as u64);
-                        self.say_once_that_old_versions_stay("the token may not redact (`forget.cascade.redact_events`): what was derived from old versions is forgotten, their text stays");
-                    }
-                }
-                Err(CortexError::Forbidden(words)) => {
-                    let lesser = match forgetting {
-                        Forgetting::Redact => Forgetting::DerivedOnly,
-                        _ => Forgetting::NotPermitted,
-                    };
-                    self.say(
-                        Level::Debug,
-                        format!("forgetting is not permitted: {words}"),
-                    );
-                    self.settings.target = Target::CortexDb {
-                        client,
-                        forgetting: lesser,
-                    };
-                }
-                Err(other) => return Err(other.into()),
+            let less = self.forgetting_less.clone();
+            let permitted = |scope: &str| less.get(scope).copied().unwrap_or(forgetting);
+            let ours = Some(ours(&self.settings));
+            let forgotten = forget(&client, permitted, ours, &batch).await;
+            self.note_what_is_forgotten(&batch, permitted, &forgotten)
+                .await?;
+            if let Some(error) = forgotten.failure {
+                return Err(error.into());
+            }
+            // What is less is tried with the same batch.
+            if forgotten.forbidden.is_empty() {
+                after = last;
             }
         }
+    }
+
+    async fn note_what_is_forgotten(
+        &mut self,
+        batch: &[Obsolete],
+        permitted: impl Fn(&str) -> Forgetting,
+        forgotten: &Forgotten,
+    ) -> Result<(), WriterError> {
+        let (redacted, kept): (Vec<&Obsolete>, Vec<&Obsolete>) = batch
+            .iter()
+            .filter(|event| forgotten.rows.contains(&event.row))
+            .partition(|event| permitted(&event.scope) == Forgetting::Redact);
+        let rows = |events: &[&Obsolete]| -> Vec<i64> { events.iter().map(|e| e.row).collect() };
+        let (store, lease) = (&self.settings.store, self.settings.lease);
+        if !redacted.is_empty() {
+            store.forgotten(lease, &rows(&redacted)).await?;
+        }
+        if !kept.is_empty() {
+            store.kept(lease, &rows(&kept)).await?;
+        }
+        self.settings.counters.update(|totals| {
+            totals.superseded += redacted.len() as u64;
+            totals.superseded_pending += kept.len() as u64;
+        });
+        if !kept.is_empty() {
+            self.say_once_that_old_versions_stay("the token may not redact (`forget.cascade.redact_events`): what was derived from old versions is forgotten, their text stays");
+        }
+        if !forgotten.refused.is_empty() {
+            self.say(
+                Level::Warn,
+                format!("CortexDB refuses to forget {} old versions; they stay beside the new ones, and the next run tries again", forgotten.refused.len()),
+            );
+            self.passed_over.extend(&forgotten.refused);
+        }
+        if let Some(words) = &forgotten.not_said
+            && !forgotten.unknown.is_empty()
+        {
+            self.say(
+                Level::Warn,
+                format!("{} old versions were sent without a receipt, and whether they are stored cannot be found out ({words}). The next run tries again; a token with `scope.read.events` could tell", forgotten.unknown.len()),
+            );
+            self.passed_over.extend(&forgotten.unknown);
+        }
+        for (scope, words) in &forgotten.forbidden {
+            self.say(
+                Level::Debug,
+                format!("{scope}: forgetting is not permitted: {words}"),
+            );
+            if permitted(scope) == Forgetting::Redact {
+                self.forgetting_less
+                    .insert(scope.clone(), Forgetting::DerivedOnly);
+                continue;
+            }
+            let left = batch
+                .iter()
+                .filter(|event| event.scope == *scope && !forgotten.rows.contains(&event.row));
+            self.passed_over.extend(left.map(|event| event.row));
+            self.say_once_that_old_versions_stay(MAY_NOT_FORGET);
+        }
+        Ok(())
     }
 
     async fn old_versions_stay(&mut self) -> Result<(), WriterError> {
@@ -988,7 +1046,7 @@ impl Engine {
             .counters
             .update(|totals| totals.superseded_pending = count);
         if count > 0 {
-            self.say_once_that_old_versions_stay("the token may not forget (`forget.cascade.redact_events` or `forget.cascade.derived_only`): old versions stay beside the new ones until a token that may runs this connection");
+            self.say_once_that_old_versions_stay(MAY_NOT_FORGET);
         }
         Ok(())
     }
@@ -1002,26 +1060,31 @@ impl Engine {
 
 /// The records of which mappers made nothing under their own ids, with what came before them.
 fn left_out_of(made: &VecDeque<Made>) -> HashMap<String, Vec<String>> {
-    let outcomes = made.iter().flat_map(|page| &page.outcomes);
-    outcomes
-        .filter(|outcome| !outcome.made.contains(&outcome.source_id))
-        .map(|outcome| (outcome.source_id.clone(), outcome.preceded_by.clone()))
-        .collect()
+    let mut left = HashMap::new();
+    for outcome in made.iter().flat_map(|page| &page.outcomes) {
+        if outcome.made.contains(&outcome.source_id) {
+            left.remove(&outcome.source_id);
+        } else {
+            left.insert(outcome.source_id.clone(), outcome.preceded_by.clone());
+        }
+    }
+    left
 }
 
-/// Who the record waits for, and what is known of them. Who follows a record that mappers left out follows what came before it.
+/// Who the record waits for, and what is known of them. Who follows a record that mappers left out follows what came before it; not so
+/// if it `comes` again.
 fn waiting(
     draft: &Draft,
     entries: &HashMap<String, Entry>,
     left_now: &HashMap<String, Vec<String>>,
+    comes: impl Fn(&str) -> bool,
 ) -> Waiting {
-    let thread = draft.record.thread.as_ref();
     let mut predecessors: Vec<Predecessor> = Vec::new();
     let mut ahead: VecDeque<(&String, usize)> =
         draft.record.preceded_by.iter().map(|id| (id, 0)).collect();
     while let Some((id, depth)) = ahead.pop_front() {
         let entry = entries.get(id);
-        let in_ledger = entry.filter(|entry| entry.status == Status::LeftOut);
+        let in_ledger = entry.filter(|entry| entry.status == Status::LeftOut && !comes(id));
         let behind = left_now
             .get(id)
             .or_else(|| in_ledger.map(|entry| &entry.preceded_by));
@@ -1040,7 +1103,8 @@ fn waiting(
     }
     Waiting {
         id: draft.record.source_id.clone(),
-        root: thread.map(|thread| thread.root.clone()).unwrap_or_default(),
+        record: draft.record.record().to_owned(),
+        root: draft.record.root().to_owned(),
         digest: draft.digest.clone(),
         predecessors,
     }

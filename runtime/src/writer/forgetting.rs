@@ -15,21 +15,64 @@ use crate::rebuild::Ours;
 const FORGET_IDS: usize = 100;
 
 /// What came of forgetting.
+#[derive(Default)]
 pub(super) struct Forgotten {
     /// Rows of the events that CortexDB has let go of, or never had.
     pub(super) rows: HashSet<i64>,
-    /// See [`crate::lost_receipts::Found`].
-    pub(super) not_listed: Option<String>,
+    /// Rows of the events that it refuses to let go of.
+    pub(super) refused: Vec<i64>,
+    /// Rows without a receipt of which nobody says whether they are stored.
+    pub(super) unknown: Vec<i64>,
+    /// Why nobody says it, in CortexDB's words.
+    pub(super) not_said: Option<String>,
+    /// Scopes in which this is not permitted, with CortexDB's words.
+    pub(super) forbidden: BTreeMap<String, String>,
+    /// What ended it before its end.
+    pub(super) failure: Option<CortexError>,
 }
 
-/// Forgets these events. One that CortexDB refuses does not keep the others. Without `ours`, what can only be found in a listing is
-/// left for another time.
+/// Forgets these events, each as far as it is permitted in its scope. One that CortexDB refuses does not keep the others. Without
+/// `ours`, what can only be found in a listing is left for another time.
 pub(super) async fn forget(
     client: &Client,
-    forgetting: Forgetting,
+    permitted: impl Fn(&str) -> Forgetting,
     ours: Option<Ours<'_>>,
     batch: &[Obsolete],
-) -> Result<Forgotten, CortexError> {
+) -> Forgotten {
+    let mut forgotten = Forgotten::default();
+    let by_scope = match located(client, ours, batch, &mut forgotten).await {
+        Ok(by_scope) => by_scope,
+        Err(error) => {
+            forgotten.failure = Some(error);
+            return forgotten;
+        }
+    };
+    for (scope, events) in by_scope {
+        let forgetting = permitted(scope);
+        for events in events.chunks(FORGET_IDS) {
+            match forget_chunk(client, forgetting, scope, events, &mut forgotten).await {
+                Ok(()) => {}
+                Err(CortexError::Forbidden(words)) => {
+                    forgotten.forbidden.insert(scope.to_owned(), words);
+                    break;
+                }
+                Err(error) => {
+                    forgotten.failure = Some(error);
+                    return forgotten;
+                }
+            }
+        }
+    }
+    forgotten
+}
+
+/// Rows and event ids by scope. What was never stored is forgotten already.
+async fn located<'a>(
+    client: &Client,
+    ours: Option<Ours<'_>>,
+    batch: &'a [Obsolete],
+    forgotten: &mut Forgotten,
+) -> Result<BTreeMap<&'a str, Vec<(i64, String)>>, CortexError> {
     let (with_receipt, without): (Vec<&Obsolete>, Vec<&Obsolete>) =
         batch.iter().partition(|event| event.event_id.is_some());
     let (old, young): (Vec<&Obsolete>, Vec<&Obsolete>) = without
@@ -41,8 +84,16 @@ pub(super) async fn forget(
         .collect();
     // Sent, and no receipt: the key tells whether it arrived.
     let places: Vec<Place<'_>> = young.iter().map(|event| place(event)).collect();
-    known.extend(young.into_iter().zip(client.statuses(&places).await?));
-    let mut not_listed = None;
+    match client.statuses(&places).await {
+        Ok(ids) => known.extend(young.into_iter().zip(ids)),
+        Err(CortexError::Forbidden(words)) => {
+            forgotten.not_said = Some(words);
+            forgotten
+                .unknown
+                .extend(young.iter().map(|event| event.row));
+        }
+        Err(other) => return Err(other),
+    }
     if let Some(ours) = ours
         && !old.is_empty()
     {
@@ -57,10 +108,16 @@ pub(super) async fn forget(
             })
             .collect();
         let found = find(client, ours, &wanted).await?;
-        not_listed = found.not_listed;
-        known.extend(old.into_iter().zip(found.event_ids));
+        let is_said = found.not_listed.is_none();
+        for (event, id) in old.into_iter().zip(found.event_ids) {
+            if id.is_some() || is_said {
+                known.push((event, id));
+            } else {
+                forgotten.unknown.push(event.row);
+            }
+        }
+        forgotten.not_said = forgotten.not_said.take().or(found.not_listed);
     }
-    let mut done = HashSet::new();
     let mut by_scope: BTreeMap<&str, Vec<(i64, String)>> = BTreeMap::new();
     for (event, id) in known {
         match id {
@@ -69,27 +126,33 @@ pub(super) async fn forget(
                 .or_default()
                 .push((event.row, id)),
             None => {
-                done.insert(event.row);
+                forgotten.rows.insert(event.row);
             }
         }
     }
-    for (scope, events) in by_scope {
-        for events in events.chunks(FORGET_IDS) {
-            if forget_together(client, forgetting, scope, events).await? {
-                done.extend(events.iter().map(|(row, _)| *row));
-                continue;
-            }
-            for event in events {
-                if forget_together(client, forgetting, scope, std::slice::from_ref(event)).await? {
-                    done.insert(event.0);
-                }
-            }
+    Ok(by_scope)
+}
+
+/// As many events as one request takes; one by one where CortexDB does not take them together.
+async fn forget_chunk(
+    client: &Client,
+    forgetting: Forgetting,
+    scope: &str,
+    events: &[(i64, String)],
+    forgotten: &mut Forgotten,
+) -> Result<(), CortexError> {
+    if forget_together(client, forgetting, scope, events).await? {
+        forgotten.rows.extend(events.iter().map(|(row, _)| *row));
+        return Ok(());
+    }
+    for event in events {
+        if forget_together(client, forgetting, scope, std::slice::from_ref(event)).await? {
+            forgotten.rows.insert(event.0);
+        } else {
+            forgotten.refused.push(event.0);
         }
     }
-    Ok(Forgotten {
-        rows: done,
-        not_listed,
-    })
+    Ok(())
 }
 
 fn place(event: &Obsolete) -> Place<'_> {
@@ -123,8 +186,8 @@ async fn forget_together(
         .await
     {
         Ok(_) => Ok(true),
-        // Already gone.
-        Err(CortexError::Refused(refusal)) if refusal.status == 404 => Ok(true),
+        // Already gone; among many nothing says which.
+        Err(CortexError::Refused(refusal)) if refusal.status == 404 => Ok(events.len() == 1),
         Err(CortexError::Refused(_) | CortexError::Misconfigured(_)) => Ok(false),
         Err(other) => Err(other),
     }

@@ -10,11 +10,13 @@
 //! * [`sending`]: one batch on its way.
 //! * [`steps`]: when a cursor may be saved.
 //! * [`forgetting`]: what was replaced.
+//! * [`letters`]: dead letters that wait for an older version.
 //! * [`resend`]: dead letters, sent again on demand.
 //! * `open_cursors`: the cursors as the component sees them.
 
 mod engine;
 mod forgetting;
+mod letters;
 mod open_cursors;
 pub mod resend;
 mod schedule;
@@ -147,6 +149,8 @@ pub(crate) struct Page {
     pub(crate) dead: Vec<DeadLetter>,
     /// The records before they were mapped, to be kept.
     pub(crate) recorded: Vec<Recorded>,
+    /// Records of which none is kept in this run: what an earlier one kept of them is not the latest version any more.
+    pub(crate) unrecorded: Vec<String>,
     /// What mappers made of each record.
     pub(crate) outcomes: Vec<Outcome>,
     /// Given back when the page is settled.
@@ -257,14 +261,15 @@ impl Writer {
         origin: Origin,
         batch: Vec<RawRecord>,
     ) -> Result<(), String> {
-        let recorded = if self.keeps_records {
+        let (mut recorded, mut unrecorded) = (Vec::new(), Vec::new());
+        if self.keeps_records {
             let kept = batch.iter();
-            kept.filter_map(|record| recorded::keep(record, &stream, &origin.id))
-                .collect()
+            recorded.extend(kept.filter_map(|record| recorded::keep(record, &stream, &origin.id)));
         } else {
-            Vec::new()
-        };
-        self.hand_over(stream, origin, batch, recorded).await
+            unrecorded.extend(batch.iter().map(|record| record.source_id.clone()));
+        }
+        self.hand_over(stream, origin, batch, recorded, unrecorded)
+            .await
     }
 
     /// The same for records that are kept already: they are mapped again.
@@ -274,7 +279,8 @@ impl Writer {
         origin: Origin,
         batch: Vec<RawRecord>,
     ) -> Result<(), String> {
-        self.hand_over(stream, origin, batch, Vec::new()).await
+        self.hand_over(stream, origin, batch, Vec::new(), Vec::new())
+            .await
     }
 
     async fn hand_over(
@@ -283,6 +289,7 @@ impl Writer {
         origin: Origin,
         batch: Vec<RawRecord>,
         recorded: Vec<Recorded>,
+        unrecorded: Vec<String>,
     ) -> Result<(), String> {
         let mapped = self.map(batch).await?;
         let kept: usize = recorded.iter().map(|one| one.body.len()).sum();
@@ -320,6 +327,7 @@ impl Writer {
             records,
             dead,
             recorded,
+            unrecorded,
             outcomes: mapped.outcomes,
             room,
         }))

@@ -156,19 +156,22 @@ impl Sender {
         if self.forgetting != Forgetting::Redact {
             return Ok(());
         }
+        let mut after = 0;
         loop {
             let batch = self
                 .store
-                .obsolete(self.lease.connection, FORGET_BATCH)
+                .obsolete(self.lease.connection, after, FORGET_BATCH)
                 .await?;
-            let Ok(done) = forget(&self.client, self.forgetting, None, &batch).await else {
+            let Some(last) = batch.last() else {
                 return Ok(());
             };
-            if done.rows.is_empty() {
-                return Ok(());
-            }
+            after = last.row;
+            let done = forget(&self.client, |_| self.forgetting, None, &batch).await;
             let rows: Vec<i64> = done.rows.into_iter().collect();
             self.store.forgotten(self.lease, &rows).await?;
+            if done.failure.is_some() {
+                return Ok(());
+            }
         }
     }
 }

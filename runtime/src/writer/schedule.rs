@@ -47,6 +47,8 @@ pub(super) struct Taken<T> {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) id: String,
+    /// The same, or the record of the source that it is a part of.
+    pub(super) record: String,
     /// The record that opened its thread, or nothing.
     pub(super) root: String,
     pub(super) digest: String,
@@ -84,10 +86,15 @@ impl<T> Schedule<T> {
         Some(&node.waiting.digest)
     }
 
-    /// Whether one of these records, or of those in the threads that they opened, is on its way.
+    /// Whether one of these records, a part of one, or one of those in the threads that they opened, is on its way.
     pub(super) fn concerns(&self, ids: &HashSet<&str>) -> bool {
         self.nodes.values().any(|node| {
-            ids.contains(node.waiting.id.as_str()) || ids.contains(node.waiting.root.as_str())
+            let Waiting {
+                id, record, root, ..
+            } = &node.waiting;
+            [id, record, root]
+                .iter()
+                .any(|one| ids.contains(one.as_str()))
         })
     }
 
@@ -190,6 +197,7 @@ mod tests {
         });
         let waiting = Waiting {
             id: id.to_owned(),
+            record: id.to_owned(),
             root: String::new(),
             digest: String::new(),
             predecessors: predecessors.collect(),
@@ -267,6 +275,22 @@ mod tests {
         schedule.add([record("a", &["mr"]), record("mr", &[])]);
         assert_eq!(wave(&mut schedule), ["mr"]);
         assert_eq!(wave(&mut schedule), ["a < event of mr"]);
+    }
+
+    #[test]
+    fn a_record_is_on_its_way_as_long_as_it_or_a_part_or_a_turn_of_its_thread_is() {
+        let mut schedule = Schedule::new();
+        let (mut part, name) = record("issue~a", &[]);
+        part.record = "issue".to_owned();
+        part.root = "epic".to_owned();
+        schedule.add([(part, name)]);
+        let concerns = |schedule: &Schedule<String>, id| schedule.concerns(&HashSet::from([id]));
+        for id in ["issue~a", "issue", "epic"] {
+            assert!(concerns(&schedule, id), "{id}");
+        }
+        assert!(!concerns(&schedule, "other"));
+        wave(&mut schedule);
+        assert!(!concerns(&schedule, "issue"));
     }
 
     #[test]

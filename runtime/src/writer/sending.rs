@@ -128,13 +128,12 @@ pub(super) async fn send(
 }
 
 fn begun(draft: &Draft, preceded_by: Vec<String>, items: &[Item]) -> Begun {
-    let thread = draft.record.thread.as_ref();
     Begun {
         source_id: draft.record.source_id.clone(),
         record: draft.record.record().to_owned(),
         event_type: draft.record.event_type.clone(),
         stream: draft.stream.clone(),
-        root: thread.map(|thread| thread.root.clone()).unwrap_or_default(),
+        root: draft.record.root().to_owned(),
         appends: appends(draft),
         scope: draft.scope.clone(),
         digest: draft.digest.clone(),
@@ -270,7 +269,7 @@ async fn write_the_rest(
         .collect())
 }
 
-pub(super) fn warn_that_receipts_stay_lost(reporter: &dyn Reporter, words: &str) {
+fn warn_that_receipts_stay_lost(reporter: &dyn Reporter, words: &str) {
     reporter.event(&Event::Log {
         level: Level::Warn,
         message: format!(

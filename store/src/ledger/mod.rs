@@ -516,6 +516,8 @@ pub trait Store: Send + Sync {
     ) -> Result<HashSet<String>, StoreError>;
     /// Keeps records as they were before they were mapped, the latest version of each.
     async fn keep_recorded(&self, lease: Lease, records: &[Recorded]) -> Result<(), StoreError>;
+    /// Drops what is kept of these records: it is not the latest version any more.
+    async fn drop_recorded(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError>;
     /// The bytes that they take. Looks at each: not to be asked with every page.
     async fn recorded_bytes(&self, connection: i64) -> Result<u64, StoreError>;
     /// Drops the oldest, until the rest takes no more than so many bytes; returns how many.
@@ -552,8 +554,13 @@ pub trait Store: Send + Sync {
         connection: i64,
         stream: &str,
     ) -> Result<HashSet<String>, StoreError>;
-    /// Events that are still to be forgotten, oldest first.
-    async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError>;
+    /// The next events behind this row that are still to be forgotten, oldest first. Rows are counted from 1.
+    async fn obsolete(
+        &self,
+        connection: i64,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<Obsolete>, StoreError>;
     /// How many events are still to be forgotten.
     async fn count_obsolete(&self, connection: i64) -> Result<u64, StoreError>;
     /// Removes events that CortexDB has forgotten.

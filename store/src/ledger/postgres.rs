@@ -436,6 +436,14 @@ impl Store for PostgresStore {
         self.write(lease, &[step]).await.map(drop)
     }
 
+    async fn drop_recorded(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError> {
+        let step = Step::new(
+            "DELETE FROM recorded WHERE connection = $1 AND source_id = ANY($2::text[])",
+            [With::Texts(source_ids)],
+        );
+        self.write(lease, &[step]).await.map(drop)
+    }
+
     async fn recorded_bytes(&self, connection: i64) -> Result<u64, StoreError> {
         let sql = "SELECT coalesce(sum(length(body)), 0)::bigint AS n FROM recorded WHERE connection = $1";
         self.count(connection, sql).await
@@ -556,14 +564,19 @@ impl Store for PostgresStore {
         rows.iter().map(|row| Ok(row.text("source_id")?)).collect()
     }
 
-    async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError> {
+    async fn obsolete(
+        &self,
+        connection: i64,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<Obsolete>, StoreError> {
         let rows = self
             .read(
                 connection,
                 "SELECT id, scope, event_id, key, source_id, generation, fragment,
                         extract(epoch FROM clock_timestamp())::float8 - begun_at AS begun_ago
-                 FROM events WHERE connection = $1 AND state = 'obsolete' ORDER BY id LIMIT $2",
-                &[With::Number(most.into())],
+                 FROM events WHERE connection = $1 AND state = 'obsolete' AND id > $2 ORDER BY id LIMIT $3",
+                &[With::Number(after), With::Number(most.into())],
             )
             .await?;
         rows.into_iter()

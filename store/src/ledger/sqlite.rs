@@ -641,6 +641,11 @@ impl Store for SqliteStore {
         self.keep_as_recorded(lease, records).await
     }
 
+    async fn drop_recorded(&self, lease: Lease, source_ids: &[&str]) -> Result<(), StoreError> {
+        let sql = "DELETE FROM recorded WHERE connection = ? AND source_id IN (SELECT value FROM json_each(?))";
+        self.change_some(lease, sql, source_ids).await
+    }
+
     async fn recorded_bytes(&self, connection: i64) -> Result<u64, StoreError> {
         self.sum_recorded(connection).await
     }
@@ -699,10 +704,16 @@ impl Store for SqliteStore {
             .collect()
     }
 
-    async fn obsolete(&self, connection: i64, most: u32) -> Result<Vec<Obsolete>, StoreError> {
+    async fn obsolete(
+        &self,
+        connection: i64,
+        after: i64,
+        most: u32,
+    ) -> Result<Vec<Obsolete>, StoreError> {
         let rows = sqlx::query("SELECT id, scope, event_id, key, source_id, generation, fragment, unixepoch('subsec') - begun_at AS begun_ago
-             FROM events WHERE connection = ? AND state = 'obsolete' ORDER BY id LIMIT ?")
+             FROM events WHERE connection = ? AND state = 'obsolete' AND id > ? ORDER BY id LIMIT ?")
             .bind(connection)
+            .bind(after)
             .bind(most)
             .fetch_all(&self.readers)
             .await?;

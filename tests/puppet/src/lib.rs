@@ -63,6 +63,8 @@ enum Action {
     Move(String),
     /// A time that is not the host's.
     Backdate,
+    /// Out of its thread.
+    LoseThread,
     /// Another answer with every call.
     Count,
 }
@@ -146,6 +148,7 @@ fn answer(settings: &Settings, mut experience: Experience) -> Result<Vec<Experie
             .attributes
             .push(("scope-below".to_owned(), place.clone())),
         Action::Backdate => experience.observed_at = "2001-01-01T00:00:00Z".to_owned(),
+        Action::LoseThread => experience.thread = None,
         Action::Count => experience.content.push_str(&CALLS.get().to_string()),
     }
     Ok(vec![experience])

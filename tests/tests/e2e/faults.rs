@@ -1,7 +1,7 @@
 //! Servers that misbehave: nothing is lost, nothing is doubled, and the user is told.
 
 use simulators::cortex::{Fault as CortexFault, FaultRule, Route};
-use simulators::gitlab::{Fault, Feature, Rule};
+use simulators::gitlab::{Fault, Feature, Rule, Target};
 
 use crate::setup::Setup;
 
@@ -322,7 +322,7 @@ async fn a_write_that_always_times_out_ends_with_the_patience() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_proxy_answers_in_front_of_cortexdb_dead_letters_nothing() {
-    for status in [400, 404, 502] {
+    for status in [400, 404, 421, 426, 460, 502] {
         let setup = Setup::tiny(125).await;
         let html = CortexFault::Html {
             status,
@@ -338,6 +338,85 @@ async fn what_a_proxy_answers_in_front_of_cortexdb_dead_letters_nothing() {
         setup.run(&[]).await.expect(0);
         setup.assert_complete(&setup.membership());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_wants_a_password_stops_the_run_and_dead_letters_nothing() {
+    let setup = Setup::tiny(136).await;
+    let html = CortexFault::Html {
+        status: 407,
+        after_write: false,
+    };
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Bulk, html));
+    let receipt = setup.run(&[]).await.expect(2).receipt();
+    assert_eq!(receipt["dead_lettered"], 0, "{receipt}");
+    let reason = receipt["reason"].as_str().unwrap();
+    assert!(reason.contains("proxy"), "{reason}");
+    setup.cortex.cortex().clear_faults();
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+/// The page of an ingress that has no server behind it.
+fn not_found_page() -> CortexFault {
+    CortexFault::Html {
+        status: 404,
+        after_write: false,
+    }
+}
+
+/// A new issue with a comment.
+fn new_issue(setup: &Setup) -> Target {
+    let mut world = setup.gitlab.world();
+    let mut projects = world.projects.iter();
+    let (&project, _) = projects.find(|(_, p)| !p.issues.is_empty()).unwrap();
+    let issue = serde_json::json!({"project": project, "title": "Soon confidential"});
+    let iid = world.command("new_issue", &issue).unwrap().id;
+    let target = Target::issue(project, iid.parse().unwrap());
+    world.add_note(target, "A comment").unwrap();
+    target
+}
+
+fn make_confidential(setup: &Setup, issue: Target) {
+    setup.gitlab.advance_clock(600);
+    let mut world = setup.gitlab.world();
+    world
+        .set_confidential(issue.project, issue.iid, true)
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_404_of_a_proxy_is_not_taken_for_forgotten() {
+    let setup = Setup::tiny(137).await;
+    let issue = new_issue(&setup);
+    setup.run(&[]).await.expect(0);
+    make_confidential(&setup, issue);
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Forget, not_found_page()));
+    setup.run(&["--patience", "1s"]).await.expect(1);
+    setup.cortex.cortex().clear_faults();
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_events_that_are_not_found_together_each_is_tried_alone() {
+    let setup = Setup::tiny(138).await;
+    let issue = new_issue(&setup);
+    setup.run(&[]).await.expect(0);
+    make_confidential(&setup, issue);
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Forget, refusal(404, "NOT_FOUND")).times(1));
+    setup.run(&[]).await.expect(0);
+    assert_eq!(setup.cortex.cortex().faults_fired(), 1);
+    setup.assert_complete(&setup.membership());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,6 +452,39 @@ async fn an_old_version_that_cannot_be_forgotten_blocks_nothing() {
     }
     setup.cortex.cortex().clear_faults();
     setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_old_versions_that_cannot_be_forgotten_do_not_keep_the_next_one() {
+    let setup = Setup::tiny(135).await;
+    setup.run(&[]).await.expect(0);
+    let (project, iid) = {
+        let world = setup.gitlab.world();
+        let mut projects = world.projects.iter();
+        let (id, project) = projects
+            .find(|(_, p)| !p.merge_requests.is_empty())
+            .unwrap();
+        (*id, *project.merge_requests.keys().next().unwrap())
+    };
+    // CortexDB refuses whatever is asked about a scope that is none.
+    setup
+        .change_ledger(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000)
+             INSERT INTO events (connection, source_id, generation, fragment, scope, key, event_id, state)
+             SELECT (SELECT id FROM connections), 'gl:note:0/' || n, 1, 0, 'no scope', 'k' || n, 'evt_' || n, 'obsolete' FROM numbers",
+        )
+        .await;
+    for title in ["Second", "Third"] {
+        setup.gitlab.advance_clock(300);
+        setup
+            .gitlab
+            .world()
+            .edit_merge_request(project, iid, Some(title), None)
+            .unwrap();
+        let receipt = setup.run(&[]).await.expect(0).receipt();
+        assert_eq!(receipt["superseded_pending"], 1000, "{receipt}");
+    }
     setup.assert_complete(&setup.membership());
 }
 

@@ -318,6 +318,27 @@ async fn a_listing_that_fails_for_a_while_is_waited_for_and_one_that_goes_on_fai
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_404_of_a_proxy_is_not_taken_for_an_empty_scope() {
+    let setup = Setup::tiny(151).await;
+    setup.run(&[]).await.expect(0);
+    lose_everything(&setup);
+    let page = CortexFault::Html {
+        status: 404,
+        after_write: false,
+    };
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Events, page));
+    let receipt = setup.run(&["--patience", "1s"]).await.expect(1).receipt();
+    assert_eq!(receipt["written"], 0, "{receipt}");
+    setup.cortex.cortex().clear_faults();
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    assert_eq!(receipt["written"], 0, "{receipt}");
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_lists_nothing() {
     let setup = Setup::tiny(229).await;
     setup.run(&["--dry-run"]).await.expect(0);

@@ -155,6 +155,81 @@ async fn a_comment_that_became_internal_before_its_receipt_came_is_forgotten() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_404_of_a_proxy_is_not_taken_for_never_stored() {
+    let setup = Setup::tiny(313).await;
+    run_without_receipts(&setup).await;
+    a_day_passes(&setup).await;
+    for route in [Route::Status, Route::Events] {
+        let page = CortexFault::Html {
+            status: 404,
+            after_write: false,
+        };
+        setup
+            .cortex
+            .cortex()
+            .add_fault(FaultRule::on(route, page).times(1));
+    }
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+}
+
+/// A token that may not read events.
+fn forbid_reading(setup: &Setup) {
+    for route in [Route::Status, Route::Events] {
+        let forbidden = CortexFault::policy_denied();
+        setup
+            .cortex
+            .cortex()
+            .add_fault(FaultRule::on(route, forbidden));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_may_not_read_events_sends_again_what_has_no_receipt() {
+    let setup = Setup::tiny(310).await;
+    run_without_receipts(&setup).await;
+    a_day_passes(&setup).await;
+    forbid_reading(&setup);
+    let ran = setup.run(&[]).await.expect(0);
+    assert!(ran.stdout.contains("cannot be found out"), "{}", ran.stdout);
+    setup.assert_nothing_is_missing(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_version_without_a_receipt_does_not_keep_the_others_from_being_forgotten() {
+    for (seed, after_a_day) in [(311, false), (312, true)] {
+        let setup = Setup::tiny(seed).await;
+        setup.run(&[]).await.expect(0);
+        let (project, iid) = first_public_issue(&setup);
+        let id = format!("gl:issue:{project}/{iid}");
+        let edit = |title: &str| {
+            setup.gitlab.advance_clock(600);
+            let mut world = setup.gitlab.world();
+            world.edit_issue(project, iid, Some(title), None).unwrap();
+        };
+        edit("Sent without a receipt");
+        run_without_receipts(&setup).await;
+        if after_a_day {
+            a_day_passes(&setup).await;
+        }
+        edit("Changed meanwhile");
+        forbid_reading(&setup);
+        let ran = setup.run(&[]).await.expect(0);
+        assert!(ran.stdout.contains("cannot be found out"), "{}", ran.stdout);
+        assert_eq!(ran.receipt()["superseded_pending"], 1, "{}", ran.stdout);
+        let texts: Vec<String> = setup.stored()[&id]
+            .iter()
+            .map(|version| version["content"]["text"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert!(texts[0].starts_with("Sent without a receipt"), "{texts:?}");
+        setup.cortex.cortex().clear_faults();
+        setup.run(&[]).await.expect(0);
+        setup.assert_complete(&setup.membership());
+    }
+}
+
 fn first_public_issue(setup: &Setup) -> (u64, u64) {
     let membership = setup.membership();
     let expected = setup.gitlab.world().expected(&membership);

@@ -147,6 +147,29 @@ async fn whoever_is_not_asked_again_is_named_when_nothing_was_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_without_recording_is_not_mapped_again_from_an_older_text() {
+    let setup = Setup::tiny(916).await;
+    let id = new_issue(&setup, "the old text");
+    let arguments = puppet(&setup, "rules", &json!([{"has": "", "do": {"add": "!"}}]));
+    setup.run(&words(&arguments)).await.expect(0);
+    setup.gitlab.advance_clock(600);
+    let (project, iid) = id.rsplit_once(':').unwrap().1.split_once('/').unwrap();
+    let (project, iid) = (project.parse().unwrap(), iid.parse().unwrap());
+    setup
+        .gitlab
+        .world()
+        .edit_issue(project, iid, None, Some("the new text"))
+        .unwrap();
+    setup.run(&[]).await.expect(0);
+    assert!(text_of(&setup, &id).contains("the new text"));
+    let mut remap = words(&arguments);
+    remap.push("--remap");
+    let ran = setup.run(&remap).await.expect(0);
+    assert!(ran.stdout.contains("--reconcile"), "{}", ran.stdout);
+    assert!(text_of(&setup, &id).contains("the new text"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_mapper_refuses_is_a_dead_letter_with_its_words_until_it_takes_it() {
     let setup = Setup::tiny(904).await;
     let id = new_issue(&setup, "REFUSE-THIS");
@@ -285,6 +308,39 @@ async fn who_follows_a_dropped_comment_follows_what_came_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_comment_that_is_taken_up_again_follows_it() {
+    let setup = Setup::tiny(915).await;
+    let id = new_issue(&setup, "A question");
+    let (project, iid) = id.rsplit_once(':').unwrap().1.split_once('/').unwrap();
+    let target = Target::issue(project.parse().unwrap(), iid.parse().unwrap());
+    let number = |id: String| id.parse::<u64>().unwrap();
+    let (first, bot) = {
+        let mut world = setup.gitlab.world();
+        let first = number(world.start_thread(target, "first").unwrap().id);
+        let bot = world.reply(target, first, "BOT says hello").unwrap().id;
+        (first, number(bot))
+    };
+    let arguments = puppet(&setup, "rules", &json!([{"has": "BOT", "do": "drop"}]));
+    setup.run(&words(&arguments)).await.expect(0);
+    setup.gitlab.advance_clock(600);
+    let last = {
+        let mut world = setup.gitlab.world();
+        world.edit_note(target, bot, "Ada says hello").unwrap();
+        number(world.reply(target, first, "last").unwrap().id)
+    };
+    setup.run(&words(&arguments)).await.expect(0);
+    let event = |note: u64| {
+        let events = setup
+            .cortex
+            .cortex()
+            .live_by_source_id(&format!("gl:note:{project}/{note}"));
+        events.into_iter().next().unwrap()
+    };
+    let before = json!([event(bot).event_id]);
+    assert_eq!(event(last).envelope()["context"]["preceded_by"], before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mappers_map_in_the_order_in_which_they_are_named_each_with_its_settings() {
     let setup = Setup::tiny(909).await;
     let id = new_issue(&setup, "START");
@@ -331,6 +387,35 @@ async fn what_a_mapper_split_is_forgotten_with_its_record() {
         !ids(&setup).iter().any(|held| held.starts_with(&id)),
         "{receipt}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comment_that_a_mapper_takes_out_of_its_thread_is_forgotten_with_its_issue() {
+    let setup = Setup::tiny(914).await;
+    let id = new_issue(&setup, "A question");
+    let (project, iid) = id.rsplit_once(':').unwrap().1.split_once('/').unwrap();
+    let (project, iid) = (project.parse().unwrap(), iid.parse().unwrap());
+    let note = {
+        let mut world = setup.gitlab.world();
+        let note = world.add_note(Target::issue(project, iid), "LOSE-THREAD");
+        format!("gl:note:{project}/{}", note.unwrap().id)
+    };
+    let arguments = puppet(
+        &setup,
+        "rules",
+        &json!([{"has": "LOSE-THREAD", "do": "lose_thread"}]),
+    );
+    setup.run(&words(&arguments)).await.expect(0);
+    assert!(ids(&setup).contains(&note));
+    setup.gitlab.advance_clock(600);
+    setup
+        .gitlab
+        .world()
+        .set_confidential(project, iid, true)
+        .unwrap();
+    let receipt = setup.run(&words(&arguments)).await.expect(0).receipt();
+    let held = ids(&setup);
+    assert!(!held.contains(&id) && !held.contains(&note), "{receipt}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ promises! {
     what_is_left_out_is_known_and_a_part_is_gone,
     the_chain_is_remembered,
     what_was_never_recorded_is_counted_once_a_record,
+    what_is_dropped_of_the_recorded_counts_as_never_recorded,
     recorded_records_come_in_the_order_of_first_sight,
     a_bound_beyond_all_numbers_drops_nothing,
 }
@@ -189,6 +190,20 @@ async fn what_was_never_recorded_is_counted_once_a_record(store: &impl Subject) 
         .await
         .unwrap();
     assert_eq!(store.not_recorded(lease.connection).await.unwrap(), 1);
+}
+
+async fn what_is_dropped_of_the_recorded_counts_as_never_recorded(store: &impl Subject) {
+    let lease = lease(store).await;
+    let page = [1, 2].map(|number| version(&format!("gl:issue:42/{number}"), 1, "a", ""));
+    store.begin(lease, &page).await.unwrap();
+    let kept = [recorded(1, 10), recorded(2, 10)];
+    store.keep_recorded(lease, &kept).await.unwrap();
+    let dropped = ["gl:issue:42/1", "gl:issue:42/9"];
+    store.drop_recorded(lease, &dropped).await.unwrap();
+    assert_eq!(store.not_recorded(lease.connection).await.unwrap(), 1);
+    let left = store.recorded(lease.connection, 0, 10).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].1, kept[1]);
 }
 
 async fn recorded_records_come_in_the_order_of_first_sight(store: &impl Subject) {

@@ -251,7 +251,7 @@ fn answer<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
 }
 
 async fn picked(store: &dyn Store, lease: Lease, picks: &[Index]) -> Vec<i64> {
-    let rows = store.obsolete(lease.connection, 100).await.unwrap();
+    let rows = store.obsolete(lease.connection, 0, 100).await.unwrap();
     if rows.is_empty() {
         return Vec::new();
     }
@@ -272,7 +272,7 @@ async fn everything(store: &dyn Store, connection: i64, name: &str) -> Vec<Strin
             None => format!("{id}: unknown"),
         });
     }
-    for event in store.obsolete(connection, 100).await.unwrap() {
+    for event in store.obsolete(connection, 0, 100).await.unwrap() {
         let known = event.begun_ago.is_some();
         let event = Obsolete {
             row: 0,

@@ -47,7 +47,7 @@ async fn a_rebuilt_version_is_superseded_like_any_other(store: &impl Subject) {
             .unwrap()
             .contains("org:acme")
     );
-    let left = store.obsolete(lease.connection, 10).await.unwrap();
+    let left = store.obsolete(lease.connection, 0, 10).await.unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].event_id.as_deref(), Some("evt_gl:issue:42/1_1"));
     let next = Begun {
@@ -72,7 +72,7 @@ async fn a_rebuilt_version_is_superseded_like_any_other(store: &impl Subject) {
     };
     store.settle(lease, &[fate], &[]).await.unwrap();
     let left: Vec<_> = store
-        .obsolete(lease.connection, 10)
+        .obsolete(lease.connection, 0, 10)
         .await
         .unwrap()
         .into_iter()
@@ -140,7 +140,7 @@ async fn a_record_that_was_found_twice_is_taken_over_once(store: &impl Subject) 
     let page = [found("gl:issue:42/1", 3), found("gl:issue:42/1", 2)];
     store.rebuild(lease, "org:acme", &page).await.unwrap();
     assert_eq!(entry(store, lease, "gl:issue:42/1").await.generation, 3);
-    let old = store.obsolete(lease.connection, 10).await.unwrap();
+    let old = store.obsolete(lease.connection, 0, 10).await.unwrap();
     let old: Vec<_> = old.iter().map(|event| event.generation).collect();
     assert_eq!(old, [2, 1]);
 }

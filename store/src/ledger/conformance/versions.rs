@@ -9,6 +9,7 @@ promises! {
     an_observation_keeps_its_history,
     what_is_held_comes_in_pages_and_without_what_was_retracted,
     retracting_an_issue_retracts_its_comments,
+    what_is_to_be_forgotten_comes_in_pages,
     the_receipts_of_all_fragments_become_live,
     a_page_that_names_a_record_twice_keeps_the_last,
     events_of_another_connection_are_out_of_reach,
@@ -62,7 +63,7 @@ async fn a_replaced_version_becomes_obsolete_even_if_its_receipt_never_came(stor
         .unwrap();
     assert!(
         store
-            .obsolete(lease.connection, 10)
+            .obsolete(lease.connection, 0, 10)
             .await
             .unwrap()
             .is_empty()
@@ -71,7 +72,7 @@ async fn a_replaced_version_becomes_obsolete_even_if_its_receipt_never_came(stor
         .settle(lease, &[stored("gl:note:42/1", 2, "evt_2")], &[])
         .await
         .unwrap();
-    let obsolete = store.obsolete(lease.connection, 10).await.unwrap();
+    let obsolete = store.obsolete(lease.connection, 0, 10).await.unwrap();
     assert_eq!(obsolete.len(), 1);
     assert_eq!(
         (obsolete[0].event_id.as_deref(), obsolete[0].key.as_str()),
@@ -192,13 +193,33 @@ async fn retracting_an_issue_retracts_its_comments(store: &impl Subject) {
         2
     );
     let ids: Vec<_> = store
-        .obsolete(lease.connection, 10)
+        .obsolete(lease.connection, 0, 10)
         .await
         .unwrap()
         .into_iter()
         .filter_map(|event| event.event_id)
         .collect();
     assert_eq!(ids, ["evt_1", "evt_2"]);
+}
+
+async fn what_is_to_be_forgotten_comes_in_pages(store: &impl Subject) {
+    let lease = lease(store).await;
+    let ids: Vec<String> = (1..=3).map(|note| format!("gl:note:42/{note}")).collect();
+    let begun: Vec<Begun> = ids.iter().map(|id| version(id, 1, "a", "")).collect();
+    store.begin(lease, &begun).await.unwrap();
+    store.retract(lease, &ids).await.unwrap();
+    let page = async |after| {
+        let page = store.obsolete(lease.connection, after, 2).await.unwrap();
+        let ids: Vec<String> = page.iter().map(|event| event.source_id.clone()).collect();
+        (page.last().map_or(0, |event| event.row), ids)
+    };
+    let (behind, first) = page(0).await;
+    let (last, second) = page(behind).await;
+    assert_eq!((first.len(), second.len()), (2, 1));
+    let mut all = [first, second].concat();
+    all.sort();
+    assert_eq!(all, ids);
+    assert_eq!(page(last).await, (0, Vec::new()));
 }
 
 async fn the_receipts_of_all_fragments_become_live(store: &impl Subject) {
@@ -215,7 +236,7 @@ async fn the_receipts_of_all_fragments_become_live(store: &impl Subject) {
         .retract(lease, &["gl:issue:42/1".into()])
         .await
         .unwrap();
-    let events = store.obsolete(lease.connection, 10).await.unwrap();
+    let events = store.obsolete(lease.connection, 0, 10).await.unwrap();
     let events: Vec<_> = events
         .iter()
         .map(|event| {
@@ -232,7 +253,10 @@ async fn the_receipts_of_all_fragments_become_live(store: &impl Subject) {
         (2, "k2", Some("evt_2")),
     ];
     assert_eq!(events, expected);
-    assert_eq!(store.obsolete(lease.connection, 2).await.unwrap().len(), 2);
+    assert_eq!(
+        store.obsolete(lease.connection, 0, 2).await.unwrap().len(),
+        2
+    );
     let retracted = entry(store, lease, "gl:issue:42/1").await;
     assert_eq!(
         (retracted.status, retracted.event_id),
@@ -260,7 +284,7 @@ async fn a_page_that_names_a_record_twice_keeps_the_last(store: &impl Subject) {
         (known.status, known.event_id.as_deref()),
         (Status::Live, Some("evt_3"))
     );
-    let left = store.obsolete(lease.connection, 10).await.unwrap();
+    let left = store.obsolete(lease.connection, 0, 10).await.unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].event_id.as_deref(), Some("evt_1"));
 }
@@ -276,7 +300,7 @@ async fn events_of_another_connection_are_out_of_reach(store: &impl Subject) {
         .retract(lease, &["gl:note:42/1".into()])
         .await
         .unwrap();
-    let row = store.obsolete(lease.connection, 1).await.unwrap()[0].row;
+    let row = store.obsolete(lease.connection, 0, 1).await.unwrap()[0].row;
     store.forgotten(other, &[row]).await.unwrap();
     store.kept(other, &[row]).await.unwrap();
     assert_eq!(store.count_obsolete(lease.connection).await.unwrap(), 1);
@@ -299,7 +323,7 @@ async fn what_may_not_be_redacted_is_kept_and_counted_no_more(store: &impl Subje
         .retract(lease, &["gl:note:42/1".into()])
         .await
         .unwrap();
-    let row = store.obsolete(lease.connection, 1).await.unwrap()[0].row;
+    let row = store.obsolete(lease.connection, 0, 1).await.unwrap()[0].row;
     store.kept(lease, &[row]).await.unwrap();
     assert_eq!(store.count_obsolete(lease.connection).await.unwrap(), 0);
     store
