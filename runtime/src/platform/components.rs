@@ -3,7 +3,8 @@
 //! Every component of the process lives in one engine with one ticker. A connector is kept loaded, because thousands of connections
 //! share a few of them; its bytes come out of the database only the first time, its machine code out of the cache on this machine.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -28,6 +29,8 @@ const ADMISSIONS_AT_ONCE: usize = 2;
 const UPLOADS_AT_ONCE: usize = 8;
 /// Chains that are tried and connections that are checked at the same time, outside of the workers.
 const TRIALS_AT_ONCE: usize = 4;
+/// Of one tenant, which would have all of them otherwise.
+const TRIALS_OF_A_TENANT: usize = 2;
 /// Connectors that stay loaded. Beyond that all are let go of and come back as they are used.
 const KEPT_LOADED: usize = 64;
 
@@ -53,8 +56,10 @@ pub enum ComponentError {
     /// As many others are being served as may be.
     #[error("others are being served; try again in some seconds")]
     Busy,
-    /// The tenant has a trial under way.
-    #[error("another chain of this tenant is being tried; try again when that has ended")]
+    /// The tenant has as many trials and checks under way as it may.
+    #[error(
+        "as many chains and connections of this tenant are being tried as may be at a time ({TRIALS_OF_A_TENANT}); try again when one has ended"
+    )]
     TenantIsTrying,
     /// The engine does not start.
     #[error("the WebAssembly engine does not start: {0}")]
@@ -86,7 +91,7 @@ pub struct Components {
     admissions: Semaphore,
     uploads: Semaphore,
     trials: Arc<Semaphore>,
-    trying: Arc<Mutex<HashSet<String>>>,
+    trying: Trying,
     loaded: Mutex<HashMap<String, Arc<Connector>>>,
 }
 
@@ -96,18 +101,26 @@ impl std::fmt::Debug for Components {
     }
 }
 
-/// A place of a tenant's for a trial, until it is dropped.
+/// How many places each tenant has.
+type Trying = Arc<Mutex<HashMap<String, usize>>>;
+
+/// A place of a tenant's for a trial or a check, until it is dropped.
 #[derive(Debug)]
 pub struct TrialPlace {
     tenant: String,
-    trying: Arc<Mutex<HashSet<String>>>,
+    trying: Trying,
     _place: OwnedSemaphorePermit,
 }
 
 impl Drop for TrialPlace {
     fn drop(&mut self) {
         let mut trying = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
-        trying.remove(&self.tenant);
+        if let Entry::Occupied(mut places) = trying.entry(std::mem::take(&mut self.tenant)) {
+            *places.get_mut() -= 1;
+            if *places.get() == 0 {
+                places.remove();
+            }
+        }
     }
 }
 
@@ -142,25 +155,21 @@ impl Components {
         self.uploads.try_acquire().map_err(|_| ComponentError::Busy)
     }
 
-    /// A place for the trial of a chain; a tenant has one at a time, or it would have all of them.
+    /// A place for the trial of a chain or the check of a connection.
     pub fn trial_of(&self, tenant: &str) -> Result<TrialPlace, ComponentError> {
         let mut trying = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
-        if trying.contains(tenant) {
+        let has = trying.get(tenant).copied().unwrap_or_default();
+        if has >= TRIALS_OF_A_TENANT {
             return Err(ComponentError::TenantIsTrying);
         }
         let place = Arc::clone(&self.trials).try_acquire_owned();
         let place = place.map_err(|_| ComponentError::Busy)?;
-        trying.insert(tenant.to_owned());
+        trying.insert(tenant.to_owned(), has + 1);
         Ok(TrialPlace {
             tenant: tenant.to_owned(),
             trying: Arc::clone(&self.trying),
             _place: place,
         })
-    }
-
-    /// A place for a check.
-    pub fn trial(&self) -> Result<SemaphorePermit<'_>, ComponentError> {
-        self.trials.try_acquire().map_err(|_| ComponentError::Busy)
     }
 
     /// Looks at a file as `runtime inspect` does: rules, compiler, and what it says of itself.
@@ -403,20 +412,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tenant_has_one_place_for_trials_and_the_others_have_theirs() {
+    async fn a_tenant_has_two_places_for_trials_and_the_others_have_theirs() {
         let components = Components::new().unwrap();
         let first = components.trial_of("acme").unwrap();
+        let second = components.trial_of("acme").unwrap();
         let again = components.trial_of("acme");
         assert!(matches!(again, Err(ComponentError::TenantIsTrying)));
-        let others: Vec<_> = (1..TRIALS_AT_ONCE)
+        let others: Vec<_> = (2..TRIALS_AT_ONCE)
             .map(|number| components.trial_of(&number.to_string()).unwrap())
             .collect();
         let more = components.trial_of("more");
         assert!(matches!(more, Err(ComponentError::Busy)));
         drop(first);
-        assert!(components.trial_of("acme").is_ok());
-        drop(others);
-        assert!(components.trial().is_ok());
+        let third = components.trial_of("acme").unwrap();
+        let again = components.trial_of("acme");
+        assert!(matches!(again, Err(ComponentError::TenantIsTrying)));
+        drop((second, third, others));
+        let trying = components.trying.lock().unwrap();
+        assert!(trying.is_empty(), "{trying:?}");
     }
 
     #[tokio::test]

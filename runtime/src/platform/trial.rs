@@ -3,7 +3,7 @@
 //! The records are those that the connector handed over, before any mapper. They go through the chain of now and through the candidate, in
 //! the same sandbox with the same limits as in a run, and what people would read is compared line by line.
 //!
-//! There are few places for it, which all tenants share: a tenant has one at a time, and keeps it for a minute at most.
+//! There are few places for it, which all tenants share: a tenant has two at a time, and keeps each for a minute at most.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -837,8 +837,8 @@ pub(super) async fn check(
     Path(id): Path<String>,
 ) -> Result<Json<CheckResult>, Problem> {
     caller.need(Scope::Write)?;
-    let _place = ground.components.trial()?;
     let row = ground.platform.connection(caller.tenant(), &id).await?;
+    let _place = ground.components.trial_of(&row.tenant)?;
     let (connector, mut plan) = prepared(&ground, &row).await?;
     // A person waits.
     plan.patience = plan.patience.min(Duration::from_secs(5));

@@ -937,13 +937,17 @@ async fn a_tenant_that_tries_a_chain_keeps_no_other_from_it() {
         let body = json!({"chain": {"connector": CONNECTOR}});
         api.ask(key, "POST", &path, Some(body)).await
     };
-    let place = api.ground.components.trial_of(&api.acme.id).unwrap();
+    let places = [(); 2].map(|()| api.ground.components.trial_of(&api.acme.id).unwrap());
     let busy = dry_run(&api.acme_key, &id).await;
     busy.is(503, "unavailable");
     assert!(busy.headers.contains_key("retry-after"));
     // Nothing is recorded there: it had its turn.
     dry_run(&api.other_key, &theirs).await.is(409, "conflict");
-    drop(place);
+    let check = format!("/connections/{id}/check");
+    api.ask(&api.acme_key, "POST", &check, None)
+        .await
+        .is(503, "unavailable");
+    drop(places);
     dry_run(&api.acme_key, &id).await.is(409, "conflict");
 }
 
