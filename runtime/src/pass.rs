@@ -2,7 +2,7 @@
 //!
 //! A pass over a large source takes hours, and meanwhile deliveries come, other tenants wait, and processes are told to stop. So what an
 //! interrupted run of a pass has compared is kept, stream by stream, and the run that comes next compares the others. Of those that were compared it
-//! reads what is new. A pass that failed by itself begins again, and so does one whose process died.
+//! reads what is new. A pass that failed by itself begins again; what a run has compared whose process died is not kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

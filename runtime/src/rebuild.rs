@@ -44,6 +44,8 @@ pub enum Memory {
     Entries(Vec<RebuiltEntry>),
     /// The server or the token permits no listing, with the server's words.
     NotListed(String),
+    /// Nobody answers for the server, with somebody's words: another time it may be listed.
+    NotAnswered(String),
 }
 
 /// Lists a scope and puts the rows of the ledger together again.
@@ -51,6 +53,9 @@ pub async fn recall(client: &Client, ours: Ours<'_>, scope: &str) -> Result<Memo
     match client.events_of(scope).await {
         Ok(listed) => Ok(Memory::Entries(entries(ours, scope, &listed))),
         Err(CortexError::Forbidden(words)) => Ok(Memory::NotListed(words)),
+        Err(CortexError::Refused(refusal)) if refusal.is_of_no_route() => {
+            Ok(Memory::NotAnswered(refusal.to_string()))
+        }
         Err(CortexError::Refused(refusal)) if matches!(refusal.status, 404 | 405) => {
             Ok(Memory::NotListed(refusal.to_string()))
         }

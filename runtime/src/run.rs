@@ -1027,7 +1027,16 @@ async fn drive(
     // However the connector ended: what it handed over is finished, and the cursors behind it are saved.
     let _ = writer.flush().await;
     drop(writer);
-    let cursors = writing.join().await?;
+    let cursors = match writing.join().await {
+        Ok(cursors) => cursors,
+        Err(error) => {
+            // What failed by itself begins again.
+            if let Some(pass) = pass {
+                let _ = pass.end().await;
+            }
+            return Err(error.into());
+        }
+    };
     if is_sync && !options.dry_run {
         keep_stream_states(store.as_ref(), lease, &streams).await?;
     }
@@ -1042,16 +1051,21 @@ async fn drive(
         has_advanced |= reading.is_behind(&now);
     }
     around.advanced.store(has_advanced, Ordering::SeqCst);
+    // Where single streams failed, the others were read all the same.
+    let has_read_all = match &result {
+        Ok(()) => !options.remap,
+        Err(CallFailure::Unavailable(_)) => !streams.is_empty(),
+        Err(_) => false,
+    };
     if let Some(reading) = reading
         && writes
-        && result.is_ok()
+        && has_read_all
     {
         reading.give_up(store.as_ref(), lease, &streams).await?;
     }
     if maps_everything && result.is_ok() && !options.dry_run {
         store.set_mapped_by(lease, &fingerprint).await?;
     }
-    // What failed by itself begins again.
     if let Some(pass) = pass
         && (result.is_ok() || !guest_stop.is_cancelled())
     {
@@ -1232,6 +1246,9 @@ async fn remap(
     Ok(missing == 0)
 }
 
+/// What a mark of several chains begins with; `Platform::forget_ledgers` writes it, too.
+const MIXED: &str = "mixed, last ";
+
 /// Notes that records are mapped by this chain from now on. Until all that is held was, that is known to be mixed, whichever chain comes next: what the
 /// others made has to be seen to. The mark of what is held.
 async fn begin_mapping_with(
@@ -1240,11 +1257,14 @@ async fn begin_mapping_with(
     chain: &str,
 ) -> Result<String, StoreError> {
     let before = store.mapped_by(lease.connection).await?;
-    let mixed = format!("mixed, last {chain}");
+    let mixed = format!("{MIXED}{chain}");
     if before == chain || before == mixed {
         return Ok(before);
     }
-    let holds_nothing = store.held_by_stream(lease.connection).await?.is_empty();
+    // An empty ledger that is known to be mixed has forgotten what it holds.
+    let holds_nothing = !before.starts_with(MIXED)
+        && store.streams(lease.connection).await?.is_empty()
+        && store.held_by_stream(lease.connection).await?.is_empty();
     let now = if holds_nothing {
         chain.to_owned()
     } else {

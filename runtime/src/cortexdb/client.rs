@@ -6,6 +6,7 @@
 //! data: an outage must never look like a bad record.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
@@ -68,6 +69,14 @@ pub struct Refusal {
     pub index: Option<usize>,
 }
 
+impl Refusal {
+    /// It is nobody's word on what was sent: a 404 without a code, for longer than one passes.
+    #[must_use]
+    pub fn is_of_no_route(&self) -> bool {
+        self.status == 404 && self.code.is_empty()
+    }
+}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} {}", self.status, self.code, self.message)
@@ -95,13 +104,22 @@ pub struct Client {
     counters: Arc<Counters>,
     reporter: Arc<dyn Reporter>,
     stop: CancellationToken,
+    /// Which of [`DISPENSABLE`] are not there, as far as this run has seen.
+    lacking: Arc<[AtomicBool; DISPENSABLE.len()]>,
 }
+
+/// Routes without which a run goes on: what they were asked for waits for the next one.
+const DISPENSABLE: [&str; 2] = ["/v1/events", "/v1/forget"];
+/// A 404 without a code may be that of a proxy, which passes; of these routes it is taken for the last word after so many tries.
+const TRIES_OF_THE_DISPENSABLE: u32 = 3;
 
 enum Failure {
     Passing {
         reason: String,
         asked: Option<Duration>,
     },
+    /// Nobody knows this route, and nobody says that there is none.
+    NoRoute(String),
     Final(CortexError),
 }
 
@@ -125,6 +143,7 @@ impl Client {
             counters,
             reporter,
             stop,
+            lacking: Arc::default(),
         }
     }
 
@@ -182,9 +201,32 @@ impl Client {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing { reason, asked }) => (reason, asked),
+                Err(Failure::NoRoute(reason)) => {
+                    if self.does_without(path_and_query, attempts.failures() + 1) {
+                        return Err(CortexError::Refused(Refusal {
+                            status: 404,
+                            code: String::new(),
+                            message: reason,
+                            index: None,
+                        }));
+                    }
+                    (reason, None)
+                }
             };
             self.wait_before_retry(&mut attempts, reason, asked).await?;
         }
+    }
+
+    /// Whether a run goes on without this route, which was not there so often in a row.
+    fn does_without(&self, path_and_query: &str, tries: u32) -> bool {
+        let path = path_and_query.split('?').next().unwrap_or_default();
+        let Some(place) = DISPENSABLE.iter().position(|route| *route == path) else {
+            return false;
+        };
+        if tries >= TRIES_OF_THE_DISPENSABLE {
+            self.lacking[place].store(true, Ordering::Relaxed);
+        }
+        self.lacking[place].load(Ordering::Relaxed)
     }
 
     /// Starts the account of something that may have to be tried several times.
@@ -310,9 +352,12 @@ impl Client {
             )));
         }
         if code.is_empty() && is_said_by_a_proxy(path, status.as_u16()) {
-            return Failure::Passing {
-                reason: said,
-                asked,
+            return match status.as_u16() {
+                404 => Failure::NoRoute(said),
+                _ => Failure::Passing {
+                    reason: said,
+                    asked,
+                },
             };
         }
         match status.as_u16() {

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 /// A sync is interrupted no sooner. With this, what is called in the middle of a first reading is stored within two seconds.
 const FIRST_SLICE: Duration = Duration::from_secs(1);
+const LONGEST_SLICE: Duration = Duration::from_secs(1800);
 /// A stream is compared in one piece, and a large one takes hours.
-const LONGEST_SLICE: Duration = Duration::from_secs(12 * 60 * 60);
+const LONGEST_COMPARING: Duration = Duration::from_secs(12 * 60 * 60);
 /// After so many slices that brought it further, a shorter one may do.
 const SHORTER_AFTER: u32 = 16;
 /// A sync that is due lets deliveries go first for so long.
@@ -49,10 +50,14 @@ impl Default for Slices {
 }
 
 impl Slices {
-    /// The next slice.
+    /// The next slice, of a sync that compares everything or does not.
     #[must_use]
-    pub fn next(self) -> Duration {
-        self.next
+    pub fn next(self, compares: bool) -> Duration {
+        self.next.min(if compares {
+            LONGEST_COMPARING
+        } else {
+            LONGEST_SLICE
+        })
     }
 
     /// A slice ended, after it `ran` for so long, before the sync did. Where that came further, it needs no longer one, and after a while tries a
@@ -60,7 +65,7 @@ impl Slices {
     pub fn interrupted(&mut self, has_advanced: bool, ran: Duration) {
         if !has_advanced {
             let longer = self.next.max(ran).saturating_mul(2);
-            (self.next, self.further) = (longer.min(LONGEST_SLICE), 0);
+            (self.next, self.further) = (longer.min(LONGEST_COMPARING), 0);
         } else if self.further < SHORTER_AFTER {
             self.further += 1;
         } else {
@@ -125,8 +130,8 @@ impl Pace {
 
     /// How long a sync that begins now runs before it may be interrupted: no shorter than it has been due, so that half of the time is its own.
     #[must_use]
-    pub fn slice(&self, now: Instant) -> Duration {
-        self.slices.next().max(now.duration_since(self.due))
+    pub fn slice(&self, compares: bool, now: Instant) -> Duration {
+        self.slices.next(compares).max(now.duration_since(self.due))
     }
 
     /// A sync has ended by itself.
@@ -170,20 +175,21 @@ mod tests {
     fn each_interruption_in_vain_doubles_the_time_that_a_sync_has_until_it_comes_through() {
         let now = Instant::now();
         let mut pace = Pace::new(MINUTE, now);
-        assert_eq!(pace.slice(now), FIRST_SLICE);
+        assert_eq!(pace.slice(false, now), FIRST_SLICE);
         let mut slices = Vec::new();
         for _ in 0..4 {
             pace.interrupted(false, now, now);
-            slices.push(pace.slice(now));
+            slices.push(pace.slice(false, now));
         }
         assert_eq!(slices, [2, 4, 8, 16].map(|times| FIRST_SLICE * times));
         for _ in 0..100 {
             pace.interrupted(false, now, now);
         }
-        assert_eq!(pace.slice(now), LONGEST_SLICE);
+        assert_eq!(pace.slice(false, now), LONGEST_SLICE);
+        assert_eq!(pace.slice(true, now), LONGEST_COMPARING);
         assert_eq!(pace.due(), now);
         pace.ended(now);
-        assert_eq!(pace.slice(now), FIRST_SLICE);
+        assert_eq!(pace.slice(false, now), FIRST_SLICE);
         assert_eq!(pace.due(), now + MINUTE);
     }
 
@@ -193,17 +199,17 @@ mod tests {
         let mut pace = Pace::new(MINUTE, now);
         for _ in 0..100 {
             pace.interrupted(true, now, now);
-            assert_eq!(pace.slice(now), FIRST_SLICE);
+            assert_eq!(pace.slice(false, now), FIRST_SLICE);
         }
         // What needs four seconds for a page keeps them for a while.
         for advanced in [false, false, true, true, true] {
             pace.interrupted(advanced, now, now);
         }
-        assert_eq!(pace.slice(now), FIRST_SLICE * 4);
+        assert_eq!(pace.slice(false, now), FIRST_SLICE * 4);
         for _ in 0..SHORTER_AFTER {
             pace.interrupted(true, now, now);
         }
-        assert_eq!(pace.slice(now), FIRST_SLICE * 2);
+        assert_eq!(pace.slice(false, now), FIRST_SLICE * 2);
     }
 
     #[test]
@@ -211,16 +217,16 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::new(MINUTE, now);
         pace.interrupted(true, now, now);
-        assert_eq!(pace.slice(now + PATIENCE), PATIENCE);
+        assert_eq!(pace.slice(false, now + PATIENCE), PATIENCE);
     }
 
     #[test]
     fn what_ran_longer_than_its_slice_in_vain_has_twice_that_the_next_time() {
         let mut slices = Slices::default();
         slices.interrupted(false, 5 * MINUTE);
-        assert_eq!(slices.next(), 10 * MINUTE);
+        assert_eq!(slices.next(false), 10 * MINUTE);
         slices.interrupted(true, 10 * MINUTE);
-        assert_eq!(slices.next(), 10 * MINUTE);
+        assert_eq!(slices.next(false), 10 * MINUTE);
     }
 
     #[test]

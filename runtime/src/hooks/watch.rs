@@ -584,7 +584,7 @@ impl Watch<'_> {
         let around = self.around();
         let pause = around.pause.clone();
         let began = Instant::now();
-        let slice = self.pace.slice(began);
+        let slice = self.pace.slice(matches!(mode, Ok(Mode::Reconcile)), began);
         let platform = Arc::clone(&self.platform);
         let run = run_again(
             self.connector,

@@ -79,30 +79,46 @@ async fn noted(
         .transpose()?)
 }
 
-/// Whether anything was read or written that is true of one source and one CortexDB alone.
-async fn remembers(
-    platform: &dyn Platform,
-    ledger: &dyn Store,
-    row: i64,
-) -> Result<bool, PlatformError> {
+/// Whether anything was written that is true of one CortexDB alone. Cursors are no sign of it: where hooks are is kept among them.
+async fn remembers_cortexdb(ledger: &dyn Store, row: i64) -> Result<bool, PlatformError> {
     let streams = ledger.streams(row).await?;
     Ok(streams.iter().any(|stream| stream.complete_at.is_some())
-        || !platform.cursors(row).await?.is_empty()
         || ledger.count_letters(row).await? > 0
         || !ledger.held_by_stream(row).await?.is_empty())
 }
 
-/// What this connection was made for, if it is held to that.
+/// The note, without what nothing is remembered of.
+async fn held_to(
+    noted: MadeFor,
+    now: &MadeFor,
+    platform: &dyn Platform,
+    ledger: &dyn Store,
+    row: i64,
+) -> Result<Option<MadeFor>, PlatformError> {
+    if remembers_cortexdb(ledger, row).await? {
+        return Ok(Some(noted));
+    }
+    if platform.cursors(row).await?.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(MadeFor {
+        cortexdb: now.cortexdb.clone(),
+        tenant: now.tenant.clone(),
+        ..noted
+    }))
+}
+
+/// What this connection was made for, as far as it is held to that; `now` is what it would be made for.
 pub async fn made_for(
     platform: &dyn Platform,
     ledger: &dyn Store,
     connection: &Connection,
+    now: &MadeFor,
 ) -> Result<Option<MadeFor>, PlatformError> {
     let Some(noted) = noted(platform, &connection.id).await? else {
         return Ok(None);
     };
-    let remembers = remembers(platform, ledger, connection.ledger).await?;
-    Ok(remembers.then_some(noted))
+    held_to(noted, now, platform, ledger, connection.ledger).await
 }
 
 /// Holds the connection to this, for whoever has its lease, before anything is read or written. `Some`: it was made for something else, in words.
@@ -118,8 +134,8 @@ pub async fn hold_to(
         return Ok(None);
     }
     if let Some(noted) = noted
-        && let Some((_, words)) = noted.differs_from(now)
-        && remembers(platform, ledger, lease.connection).await?
+        && let Some(held) = held_to(noted, now, platform, ledger, lease.connection).await?
+        && let Some((_, words)) = held.differs_from(now)
     {
         return Ok(Some(words));
     }

@@ -202,6 +202,9 @@ impl Engine {
                 .store
                 .known_scopes(self.settings.lease.connection)
                 .await?;
+            if self.known_scopes.is_empty() {
+                self.recall_known_origins().await?;
+            }
         }
         if self.settings.recorded_bytes.is_none() && !self.is_dry_run() {
             let (store, connection) = (&self.settings.store, self.settings.lease.connection);
@@ -719,6 +722,27 @@ impl Engine {
         Ok(scope)
     }
 
+    /// A ledger that was emptied knows the origins all the same. What they hold is taken over before anybody asks for it: a record that is gone comes with
+    /// no page.
+    async fn recall_known_origins(&mut self) -> Result<(), WriterError> {
+        let origins: Vec<Origin> = self
+            .origins
+            .iter()
+            .map(|(id, variables)| Origin {
+                id: id.clone(),
+                variables: variables.clone(),
+            })
+            .collect();
+        for origin in origins {
+            match self.scope_of(&origin).await {
+                // Whoever hands over a page of it is told.
+                Ok(_) | Err(WriterError::Scope(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Before the first write into a scope that the ledger does not know: what CortexDB holds there is taken over.
     async fn recall(&mut self, scope: &str) -> Result<(), WriterError> {
         let Target::CortexDb { client, .. } = &self.settings.target else {
@@ -732,6 +756,12 @@ impl Engine {
             Memory::NotListed(words) => {
                 self.warn_that_a_scope_is_not_listed(scope, &words);
                 Vec::new()
+            }
+            Memory::NotAnswered(words) => {
+                self.warn_that_a_scope_is_not_listed(scope, &words);
+                // For this run; the ledger does not know it, so the next one asks again.
+                self.known_scopes.insert(scope.to_owned());
+                return Ok(());
             }
         };
         self.settings

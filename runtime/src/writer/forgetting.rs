@@ -141,18 +141,30 @@ async fn forget_chunk(
     events: &[(i64, String)],
     forgotten: &mut Forgotten,
 ) -> Result<(), CortexError> {
-    if forget_together(client, forgetting, scope, events).await? {
-        forgotten.rows.extend(events.iter().map(|(row, _)| *row));
-        return Ok(());
-    }
-    for event in events {
-        if forget_together(client, forgetting, scope, std::slice::from_ref(event)).await? {
-            forgotten.rows.insert(event.0);
-        } else {
-            forgotten.refused.push(event.0);
+    let rows = events.iter().map(|(row, _)| *row);
+    match forget_together(client, forgetting, scope, events).await? {
+        Said::Forgotten => forgotten.rows.extend(rows),
+        Said::Nothing => forgotten.refused.extend(rows),
+        Said::Refused => {
+            for event in events {
+                let alone = std::slice::from_ref(event);
+                match forget_together(client, forgetting, scope, alone).await? {
+                    Said::Forgotten => drop(forgotten.rows.insert(event.0)),
+                    Said::Refused | Said::Nothing => forgotten.refused.push(event.0),
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// What is said to a request to forget.
+enum Said {
+    Forgotten,
+    /// Of some of them, or of all.
+    Refused,
+    /// Nobody knows the route.
+    Nothing,
 }
 
 fn place(event: &Obsolete) -> Place<'_> {
@@ -162,13 +174,13 @@ fn place(event: &Obsolete) -> Place<'_> {
     }
 }
 
-/// One request; whether CortexDB took it.
+/// One request.
 async fn forget_together(
     client: &Client,
     forgetting: Forgetting,
     scope: &str,
     events: &[(i64, String)],
-) -> Result<bool, CortexError> {
+) -> Result<Said, CortexError> {
     let ids: Vec<&str> = events.iter().map(|(_, id)| id.as_str()).collect();
     let cascade = if forgetting == Forgetting::Redact {
         "redact_events"
@@ -185,10 +197,15 @@ async fn forget_together(
         .call(Method::POST, "/v1/forget", Some(body.to_string()))
         .await
     {
-        Ok(_) => Ok(true),
+        Ok(_) => Ok(Said::Forgotten),
+        Err(CortexError::Refused(refusal)) if refusal.is_of_no_route() => Ok(Said::Nothing),
         // Already gone; among many nothing says which.
-        Err(CortexError::Refused(refusal)) if refusal.status == 404 => Ok(events.len() == 1),
-        Err(CortexError::Refused(_) | CortexError::Misconfigured(_)) => Ok(false),
+        Err(CortexError::Refused(refusal)) if refusal.status == 404 && events.len() == 1 => {
+            Ok(Said::Forgotten)
+        }
+        Err(CortexError::Refused(_)) => Ok(Said::Refused),
+        // A scope that it does not take any more; of a proxy's password the other requests tell.
+        Err(CortexError::Misconfigured(_)) => Ok(Said::Refused),
         Err(other) => Err(other),
     }
 }

@@ -169,7 +169,7 @@ impl Sender {
             let done = forget(&self.client, |_| self.forgetting, None, &batch).await;
             let rows: Vec<i64> = done.rows.into_iter().collect();
             self.store.forgotten(self.lease, &rows).await?;
-            if done.failure.is_some() {
+            if done.failure.is_some() || rows.is_empty() {
                 return Ok(());
             }
         }

@@ -449,7 +449,7 @@ pub(super) async fn stays_what_it_is(
 ) -> Result<(), Problem> {
     let (platform, ledger) = (ground.platform.as_ref(), ground.ledger.as_ref());
     let now = MadeFor::of(description, plan, None);
-    let was = made_for(platform, ledger, row).await?;
+    let was = made_for(platform, ledger, row, &now).await?;
     match was.and_then(|was| was.differs_from(&now)) {
         Some((field, words)) => Err(Problem::invalid(field, words)),
         None => Ok(()),

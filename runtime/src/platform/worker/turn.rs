@@ -361,11 +361,13 @@ impl Turn {
         let synced = matches!(task, Task::Sync(_));
         let began = SystemTime::now();
         let around = self.circumstances(ready);
+        let compares = matches!(task, Task::Sync(Mode::Reconcile));
+        let leaves_hooks = matches!(task, Task::Disconnect(_));
         let watching = synced.then(|| {
             // Half of the time is the sync's, however many deliveries come.
-            self.watch_inbox(&around, self.slices().next().max(self.spent))
+            self.watch_inbox(&around, self.slices().next(compares).max(self.spent))
         });
-        let ended = match self.held(ready, &around).await {
+        let ended = match self.held(ready, leaves_hooks, &around).await {
             Ok(held) => {
                 run_held(
                     &ready.connector,
@@ -475,7 +477,12 @@ impl Turn {
         self.claim.run.replace('-', "")
     }
 
-    async fn held(&self, ready: &Ready, around: &Circumstances) -> Result<Held, Ended> {
+    async fn held(
+        &self,
+        ready: &Ready,
+        leaves_hooks: bool,
+        around: &Circumstances,
+    ) -> Result<Held, Ended> {
         let lease = self.claim.lease;
         let reach = self
             .reach(ready, around)
@@ -483,6 +490,8 @@ impl Turn {
             .map_err(|error| around.ended_by(&error))?;
         match self.is_another(ready, &reach).await {
             Ok(None) => {}
+            // They are removed all the same.
+            Ok(Some(_)) if leaves_hooks => {}
             Ok(Some(words)) => {
                 return Err(Ended {
                     outcome: Outcome::Misconfigured,

@@ -397,6 +397,8 @@ pub(super) async fn forget_ledgers(store: &Backend) -> Result<()> {
     for sql in [
         // Whoever has read from it writes nothing any more.
         "UPDATE connections SET epoch = epoch + 1, lease_until = 0",
+        // What is in CortexDB may have been made by other mappers than those of then.
+        "UPDATE connections SET mapped_by = 'mixed, last ' || mapped_by WHERE mapped_by <> '' AND mapped_by NOT LIKE 'mixed, last %'",
         "DELETE FROM entries",
         "DELETE FROM events",
         "DELETE FROM scopes",

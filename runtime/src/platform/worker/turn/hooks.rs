@@ -272,7 +272,7 @@ impl Turn {
     pub(super) async fn leave(mut self) {
         let connection = self.claim.connection.clone();
         let mut left = None;
-        let mut interrupted = false;
+        let (mut interrupted, mut is_of_the_platform) = (false, false);
         // Plans of earlier versions do not tell of a connect that was cut off.
         let may_have_hooks = self.may_have_hooks()
             || connection.config.get("realtime").and_then(Value::as_bool) == Some(true);
@@ -294,6 +294,7 @@ impl Turn {
                 }
                 Err((outcome, reason)) => {
                     interrupted = outcome == Outcome::Interrupted;
+                    is_of_the_platform = outcome == Outcome::Failed;
                     left = Some(reason);
                 }
             }
@@ -310,7 +311,7 @@ impl Turn {
                 "hooks of a deleted connection could not be removed",
                 reason,
             );
-            if attempt < MOST_ATTEMPTS_TO_LEAVE {
+            if attempt < MOST_ATTEMPTS_TO_LEAVE || is_of_the_platform {
                 let done = Done {
                     synced: true,
                     ..Done::without_a_run(Outcome::Failed, left)
