@@ -2,7 +2,7 @@
 """Measures `runtime serve`: idle connections, webhook calls, pages, and what one tenant costs another; see README.md in this folder.
 
 `make bench-platform` builds and calls it. CONNECTIONS=1000,10000 are the sizes; DATABASE=postgres://… an empty database, else SQLite. It writes
-bench/PLATFORM.md.
+bench/PLATFORM.md, or with PostgreSQL bench/PLATFORM-postgresql.md.
 """
 
 import concurrent.futures
@@ -336,7 +336,7 @@ def isolation():
 
 
 def write():
-    path = os.path.join(ROOT, "bench", "PLATFORM.md")
+    path = os.path.join(ROOT, "bench", "PLATFORM-postgresql.md" if DATABASE else "PLATFORM.md")
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     with open("/proc/cpuinfo") as file:
         processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "?")

@@ -246,8 +246,17 @@ async fn upload(api: &Api, digest: &str, name: &str, default_url: &str) {
     platform.put_component(&row, b"y").await.unwrap();
 }
 
-/// As a run does that reaches both servers: first holds it to them, then reads a page where that is wanted.
-async fn run(api: &Api, id: &str, reads: bool) {
+/// How far a run came that has reached both servers.
+#[derive(Clone, Copy, PartialEq)]
+enum Came {
+    NoFurther,
+    /// It asked the source for hooks, which the connector remembers beside its cursors.
+    ToHooks,
+    ToTheEndOfAStream,
+}
+
+/// As a run does that reaches both servers: first holds it to them.
+async fn run(api: &Api, id: &str, came: Came) {
     let (platform, ledger) = (api.ground.platform.as_ref(), api.ground.ledger.as_ref());
     let minute = std::time::Duration::from_secs(60);
     let claim = platform.claim_due("here", minute, 9).await.unwrap();
@@ -257,10 +266,18 @@ async fn run(api: &Api, id: &str, reads: bool) {
     let now: MadeFor = serde_json::from_value(now).unwrap();
     let another = hold_to(platform, ledger, claim.lease, id, &now).await;
     assert_eq!(another.unwrap(), None);
-    if reads {
-        let page = ("issues".to_owned(), Some("1".to_owned()));
-        let moved = platform.move_cursors(claim.lease, &[page], None).await;
+    if came != Came::NoFurther {
+        let hooks = ("hooks".to_owned(), Some("1".to_owned()));
+        let moved = platform.move_cursors(claim.lease, &[hooks], None).await;
         moved.unwrap();
+    }
+    if came == Came::ToTheEndOfAStream {
+        let end = crate::ledger::StreamEnd {
+            stream: "42/issues",
+            state: "complete",
+            detail: "",
+        };
+        ledger.end_streams(claim.lease, &[end]).await.unwrap();
     }
     let release = Release {
         outcome: "complete".into(),
@@ -638,12 +655,20 @@ async fn a_connection_stays_with_the_servers_that_it_remembers_something_of() {
         .await
         .ok(200);
     change(moved("source", "https://gitlab.com")).await.ok(200);
-    run(&api, &id, false).await;
+    run(&api, &id, Came::NoFurther).await;
     change(moved("source", "https://wrong.example"))
         .await
         .ok(200);
     change(moved("source", "https://gitlab.com")).await.ok(200);
-    run(&api, &id, true).await;
+    // With hooks at the source it is held to that, and still to no CortexDB.
+    run(&api, &id, Came::ToHooks).await;
+    change(moved("source", "https://wrong.example"))
+        .await
+        .is(422, "invalid");
+    for url in ["https://wrong.example", DEFAULT_URL] {
+        change(moved("cortexdb", url)).await.ok(200);
+    }
+    run(&api, &id, Came::ToTheEndOfAStream).await;
     for server in ["source", "cortexdb"] {
         let refused = change(moved(server, "https://elsewhere.example")).await;
         refused
