@@ -78,7 +78,7 @@ bench: build simulators mappers ## Measure, beside the vendor's connector and a 
 	@QUICK="$(QUICK)" FULL="$(FULL)" CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" python3 bench/bench.py
 
 bench-platform: build simulators puppet ## Measure runtime serve: make bench-platform [CONNECTIONS=1000,10000] [DATABASE=postgres://…]
-	@CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" CONNECTIONS="$(or $(CONNECTIONS),1000,10000)" DATABASE="$(DATABASE)" python3 bench/serve.py
+	@CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" CONNECTIONS="$(CONNECTIONS)" DATABASE="$(DATABASE)" python3 bench/serve.py
 
 mappers: $(addprefix $(DIST)/mappers/,rust.wasm javascript.wasm python.wasm wasi.wasm) ## Build the example mappers into dist/mappers/
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures `runtime serve`: idle connections, webhook calls, pages, and what one tenant costs another; see README.md in this folder.
 
-`make bench-platform` builds and calls it. CONNECTIONS=1000,10000 are the sizes; DATABASE=postgres://… an empty database, else SQLite. It writes
+`make bench-platform` builds and calls it. CONNECTIONS=1000,10000 are the sizes; DATABASE=postgres://… a server on which databases may be made, else SQLite. It writes
 bench/PLATFORM.md, or with PostgreSQL bench/PLATFORM-postgresql.md.
 """
 
@@ -22,7 +22,7 @@ import urllib.parse
 import machinery
 from machinery import KEY, ROOT, RUNTIME, TOKEN, Simulator
 
-SIZES = [int(text) for text in os.environ.get("CONNECTIONS", "1000,10000").split(",")]
+SIZES = [int(text) for text in (os.environ.get("CONNECTIONS") or "1000,10000").split(",")]
 DATABASE = os.environ.get("DATABASE", "")
 IDLE_SECONDS = 30
 SECRET = "platform-bench-secret-0123456789"
@@ -84,6 +84,10 @@ class Caller:
         return status, time.monotonic() - began
 
 
+def psql(statement):
+    subprocess.run(["psql", "--no-psqlrc", "--quiet", "--command", statement, DATABASE], check=True)
+
+
 class Serve:
     """One `runtime serve` with its simulators."""
 
@@ -95,8 +99,12 @@ class Serve:
             file.write(CONFIG)
         command = [RUNTIME, "serve", "--config", "serve.toml", "--data", "data", "--listen", "127.0.0.1:0", "--workers", str(workers)]
         variables = {"PATH": os.environ["PATH"], "HOME": self.home, "XDG_CACHE_HOME": machinery.CACHE}
+        self.database = None
         if DATABASE:
-            variables["RUNTIME_DATABASE"] = DATABASE
+            # Each has one of its own: what an earlier one left would run here, too.
+            self.database = f"connector_bench_{os.getpid()}_{os.path.basename(self.home)[-8:]}"
+            psql(f'CREATE DATABASE "{self.database}"')
+            variables["RUNTIME_DATABASE"] = urllib.parse.urlsplit(DATABASE)._replace(path=f"/{self.database}").geturl()
         self.log = open(os.path.join(self.home, "log"), "w")
         self.process = subprocess.Popen(command, cwd=self.home, env=variables, stdout=subprocess.PIPE, stderr=self.log, text=True)
         line = self.process.stdout.readline()
@@ -122,6 +130,8 @@ class Serve:
         self.cortex.stop()
         self.log.close()
         shutil.rmtree(self.home)
+        if self.database:
+            psql(f'DROP DATABASE "{self.database}" WITH (FORCE)')
 
     def tenant(self, name, **caps):
         return self.caller.api("POST", "/tenants", {"name": name, "caps": caps})["id"]
