@@ -1,5 +1,6 @@
 //! Everything that could make a run fail, looked at one by one, each bad thing with what to do: for `runtime check` and for the API.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::Plan;
@@ -125,7 +126,7 @@ async fn source_findings(
         settings: plan.settings.to_string(),
         since: None,
         mode: Mode::Poll,
-        compared: Vec::new(),
+        compared: BTreeSet::new(),
     };
     match connector.check(access, &context).await {
         Ok(findings) => findings,

@@ -4,7 +4,7 @@
 //! interrupted run of a pass has compared is kept, stream by stream, and the run that comes next compares the others. Of those that were compared it
 //! reads what is new. A pass that failed by itself begins again; what a run has compared whose process died is not kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) struct Pass {
     lease: Lease,
     mark: String,
     /// Streams that earlier runs have compared, by name.
-    pub(crate) compared: Vec<String>,
+    pub(crate) compared: BTreeSet<String>,
 }
 
 impl Pass {
@@ -36,13 +36,12 @@ impl Pass {
         if from_the_beginning {
             store.end_pass(lease).await?;
         }
-        let mut compared = store.go_on_with_pass(lease, &mark, MOST_REST).await?;
-        compared.sort_unstable();
+        let compared = store.go_on_with_pass(lease, &mark, MOST_REST).await?;
         Ok(Self {
             store,
             lease,
             mark,
-            compared,
+            compared: compared.into_iter().collect(),
         })
     }
 
@@ -51,30 +50,19 @@ impl Pass {
         &self,
         streams: &BTreeMap<String, StreamState>,
     ) -> Result<bool, StoreError> {
-        let compared: Vec<&str> = streams
+        let new: Vec<&str> = streams
             .iter()
             .filter(|(_, state)| matches!(state, StreamState::Complete | StreamState::Off(_)))
             .map(|(stream, _)| stream.as_str())
-            .filter(|stream| {
-                self.compared
-                    .binary_search_by(|known| known.as_str().cmp(stream))
-                    .is_err()
-            })
+            .filter(|stream| !self.compared.contains(*stream))
             .collect();
-        // Where nothing is new, that there was a run is kept.
-        let kept: Vec<&str> = if compared.is_empty() {
-            self.compared
-                .first()
-                .map(String::as_str)
-                .into_iter()
-                .collect()
-        } else {
-            compared.clone()
-        };
+        // Where nothing is new, that there was a run is kept all the same.
+        let known = self.compared.first().map(String::as_str);
+        let kept: Vec<&str> = new.iter().copied().chain(known).collect();
         self.store
             .add_to_pass(self.lease, &self.mark, &kept)
             .await?;
-        Ok(!compared.is_empty())
+        Ok(!new.is_empty())
     }
 
     /// It has come to its end, or failed.

@@ -974,7 +974,7 @@ async fn drive(
         mode,
         compared: pass
             .as_ref()
-            .map_or_else(Vec::new, |pass| pass.compared.clone()),
+            .map_or_else(BTreeSet::new, |pass| pass.compared.clone()),
     };
     if mode == Mode::Reconcile {
         around
@@ -1041,16 +1041,12 @@ async fn drive(
         keep_stream_states(store.as_ref(), lease, &streams).await?;
     }
     let mut has_advanced = false;
-    if let Some(pass) = &pass {
-        has_advanced |= pass.add(&streams).await?;
-    }
     if let Some(reading) = &reading
         && around.pause.is_cancelled()
     {
         let now = FirstReading::of(store.as_ref(), lease, &cursors).await?;
         has_advanced |= reading.is_behind(&now);
     }
-    around.advanced.store(has_advanced, Ordering::SeqCst);
     // Where single streams failed, the others were read all the same.
     let has_read_all = match &result {
         Ok(()) => !options.remap,
@@ -1066,11 +1062,15 @@ async fn drive(
     if maps_everything && result.is_ok() && !options.dry_run {
         store.set_mapped_by(lease, &fingerprint).await?;
     }
-    if let Some(pass) = pass
-        && (result.is_ok() || !guest_stop.is_cancelled())
-    {
-        pass.end().await?;
+    if let Some(pass) = pass {
+        let is_interrupted = result.is_err() && guest_stop.is_cancelled();
+        if is_interrupted {
+            has_advanced |= pass.add(&streams).await?;
+        } else {
+            pass.end().await?;
+        }
     }
+    around.advanced.store(has_advanced, Ordering::SeqCst);
     if mode == Mode::Reconcile && result.is_ok() {
         warn_of_unread(around, store.as_ref(), lease, &streams).await?;
         around

@@ -1,6 +1,6 @@
 //! A loaded connector: compiled once, one fresh instance for each call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -195,7 +195,7 @@ pub struct RunContext {
     /// What it is for.
     pub mode: Mode,
     /// Streams that a pass which this run goes on with has compared.
-    pub compared: Vec<String>,
+    pub compared: BTreeSet<String>,
 }
 
 impl RunContext {

@@ -878,12 +878,13 @@ impl Engine {
 
     /// Keeps dead letters of whose records nothing is on its way.
     async fn bury(&mut self) -> Result<(), WriterError> {
+        let is_dry_run = self.is_dry_run();
         let (schedule, later) = (&self.schedule, &self.later);
         let is_on_its_way = |id: &str| {
             schedule.digest_of(id).is_some() || later.iter().any(|one| one.record.source_id == id)
         };
         while let Some((page, letters)) = self.letters.next(is_on_its_way) {
-            if !matches!(self.settings.target, Target::Nowhere) && !letters.is_empty() {
+            if !is_dry_run && !letters.is_empty() {
                 let store = &self.settings.store;
                 store.settle(self.settings.lease, &[], &letters).await?;
             }

@@ -361,7 +361,7 @@ async fn a_proxy_that_wants_a_password_stops_the_run_and_dead_letters_nothing() 
 }
 
 /// The page of an ingress that has no server behind it.
-fn not_found_page() -> CortexFault {
+pub(crate) fn not_found_page() -> CortexFault {
     CortexFault::Html {
         status: 404,
         after_write: false,

@@ -6,6 +6,7 @@ use simulators::cortex::{
 };
 use simulators::gitlab::{self, Size, Target, World};
 
+use crate::faults::not_found_page;
 use crate::setup::{KEY, Setup};
 
 fn lose_ledger(setup: &Setup) {
@@ -322,14 +323,10 @@ async fn a_404_of_a_proxy_is_not_taken_for_an_empty_scope() {
     let setup = Setup::tiny(151).await;
     setup.run(&[]).await.expect(0);
     lose_everything(&setup);
-    let page = CortexFault::Html {
-        status: 404,
-        after_write: false,
-    };
     setup
         .cortex
         .cortex()
-        .add_fault(FaultRule::on(Route::Events, page));
+        .add_fault(FaultRule::on(Route::Events, not_found_page()));
     let listings = || {
         let requests = setup.cortex.cortex().requests();
         let listings = requests.iter().filter(|one| one.route == Route::Events);

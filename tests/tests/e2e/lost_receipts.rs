@@ -3,6 +3,7 @@
 use simulators::cortex::{Fault as CortexFault, FaultRule, Route};
 use simulators::gitlab::Target;
 
+use crate::faults::not_found_page;
 use crate::setup::Setup;
 
 /// Everything that was begun so far was begun a day and an hour ago, for both sides.
@@ -161,14 +162,10 @@ async fn a_404_of_a_proxy_is_not_taken_for_never_stored() {
     run_without_receipts(&setup).await;
     a_day_passes(&setup).await;
     for route in [Route::Status, Route::Events] {
-        let page = CortexFault::Html {
-            status: 404,
-            after_write: false,
-        };
         setup
             .cortex
             .cortex()
-            .add_fault(FaultRule::on(route, page).times(1));
+            .add_fault(FaultRule::on(route, not_found_page()).times(1));
     }
     setup.run(&[]).await.expect(0);
     setup.assert_complete(&setup.membership());

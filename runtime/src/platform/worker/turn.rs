@@ -173,18 +173,14 @@ impl Turn {
         fn wrong(error: impl std::fmt::Display) -> (Outcome, String) {
             (Outcome::Misconfigured, error.to_string())
         }
-        fn stored(error: ComponentError) -> (Outcome, String) {
-            if error.is_of_the_platform() {
+        fn judged(is_of_the_platform: bool, error: impl std::fmt::Display) -> (Outcome, String) {
+            if is_of_the_platform {
                 return (Outcome::Failed, error.to_string());
             }
             wrong(error)
         }
-        fn sealed(error: SecretError) -> (Outcome, String) {
-            if error.is_of_the_platform() {
-                return (Outcome::Failed, error.to_string());
-            }
-            wrong(error)
-        }
+        let stored = |error: ComponentError| judged(error.is_of_the_platform(), error);
+        let sealed = |error: SecretError| judged(error.is_of_the_platform(), error);
         let (ground, connection) = (&self.ground, &self.claim.connection);
         let config: ConnectionConfig = serde_json::from_value(connection.config.clone())
             .map_err(|error| wrong(format!("the stored configuration cannot be read: {error}")))?;
