@@ -259,7 +259,7 @@ fn assert_writable(record: &Record) {
                 end: range.end,
                 preceded_by: &[],
                 system: "gitlab",
-                source_instance: "https://gitlab.example.com",
+                instance_mark: "0123456789abcdef",
                 with_actor: true,
             },
         );

@@ -346,27 +346,27 @@ mod tests {
         let ttl = std::time::Duration::from_secs(30);
         let lease = store.claim("gitlab", "test", ttl).await.unwrap();
         let begun = ["gl:issue:42/1", "gl:issue:42/2", "gl:issue:42/3"].map(|id| Begun {
-            source_id: id.to_owned(),
-            record: id.to_owned(),
-            event_type: "issue".to_owned(),
-            stream: "42/issues".to_owned(),
-            root: String::new(),
+            source_id: id.into(),
+            record: id.into(),
+            event_type: "issue".into(),
+            stream: "42/issues".into(),
+            root: "".into(),
             appends: false,
-            scope: "org:acme".to_owned(),
-            digest: "a".to_owned(),
+            scope: "org:acme".into(),
+            digest: "a".into(),
             generation: 1,
-            keys: vec![format!("{id}@1")],
-            preceded_by: Vec::new(),
+            keys: vec![format!("{id}@1").into()],
+            preceded_by: Vec::new().into(),
         });
         store.begin(lease, &begun).await.unwrap();
         let settled = ["gl:issue:42/1", "gl:issue:42/2"].map(|id| Settled {
-            source_id: id.to_owned(),
+            source_id: id.into(),
             generation: 1,
-            event_ids: vec![format!("evt_{id}")],
+            event_ids: vec![format!("evt_{id}").into()],
             appends: false,
         });
         let refused = Settled {
-            source_id: "gl:issue:42/3".to_owned(),
+            source_id: "gl:issue:42/3".into(),
             generation: 1,
             event_ids: Vec::new(),
             appends: false,

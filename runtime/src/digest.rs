@@ -1,15 +1,15 @@
 //! Hexadecimal digests, written once: keys, labels, fingerprints and scope ids all use the same form.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest, Sha256};
 
 /// The first `digits` lower-case hex digits of `bytes`.
 #[must_use]
 pub fn hex(bytes: &[u8], digits: usize) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(digits + 1);
     for byte in bytes.iter().take(digits.div_ceil(2)) {
-        let _ = write!(text, "{byte:02x}");
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
     text.truncate(digits);
     text

@@ -9,6 +9,7 @@ pub fn share_one_heap() {
     #[allow(unsafe_code, reason = "two numbers; it fails by changing nothing")]
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 512 << 10);
     }
 }
 

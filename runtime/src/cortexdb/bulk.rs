@@ -17,6 +17,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
 use serde_json::Value;
 
+use super::batch::Batch;
 use super::client::{BULK_ROUTE, Client, CortexError, Refusal, is_scope_policy};
 
 /// What one request may carry: the documented 1000 items, and 8 MiB so that a slow line still gets an answer within the timeout.
@@ -27,17 +28,6 @@ pub const MAX_BYTES: usize = 8 << 20;
 /// Status requests in flight at a time: enough that a reply of a thousand items without ids costs seconds, few enough for a limit of
 /// 300 requests a minute not to turn into a wall of refusals.
 const STATUS_AT_ONCE: usize = 16;
-
-/// One envelope to be written.
-#[derive(Debug, Clone)]
-pub struct Item {
-    /// Compact JSON of the envelope.
-    pub json: String,
-    /// Its idempotency key.
-    pub key: String,
-    /// Its scope.
-    pub scope: String,
-}
 
 /// What became of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,15 +47,17 @@ pub struct Place<'a> {
     pub scope: &'a str,
 }
 
-impl Item {
-    /// Where to ask for it.
-    #[must_use]
-    pub fn place(&self) -> Place<'_> {
-        Place {
-            key: &self.key,
-            scope: &self.scope,
+/// The event ids of the fragments of one version, or why one of them is refused.
+pub fn event_ids(fates: &[Fate]) -> Result<Vec<&str>, &str> {
+    let mut refusal = None;
+    let mut ids = Vec::with_capacity(fates.len());
+    for fate in fates {
+        match fate {
+            Fate::Stored(id) => ids.push(id.as_str()),
+            Fate::Refused(words) => refusal = Some(words.as_str()),
         }
     }
+    refusal.map_or(Ok(ids), Err)
 }
 
 enum Reply {
@@ -89,20 +81,20 @@ struct Replies {
 }
 
 impl Client {
-    /// Writes `items` in order and returns a fate for each. An error means that nobody knows about the rest: hold the
+    /// Writes a batch in order and returns a fate for each envelope. An error means that nobody knows about the rest: hold the
     /// cursor; the same items under the same keys can be sent again later.
-    pub async fn write(&self, items: &[Item]) -> Result<Vec<Fate>, CortexError> {
-        let mut fates: Vec<Option<Fate>> = vec![None; items.len()];
+    pub async fn write(&self, batch: &Batch) -> Result<Vec<Fate>, CortexError> {
+        let mut fates: Vec<Option<Fate>> = vec![None; batch.len()];
         // A stack of pieces; the first to be sent is on top, so that order is kept.
-        let mut pieces: Vec<Vec<usize>> = split_to_limits(items);
+        let mut pieces: Vec<Vec<usize>> = split_to_limits(batch);
         pieces.reverse();
         let mut attempts = self.attempts();
         while let Some(piece) = pieces.pop() {
-            match self.send(items, &piece).await {
+            match self.send(batch, &piece).await {
                 Ok(replies) => {
                     let unnamed = replies.refuses_an_unnamed_item;
                     let again = self
-                        .settle(items, &piece, replies.of_items, &mut fates)
+                        .settle(batch, &piece, replies.of_items, &mut fates)
                         .await?;
                     if again.is_empty() {
                         attempts = self.attempts();
@@ -124,7 +116,7 @@ impl Client {
                 // Durable already, or not there at all: the status of each key tells.
                 Err(CortexError::Refused(refusal)) if refusal.status == 408 => {
                     let silent = piece.iter().map(|_| Reply::Silent).collect();
-                    let again = self.settle(items, &piece, silent, &mut fates).await?;
+                    let again = self.settle(batch, &piece, silent, &mut fates).await?;
                     if !again.is_empty() {
                         self.wait_before_retry(&mut attempts, refusal.to_string(), None)
                             .await?;
@@ -132,7 +124,7 @@ impl Client {
                     }
                 }
                 Err(CortexError::Refused(refusal)) => {
-                    self.divide(items, &piece, &refusal, &mut pieces, &mut fates)
+                    self.divide(batch, &piece, &refusal, &mut pieces, &mut fates)
                         .await?;
                 }
                 Err(other) => return Err(other),
@@ -144,17 +136,8 @@ impl Client {
             .collect())
     }
 
-    async fn send(&self, items: &[Item], piece: &[usize]) -> Result<Replies, CortexError> {
-        let length: usize = piece.iter().map(|&index| items[index].json.len() + 1).sum();
-        let mut body = String::with_capacity(length + 64);
-        body.push_str(r#"{"ordering":"strict_temporal","items":["#);
-        for (position, &index) in piece.iter().enumerate() {
-            if position > 0 {
-                body.push(',');
-            }
-            body.push_str(&items[index].json);
-        }
-        body.push_str("]}");
+    async fn send(&self, batch: &Batch, piece: &[usize]) -> Result<Replies, CortexError> {
+        let body = batch.body(piece);
         let reply = self.call(Method::POST, BULK_ROUTE, Some(body)).await?;
         Ok(read_replies(&reply, piece.len()))
     }
@@ -162,7 +145,7 @@ impl Client {
     /// Records what the replies say; returns the items that must be sent again.
     async fn settle(
         &self,
-        items: &[Item],
+        batch: &Batch,
         piece: &[usize],
         replies: Vec<Reply>,
         fates: &mut [Option<Fate>],
@@ -179,23 +162,23 @@ impl Client {
                 Reply::Misconfigured(words) => {
                     return Err(CortexError::Misconfigured(format!(
                         "CortexDB does not accept the scope `{}`: {words}. Change the scope template",
-                        items[index].scope
+                        batch.place(index).scope
                     )));
                 }
                 Reply::Standing(words) => return Err(CortexError::Standing(words.clone())),
                 _ => {}
             }
         }
-        let places: Vec<Place<'_>> = unclear.iter().map(|&index| items[index].place()).collect();
+        let places: Vec<Place<'_>> = unclear.iter().map(|&index| batch.place(index)).collect();
         let mut stored = self.statuses(&places).await?.into_iter();
         let mut again = Vec::new();
         for (&index, reply) in piece.iter().zip(replies) {
-            let item = &items[index];
+            let place = batch.place(index);
             match reply {
                 Reply::Stored(event_id) => fates[index] = Some(Fate::Stored(event_id)),
                 Reply::BadData(words) => fates[index] = Some(Fate::Refused(words)),
                 Reply::Conflict => {
-                    fates[index] = Some(conflict(item, stored.next().flatten()));
+                    fates[index] = Some(conflict(place, stored.next().flatten()));
                 }
                 Reply::Silent => match stored.next().flatten() {
                     Some(event_id) => fates[index] = Some(Fate::Stored(event_id)),
@@ -209,7 +192,7 @@ impl Client {
 
     async fn divide(
         &self,
-        items: &[Item],
+        batch: &Batch,
         piece: &[usize],
         refusal: &Refusal,
         pieces: &mut Vec<Vec<usize>>,
@@ -223,8 +206,8 @@ impl Client {
         }
         if let [index] = piece {
             fates[*index] = Some(if refusal.status == 409 {
-                let item = &items[*index];
-                conflict(item, self.status(item.place()).await?)
+                let place = batch.place(*index);
+                conflict(place, self.status(place).await?)
             } else {
                 Fate::Refused(refusal.to_string())
             });
@@ -276,12 +259,12 @@ impl Client {
 }
 
 /// Another body holds this key. The status names the event that is stored under it.
-fn conflict(item: &Item, stored: Option<String>) -> Fate {
+fn conflict(place: Place<'_>, stored: Option<String>) -> Fate {
     match stored {
         Some(event_id) => Fate::Stored(event_id),
         None => Fate::Refused(format!(
             "409 IDEMPOTENCY_CONFLICT for key {}, and no event is stored under it",
-            item.key
+            place.key
         )),
     }
 }
@@ -301,18 +284,18 @@ pub(crate) fn query_value(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-fn split_to_limits(items: &[Item]) -> Vec<Vec<usize>> {
+fn split_to_limits(batch: &Batch) -> Vec<Vec<usize>> {
     let mut pieces: Vec<Vec<usize>> = Vec::new();
     let mut bytes = 0;
-    for (index, item) in items.iter().enumerate() {
+    for index in 0..batch.len() {
         let full = pieces
             .last()
-            .is_none_or(|piece| piece.len() >= MAX_ITEMS || bytes + item.json.len() > MAX_BYTES);
+            .is_none_or(|piece| piece.len() >= MAX_ITEMS || bytes + batch.bytes(index) > MAX_BYTES);
         if full {
             pieces.push(Vec::new());
             bytes = 0;
         }
-        bytes += item.json.len() + 1;
+        bytes += batch.bytes(index) + 1;
         if let Some(piece) = pieces.last_mut() {
             piece.push(index);
         }
@@ -410,15 +393,17 @@ fn read_entry(entry: &Value) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::batch::BatchBuilder;
     use super::*;
     use serde_json::json;
 
-    fn item(bytes: usize) -> Item {
-        Item {
-            json: "x".repeat(bytes),
-            key: "k".into(),
-            scope: "org:a".into(),
+    fn batch(items: usize, bytes: usize) -> Batch {
+        let mut builder = BatchBuilder::with_capacity(items, items * bytes);
+        for _ in 0..items {
+            let json = "x".repeat(bytes);
+            builder.push("k".into(), "org:a".into(), |body, _| body.extend_from_slice(json.as_bytes()));
         }
+        builder.finish()
     }
 
     fn of_items(reply: &Value, count: usize) -> Vec<Reply> {
@@ -427,17 +412,15 @@ mod tests {
 
     #[test]
     fn a_request_holds_at_most_a_thousand_items_and_eight_mebibytes() {
-        let many: Vec<Item> = (0..2500).map(|_| item(10)).collect();
         assert_eq!(
-            split_to_limits(&many)
+            split_to_limits(&batch(2500, 10))
                 .iter()
                 .map(Vec::len)
                 .collect::<Vec<_>>(),
             [1000, 1000, 500]
         );
-        let large: Vec<Item> = (0..5).map(|_| item(3 << 20)).collect();
         assert_eq!(
-            split_to_limits(&large)
+            split_to_limits(&batch(5, 3 << 20))
                 .iter()
                 .map(Vec::len)
                 .collect::<Vec<_>>(),

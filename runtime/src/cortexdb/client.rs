@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -192,9 +193,8 @@ impl Client {
         &self,
         method: Method,
         path_and_query: &str,
-        body: Option<String>,
+        body: Option<Bytes>,
     ) -> Result<Value, CortexError> {
-        let body = body.map(bytes::Bytes::from);
         let mut attempts = self.patience.begin();
         loop {
             let (reason, asked) = match self.attempt(&method, path_and_query, body.clone()).await {
@@ -264,7 +264,7 @@ impl Client {
         &self,
         method: &Method,
         path_and_query: &str,
-        body: Option<bytes::Bytes>,
+        body: Option<Bytes>,
     ) -> Result<Value, Failure> {
         self.counters.update(|totals| totals.cortexdb_requests += 1);
         let mut request = self

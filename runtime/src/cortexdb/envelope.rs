@@ -135,9 +135,10 @@ pub struct RawRecord {
     pub mapped: Mapped,
 }
 
-impl Record {
+impl RawRecord {
     /// Checks a record against every rule of the contract. The error says which one, in words for the dead letter.
-    pub fn check(raw: RawRecord) -> Result<Self, String> {
+    pub fn judge(&self) -> Result<(), String> {
+        let raw = self;
         check_source_id(&raw.source_id)?;
         if !is_event_type(&raw.event_type) {
             return Err(format!(
@@ -197,9 +198,22 @@ impl Record {
         {
             check_source_id(id)?;
         }
+        Ok(())
+    }
+}
+
+impl Record {
+    /// A record that keeps every rule ([`RawRecord::judge`]); the error says which one it does not keep.
+    pub fn check(raw: RawRecord) -> Result<Self, String> {
+        raw.judge()?;
+        Ok(Self::of(raw))
+    }
+
+    /// Of a record that was judged.
+    pub(crate) fn of(raw: RawRecord) -> Self {
         let author = raw.author.filter(|author| is_actor(author));
-        Ok(Self {
-            labels: wire_labels(&raw.labels, &raw.attributes),
+        Self {
+            labels: wire_labels(raw.labels, raw.attributes),
             source_id: raw.source_id,
             event_type: raw.event_type,
             modality: raw.modality,
@@ -210,7 +224,7 @@ impl Record {
             preceded_by: raw.preceded_by,
             thread: raw.thread,
             mapped: raw.mapped,
-        })
+        }
     }
 
     /// The source's own record: itself, or what it is a part of.
@@ -376,17 +390,19 @@ fn is_actor(text: &str) -> bool {
 
 /// Labels as they are sent: commas encoded (CortexDB's filter splits on them), control characters gone, long ones cut with a digest
 /// that keeps them distinct, no duplicates, and no more than leave room for those of the host.
-fn wire_labels(labels: &[String], attributes: &[(String, String)]) -> Vec<String> {
+fn wire_labels(labels: Vec<String>, attributes: Vec<(String, String)>) -> Vec<String> {
     const HOST_LABELS: usize = 6;
     let room = MAX_LABELS - HOST_LABELS;
     let mut wire: Vec<String> = Vec::with_capacity(labels.len() + attributes.len());
-    let all = labels.iter().map(|label| encode_label(label)).chain(
-        attributes
-            .iter()
-            .map(|(key, value)| encode_label(&format!("{key}={value}"))),
-    );
+    let attributes = attributes.into_iter().map(|(mut label, value)| {
+        label.reserve_exact(value.len() + 1);
+        label.push('=');
+        label.push_str(&value);
+        label
+    });
     let mut omitted = 0_usize;
-    for label in all {
+    for label in labels.into_iter().chain(attributes) {
+        let label = encode_label(label);
         if label.is_empty() || wire.contains(&label) {
             continue;
         }
@@ -408,13 +424,21 @@ pub(crate) fn decode_label(label: &str) -> String {
     label.replace("%2C", ",").replace("%25", "%")
 }
 
-fn encode_label(label: &str) -> String {
-    let encoded = without_commas(label.trim());
+fn encode_label(label: String) -> String {
+    let trimmed = label.trim();
+    let plain = trimmed.len() == label.len() && is_plain(trimmed);
+    let encoded = if plain { label } else { without_commas(trimmed) };
     if encoded.len() <= MAX_LABEL_BYTES {
         return encoded;
     }
     let digest = hex(&sha256_of_parts([encoded.as_bytes()]), 8);
     with_digest(encoded, &digest)
+}
+
+/// Whether [`without_commas`] would change nothing. Characters beyond ASCII are looked at there.
+fn is_plain(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'%'))
 }
 
 fn without_commas(text: &str) -> String {
@@ -558,8 +582,8 @@ pub struct Version<'a> {
     pub preceded_by: &'a [String],
     /// Name of the source system, for the `source:<system>` label.
     pub system: &'a str,
-    /// Names the source, for the `instance=` label: its canonical URL.
-    pub source_instance: &'a str,
+    /// Tells the source apart, for the `instance=` label: its [`instance_mark`].
+    pub instance_mark: &'a str,
     /// The token may name others as the actor.
     pub with_actor: bool,
 }
@@ -644,6 +668,13 @@ pub fn instance_mark(source_instance: &str) -> String {
 /// The envelope of one fragment as compact JSON.
 #[must_use]
 pub fn envelope_json(record: &Record, version: Version<'_>) -> String {
+    let mut json = Vec::new();
+    write_envelope(&mut json, record, version);
+    String::from_utf8(json).unwrap_or_default()
+}
+
+/// The same, behind what is there already.
+pub fn write_envelope(json: &mut Vec<u8>, record: &Record, version: Version<'_>) {
     let text = &record.content[version.start..version.end];
     let content_fingerprint = fingerprint(text.as_bytes());
     let source_fingerprint = if version.fragments == 1 {
@@ -655,7 +686,7 @@ pub fn envelope_json(record: &Record, version: Version<'_>) -> String {
         format!("digest={}", version.digest),
         format!("generation={}", version.generation),
         format!("source:{}", version.system),
-        format!("instance={}", instance_mark(version.source_instance)),
+        format!("instance={}", version.instance_mark),
         format!("fragment={}/{}", version.fragment, version.fragments),
     ];
     let id_label = id_label(&record.source_id);
@@ -714,7 +745,10 @@ pub fn envelope_json(record: &Record, version: Version<'_>) -> String {
             .filter(|_| version.with_actor)
             .map(|id| Actor { id }),
     };
-    serde_json::to_string(&envelope).unwrap_or_default()
+    let start = json.len();
+    if serde_json::to_writer(&mut *json, &envelope).is_err() {
+        json.truncate(start);
+    }
 }
 
 /// The parts of a source id that can stand in a locator path: non-empty, at most 1024 bytes, no white space at the ends.
@@ -910,7 +944,7 @@ mod tests {
                 end: 5,
                 preceded_by: &[],
                 system: "gitlab",
-                source_instance: "https://gitlab.example",
+                instance_mark: "0123456789abcdef",
                 with_actor: false,
             },
         );

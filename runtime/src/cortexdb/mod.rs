@@ -3,9 +3,11 @@
 //! * [`envelope`]: the wire form and its rules.
 //! * [`client`]: one authenticated connection, with retries and the classes of failure.
 //! * [`identity`]: `whoami`, and what the token may do.
+//! * [`batch`]: envelopes that are written together.
 //! * [`bulk`]: writing many envelopes; every item gets a fate.
 //! * [`listing`]: what a scope holds.
 
+pub mod batch;
 pub mod bulk;
 pub mod client;
 pub mod envelope;

@@ -2,7 +2,8 @@
 //!
 //! Work is taken in groups, so that one look into the ledger serves many records. What is new waits in the [`Schedule`] until it can be
 //! sent, what was handed over is followed in the [`Steps`] until the cursors behind it may be saved. While one batch is on the wire
-//! the next is prepared and the last is settled: otherwise CortexDB would wait for the ledger and the ledger for CortexDB.
+//! the next is prepared and the last is settled: otherwise CortexDB would wait for the ledger and the ledger for CortexDB. What follows a
+//! record goes as soon as CortexDB has named it.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -17,9 +18,10 @@ use tokio::time::Instant;
 use super::forgetting::{Forgotten, forget};
 use super::letters::Letters;
 use super::schedule::{Predecessor, Schedule, Waiting};
-use super::sending::{Context, Draft, Landed, Turn, Writing, items_of, send};
+use super::sending::{Answered, Context, Draft, Landed, Turn, Writing, push_envelopes, send};
 use super::steps::{Cursor, Steps};
-use super::{Forgetting, Origin, Target, Work, WriterError, WriterSettings, report_dead_letter};
+use super::{Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, report_dead_letter};
+use crate::cortexdb::batch::BatchBuilder;
 use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
 use crate::cortexdb::client::CortexError;
 use crate::cortexdb::envelope::Record;
@@ -33,12 +35,14 @@ use crate::report::{Event, Level};
 /// How long a small group waits for company. Long enough that pages arriving together share a request, short enough that nobody
 /// notices: a webhook's record must be stored within two seconds.
 const LINGER: Duration = Duration::from_millis(100);
-/// Batches under way: one on the wire, one that is prepared or settled meanwhile.
-const BATCHES: usize = 2;
+/// Batches that CortexDB has not answered: one on the wire, one that is prepared meanwhile.
+const UNANSWERED: usize = 2;
+/// Batches under way, with those that are settled.
+const BATCHES: usize = 3;
 /// With a batch under way, the next one waits until it is worth a request.
-const WORTH_A_REQUEST: usize = MAX_ITEMS / 2;
+const WORTH_A_REQUEST: usize = MAX_ITEMS / 4;
 /// No more is taken in while this many records wait.
-const MOST_WAITING: usize = 2 * MAX_ITEMS;
+const MOST_WAITING: usize = 4 * MAX_ITEMS;
 /// Comments in a row that mappers leave out before the thread is taken for broken.
 const MOST_LEFT_OUT_IN_A_ROW: usize = 20;
 /// Obsolete events read from the ledger at a time.
@@ -88,8 +92,8 @@ impl Group {
 /// A record whose page has a number.
 struct Incoming {
     page: u64,
-    stream: String,
-    scope: String,
+    stream: Arc<str>,
+    scope: Arc<str>,
     record: Record,
     digest: String,
 }
@@ -118,7 +122,7 @@ pub(super) struct Engine {
     settings: WriterSettings,
     writing: Writing,
     origins: HashMap<String, BTreeMap<String, String>>,
-    scopes: HashMap<String, String>,
+    scopes: HashMap<String, Arc<str>>,
     /// Scopes whose events the ledger knows.
     known_scopes: HashSet<String>,
     said_that_a_scope_is_not_listed: bool,
@@ -147,17 +151,17 @@ pub(super) struct Engine {
     said_that_records_are_dropped: bool,
     barrier: Option<Barrier>,
     flights: JoinSet<Flight>,
+    unanswered: usize,
+    answers: mpsc::UnboundedSender<Vec<Answered>>,
+    answered: mpsc::UnboundedReceiver<Vec<Answered>>,
     /// Completes when the last batch that was begun has been answered.
     last_answer: Option<oneshot::Receiver<()>>,
 }
 
 impl Engine {
     pub(super) fn new(settings: WriterSettings) -> Self {
-        let writing = Writing {
-            source_instance: settings.source_instance.clone(),
-            system: settings.system.clone(),
-            with_actor: settings.with_actor,
-        };
+        let writing = Writing::new(&settings);
+        let (answers, answered) = mpsc::unbounded_channel();
         Self {
             settings,
             writing,
@@ -182,6 +186,9 @@ impl Engine {
             said_that_records_are_dropped: false,
             barrier: None,
             flights: JoinSet::new(),
+            unanswered: 0,
+            answers,
+            answered,
             last_answer: None,
         }
     }
@@ -238,7 +245,7 @@ impl Engine {
     ) -> Result<(), WriterError> {
         let mut open = true;
         loop {
-            if self.may_take_in() && !self.group.is_empty() && (self.group.is_due() || !open) {
+            if self.may_take_in() && !self.group.is_empty() && (self.is_due() || !open) {
                 self.take_in().await?;
             }
             self.launch();
@@ -254,6 +261,7 @@ impl Engine {
             let until = self.group.until.filter(|_| self.may_take_in());
             tokio::select! {
                 biased;
+                Some(answered) = self.answered.recv(), if self.unanswered > 0 => self.release(&answered),
                 Some(flight) = self.flights.join_next() => self.land(landed(flight)?).await?,
                 next = work.recv(), if open && !self.group.closed => match next {
                     Some(next) => self.group.add(next),
@@ -263,6 +271,12 @@ impl Engine {
                 else => return Err(WriterError::Stuck),
             }
         }
+    }
+
+    /// Whether the group has waited long enough. While CortexDB has nothing to do, what is worth a request does not wait for company.
+    fn is_due(&self) -> bool {
+        let worth_it = self.group.records + self.schedule.ready() >= WORTH_A_REQUEST;
+        self.group.is_due() || (self.unanswered == 0 && worth_it)
     }
 
     fn may_take_in(&self) -> bool {
@@ -284,13 +298,14 @@ impl Engine {
                     let fates = page.records.len()
                         + usize::from(!page.dead.is_empty())
                         + usize::from(!page.outcomes.is_empty());
-                    let number = self.steps.page(fates, page.room);
                     self.keep_recorded(&page.recorded).await?;
-                    if self.drops_recorded && !page.unrecorded.is_empty() {
-                        let ids: Vec<&str> = page.unrecorded.iter().map(String::as_str).collect();
+                    if self.drops_recorded && page.outdates_recorded {
+                        let ids = ids_of(&page);
                         let (store, lease) = (&self.settings.store, self.settings.lease);
                         store.drop_recorded(lease, &ids).await?;
                     }
+                    let number = self.steps.page(fates, page.room);
+                    let stream: Arc<str> = page.stream.as_str().into();
                     if !page.outcomes.is_empty() {
                         made.push_back(Made {
                             page: number,
@@ -314,13 +329,13 @@ impl Engine {
                             Some(below) => {
                                 let scope = format!("{scope}/{below}");
                                 self.recall(&scope).await?;
-                                scope
+                                scope.into()
                             }
-                            None => scope.clone(),
+                            None => Arc::clone(&scope),
                         };
                         incoming.push(Incoming {
                             page: number,
-                            stream: page.stream.clone(),
+                            stream: Arc::clone(&stream),
                             scope,
                             digest: record.digest(),
                             record,
@@ -378,16 +393,19 @@ impl Engine {
         let connection = self.settings.lease.connection;
         let mut entries = self.settings.store.entries(connection, &wanted).await?;
         self.look_behind_what_is_left_out(&mut entries).await?;
-        let coming: HashSet<String> = incoming
-            .iter()
-            .chain(&self.later)
-            .map(|one| one.record.source_id.clone())
-            .collect();
-        let mut new: Vec<(Waiting, Draft)> = Vec::new();
-        let mut digests: HashMap<String, String> = HashMap::new();
+        let leaves_out = entries
+            .values()
+            .any(|entry| entry.status == Status::LeftOut);
+        let mut coming = HashSet::new();
+        if leaves_out {
+            let all = incoming.iter().chain(&self.later);
+            coming.extend(all.map(|one| one.record.source_id.clone()));
+        }
+        let mut new: Vec<(Waiting, Draft)> = Vec::with_capacity(incoming.len());
+        let mut places: HashMap<String, usize> = HashMap::with_capacity(incoming.len());
         for one in incoming {
             let id = &one.record.source_id;
-            let on_its_way = digests.get(id).map(String::as_str);
+            let on_its_way = places.get(id).map(|place| new[*place].0.digest.as_str());
             let on_its_way = on_its_way.or_else(|| self.schedule.digest_of(id));
             let waits = self
                 .later
@@ -414,7 +432,7 @@ impl Engine {
                     self.steps.settled(page);
                 }
                 Some(draft) => {
-                    digests.insert(draft.record.source_id.clone(), draft.digest.clone());
+                    places.insert(draft.record.source_id.clone(), new.len());
                     let comes =
                         |id: &str| coming.contains(id) || self.schedule.digest_of(id).is_some();
                     let waiting = waiting(&draft, &entries, &self.left_now, comes);
@@ -471,8 +489,11 @@ impl Engine {
         let Target::CortexDb { client, .. } = &self.settings.target else {
             return;
         };
-        while !self.schedule.is_empty() && self.flights.len() < BATCHES {
-            let alone = self.flights.is_empty() && (self.group.is_empty() || !self.may_take_in());
+        while !self.schedule.is_empty()
+            && self.unanswered < UNANSWERED
+            && self.flights.len() < BATCHES
+        {
+            let alone = self.unanswered == 0 && (self.group.is_empty() || !self.may_take_in());
             if self.schedule.ready() < WORTH_A_REQUEST && !alone {
                 return;
             }
@@ -494,17 +515,29 @@ impl Engine {
                 reporter: Arc::clone(&self.settings.reporter),
                 redactor: self.settings.redactor.clone(),
                 copies: self.out.is_some(),
+                answers: self.answers.clone(),
             });
             let (answered, answer) = oneshot::channel();
             let before = self.last_answer.replace(answer);
             let turn = Turn { before, answered };
+            self.unanswered += 1;
             self.flights.spawn(send(context, batch, turn));
         }
     }
 
-    /// A batch has its fates.
+    /// CortexDB has answered: what follows these records may go.
+    fn release(&mut self, answered: &[Answered]) {
+        self.unanswered -= 1;
+        for one in answered {
+            self.schedule.answered(one.place, one.event_id.as_deref());
+        }
+    }
+
+    /// The ledger knows the fates of a batch.
     async fn land(&mut self, landed: Vec<Landed>) -> Result<(), WriterError> {
         self.take_note(&landed)?;
+        // What is new goes before the disk is waited for.
+        self.launch();
         if landed.iter().any(|one| one.replaces) {
             self.forget_obsolete().await?;
         }
@@ -696,9 +729,9 @@ impl Engine {
         matches!(self.settings.target, Target::Nowhere)
     }
 
-    async fn scope_of(&mut self, origin: &Origin) -> Result<String, WriterError> {
+    async fn scope_of(&mut self, origin: &Origin) -> Result<Arc<str>, WriterError> {
         if let Some(scope) = self.scopes.get(&origin.id) {
-            return Ok(scope.clone());
+            return Ok(Arc::clone(scope));
         }
         let pinned = match self.origins.get(&origin.id) {
             Some(pinned) => pinned.clone(),
@@ -716,9 +749,9 @@ impl Engine {
         };
         let mut variables = pinned;
         variables.extend(self.settings.host_variables.clone());
-        let scope = self.settings.template.fill(&variables)?;
+        let scope: Arc<str> = self.settings.template.fill(&variables)?.into();
         self.recall(&scope).await?;
-        self.scopes.insert(origin.id.clone(), scope.clone());
+        self.scopes.insert(origin.id.clone(), Arc::clone(&scope));
         Ok(scope)
     }
 
@@ -803,7 +836,7 @@ impl Engine {
             digest,
         } = incoming;
         let entry = entries.get(&record.source_id);
-        let same = entry.filter(|entry| entry.digest == digest && entry.scope == scope);
+        let same = entry.filter(|entry| entry.digest == digest && *entry.scope == *scope);
         let mut begun_long_ago = false;
         let (generation, frozen) = match (same, entry) {
             (Some(same), _) if same.status == Status::Live => {
@@ -866,12 +899,17 @@ impl Engine {
         self.settings.reporter.event(&Event::WouldWrite {
             source_id: id.clone(),
             change: if draft.known_before { "changed" } else { "new" },
-            scope: draft.scope.clone(),
+            scope: draft.scope.to_string(),
             title: super::printable(&title.chars().take(120).collect::<String>()),
         });
-        let preceded_by = draft.frozen.clone().unwrap_or_default();
-        for item in items_of(&self.writing, draft, &preceded_by) {
-            self.copy_out(&item.json)?;
+        if self.out.is_some() {
+            let mut batch = BatchBuilder::with_capacity(1, draft.record.content.len());
+            let preceded_by = draft.frozen.as_deref().unwrap_or_default();
+            push_envelopes(&mut batch, &self.writing, draft, preceded_by);
+            let batch = batch.finish();
+            for index in 0..batch.len() {
+                self.copy_out(batch.json(index))?;
+            }
         }
         Ok(())
     }
@@ -1087,6 +1125,14 @@ impl Engine {
             self.say(Level::Warn, message.to_owned());
         }
     }
+}
+
+/// The records of the source that a page is about.
+fn ids_of(page: &Page) -> Vec<&str> {
+    let records = page.records.iter().map(Record::record);
+    let dead = page.dead.iter().map(|letter| letter.source_id.as_str());
+    let given = page.outcomes.iter().map(|one| one.source_id.as_str());
+    records.chain(dead).chain(given).collect()
 }
 
 /// The records of which mappers made nothing under their own ids, with what came before them.

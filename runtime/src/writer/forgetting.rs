@@ -194,7 +194,7 @@ async fn forget_together(
         "audit_note": "replaced by a newer version, or gone from the source",
     });
     match client
-        .call(Method::POST, "/v1/forget", Some(body.to_string()))
+        .call(Method::POST, "/v1/forget", Some(body.to_string().into()))
         .await
     {
         Ok(_) => Ok(Said::Forgotten),

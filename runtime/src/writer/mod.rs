@@ -149,8 +149,8 @@ pub(crate) struct Page {
     pub(crate) dead: Vec<DeadLetter>,
     /// The records before they were mapped, to be kept.
     pub(crate) recorded: Vec<Recorded>,
-    /// Records of which none is kept in this run: what an earlier one kept of them is not the latest version any more.
-    pub(crate) unrecorded: Vec<String>,
+    /// None of its records is kept in this run: what an earlier one kept of them is not the latest version any more.
+    pub(crate) outdates_recorded: bool,
     /// What mappers made of each record.
     pub(crate) outcomes: Vec<Outcome>,
     /// Given back when the page is settled.
@@ -261,14 +261,12 @@ impl Writer {
         origin: Origin,
         batch: Vec<RawRecord>,
     ) -> Result<(), String> {
-        let (mut recorded, mut unrecorded) = (Vec::new(), Vec::new());
+        let mut recorded = Vec::new();
         if self.keeps_records {
             let kept = batch.iter();
             recorded.extend(kept.filter_map(|record| recorded::keep(record, &stream, &origin.id)));
-        } else {
-            unrecorded.extend(batch.iter().map(|record| record.source_id.clone()));
         }
-        self.hand_over(stream, origin, batch, recorded, unrecorded)
+        self.hand_over(stream, origin, batch, recorded, !self.keeps_records)
             .await
     }
 
@@ -279,7 +277,7 @@ impl Writer {
         origin: Origin,
         batch: Vec<RawRecord>,
     ) -> Result<(), String> {
-        self.hand_over(stream, origin, batch, Vec::new(), Vec::new())
+        self.hand_over(stream, origin, batch, Vec::new(), false)
             .await
     }
 
@@ -289,7 +287,7 @@ impl Writer {
         origin: Origin,
         batch: Vec<RawRecord>,
         recorded: Vec<Recorded>,
-        unrecorded: Vec<String>,
+        outdates_recorded: bool,
     ) -> Result<(), String> {
         let mapped = self.map(batch).await?;
         let kept: usize = recorded.iter().map(|one| one.body.len()).sum();
@@ -314,11 +312,9 @@ impl Writer {
             refuse(printable(&record.source_id), &reason, &record.content);
         }
         for raw in mapped.records {
-            let name = printable(&raw.source_id);
-            let words = raw.content.clone();
-            match Record::check(raw) {
-                Ok(record) => records.push(record),
-                Err(reason) => refuse(name, &reason, &words),
+            match raw.judge() {
+                Ok(()) => records.push(Record::of(raw)),
+                Err(reason) => refuse(printable(&raw.source_id), &reason, &raw.content),
             }
         }
         self.send(Work::Page(Page {
@@ -327,7 +323,7 @@ impl Writer {
             records,
             dead,
             recorded,
-            unrecorded,
+            outdates_recorded,
             outcomes: mapped.outcomes,
             room,
         }))

@@ -8,13 +8,15 @@
 //! Not every letter can be sent. What the host itself refused (a blank text) never had an envelope, and where a secret was blacked out
 //! of the kept text, the text no longer is what its fingerprint says. Those stay, and the answer says why.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::forgetting::forget;
 use super::{Forgetting, WriterError};
-use crate::cortexdb::bulk::{Fate, Item};
+use crate::cortexdb::batch::BatchBuilder;
+use crate::cortexdb::bulk::event_ids;
 use crate::cortexdb::client::Client;
 use crate::digest::fingerprint;
 use crate::ledger::{DeadLetter, Entry, Lease, Settled, Status, Store};
@@ -53,10 +55,17 @@ pub struct Sender {
 /// A letter that can be sent.
 struct Version<'a> {
     letter: &'a DeadLetter,
-    items: Vec<Item>,
+    envelopes: Vec<Envelope>,
     generation: u64,
     digest: String,
     appends: bool,
+}
+
+/// As it was kept.
+struct Envelope {
+    json: String,
+    key: String,
+    scope: String,
 }
 
 impl Sender {
@@ -114,34 +123,36 @@ impl Sender {
             .map(|version| version.letter.source_id.as_str())
             .collect();
         self.store.revive(self.lease, &ids).await?;
-        let items: Vec<Item> = versions
-            .iter()
-            .flat_map(|version| version.items.iter().cloned())
-            .collect();
-        let fates = self.client.write(&items).await?;
-        let mut fates = fates.into_iter();
+        let envelopes = || versions.iter().flat_map(|version| &version.envelopes);
+        let bytes = envelopes().map(|one| one.json.len() + 1).sum();
+        let mut batch = BatchBuilder::with_capacity(envelopes().count(), bytes);
+        for Envelope { json, key, scope } in envelopes() {
+            batch.push(key.clone(), scope.as_str().into(), |body, _| {
+                body.extend_from_slice(json.as_bytes());
+            });
+        }
+        let fates = self.client.write(&batch.finish()).await?;
+        let mut fates = fates.as_slice();
         let (mut answers, mut settled, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for version in versions {
-            let mut event_ids = Vec::new();
-            let mut refusal = None;
-            for fate in fates.by_ref().take(version.items.len()) {
-                match fate {
-                    Fate::Stored(id) => event_ids.push(id),
-                    Fate::Refused(words) => refusal = Some(words),
+            let (own, rest) = fates.split_at(version.envelopes.len().min(fates.len()));
+            fates = rest;
+            let event_ids = match event_ids(own) {
+                Ok(ids) => {
+                    answers.push(Answer::Stored);
+                    ids.into_iter().map(Cow::Borrowed).collect()
                 }
-            }
-            if let Some(words) = refusal {
-                event_ids.clear();
-                dead.push(DeadLetter {
-                    reason: self.redactor.apply(&words).into_owned(),
-                    ..version.letter.clone()
-                });
-                answers.push(Answer::Refused(words));
-            } else {
-                answers.push(Answer::Stored);
-            }
+                Err(words) => {
+                    dead.push(DeadLetter {
+                        reason: self.redactor.apply(words).into_owned(),
+                        ..version.letter.clone()
+                    });
+                    answers.push(Answer::Refused(words.to_owned()));
+                    Vec::new()
+                }
+            };
             settled.push(Settled {
-                source_id: version.letter.source_id.clone(),
+                source_id: version.letter.source_id.as_str().into(),
                 generation: version.generation,
                 event_ids,
                 appends: version.appends,
@@ -194,7 +205,7 @@ fn read(letter: &DeadLetter) -> Result<Version<'_>, String> {
     let without_envelope = || {
         "it was refused before it had an envelope. It is tried again when the source lists it again (`run --since`)".to_owned()
     };
-    let mut items = Vec::new();
+    let mut envelopes = Vec::new();
     let mut first: Option<Value> = None;
     for line in letter.payload.lines() {
         let envelope: Value = serde_json::from_str(line).map_err(|_| without_envelope())?;
@@ -213,7 +224,7 @@ fn read(letter: &DeadLetter) -> Result<Version<'_>, String> {
         {
             return Err("a secret was blacked out of the kept text, so that it is not the text any more. It is tried again when the record changes in the source".to_owned());
         }
-        items.push(Item {
+        envelopes.push(Envelope {
             json: line.to_owned(),
             key: text("/idempotency_key")?,
             scope: text("/scope")?,
@@ -224,15 +235,15 @@ fn read(letter: &DeadLetter) -> Result<Version<'_>, String> {
     let fragments: usize = label(&first, "fragment")
         .and_then(|fragment| fragment.split_once('/')?.1.parse().ok())
         .unwrap_or(1);
-    if fragments != items.len() {
+    if fragments != envelopes.len() {
         return Err(format!(
             "{} of its {fragments} fragments were kept. It is tried again when the record changes in the source",
-            items.len()
+            envelopes.len()
         ));
     }
     Ok(Version {
         letter,
-        items,
+        envelopes,
         generation: label(&first, "generation")
             .and_then(|generation| generation.parse().ok())
             .ok_or_else(without_envelope)?,
@@ -285,7 +296,7 @@ mod tests {
         let kept = letter(&envelope("words", None));
         let version = read(&kept).unwrap();
         assert_eq!((version.generation, version.digest.as_str()), (2, "abc"));
-        assert_eq!(version.items[0].json, kept.payload);
+        assert_eq!(version.envelopes[0].json, kept.payload);
         assert!(!version.appends);
     }
 

@@ -25,7 +25,11 @@ struct Node<T> {
     value: Option<T>,
     followers: Vec<u64>,
     waiting_for: usize,
+    fate: Option<Fate>,
 }
+
+/// What CortexDB answered: an event id, or none.
+type Fate = Option<String>;
 
 /// A record that is to be named as the one before, and its event id as far as it is known.
 #[derive(Debug)]
@@ -108,6 +112,7 @@ impl<T> Schedule<T> {
                 value: Some(value),
                 followers: Vec::new(),
                 waiting_for: 0,
+                fate: None,
             };
             self.nodes.insert(self.next, node);
             self.next += 1;
@@ -118,31 +123,34 @@ impl<T> Schedule<T> {
     }
 
     fn link(&mut self, place: u64) {
-        let Some(node) = self.nodes.get(&place) else {
+        let Some(mut node) = self.nodes.remove(&place) else {
             return;
         };
-        let predecessors = node.waiting.predecessors.iter();
-        let before: Vec<u64> = predecessors
-            .filter_map(|predecessor| self.places.get(&predecessor.id).copied())
-            .filter(|before| *before != place)
-            .collect();
-        for before in &before {
-            if let Some(before) = self.nodes.get_mut(before) {
-                before.followers.push(place);
+        for predecessor in &mut node.waiting.predecessors {
+            let before = self.places.get(&predecessor.id);
+            let Some(before) = before.and_then(|before| self.nodes.get_mut(before)) else {
+                continue;
+            };
+            match &before.fate {
+                Some(fate) => predecessor.event_id.clone_from(fate),
+                None => {
+                    before.followers.push(place);
+                    node.waiting_for += 1;
+                }
             }
         }
-        if before.is_empty() {
+        if node.waiting_for == 0 {
             self.ready.insert(place);
-        } else if let Some(node) = self.nodes.get_mut(&place) {
-            node.waiting_for = before.len();
         }
+        self.nodes.insert(place, node);
     }
 
     /// Takes what waits for nothing, oldest first, as long as it `fits`.
     pub(super) fn take(&mut self, mut fits: impl FnMut(&T) -> bool) -> Vec<Taken<T>> {
         if self.ready.is_empty() && self.under_way == 0 {
             // A circle, which only a faulty or hostile component makes: written as it is.
-            self.ready.extend(self.nodes.keys());
+            let left = self.nodes.iter().filter(|(_, node)| node.value.is_some());
+            self.ready.extend(left.map(|(place, _)| *place));
         }
         let mut taken = Vec::new();
         while let Some(place) = self.ready.first().copied()
@@ -162,26 +170,38 @@ impl<T> Schedule<T> {
         taken
     }
 
-    /// A record that was taken has its fate: an event id, or none.
-    pub(super) fn done(&mut self, place: u64, event_id: Option<&str>) {
-        let Some(node) = self.nodes.remove(&place) else {
+    /// CortexDB has answered about a record that was taken: whoever waited for it may go. It stays on its way until it is [`Self::done`].
+    pub(super) fn answered(&mut self, place: u64, event_id: Option<&str>) {
+        let Some(node) = self.nodes.get_mut(&place) else {
             return;
         };
+        let fate = event_id.map(str::to_owned);
+        if node.fate.replace(fate.clone()).is_some() {
+            return;
+        }
         self.under_way -= 1;
-        self.places.remove(&node.waiting.id);
-        for follower in node.followers {
+        let id = node.waiting.id.clone();
+        for follower in std::mem::take(&mut node.followers) {
             let Some(waiting) = self.nodes.get_mut(&follower) else {
                 continue;
             };
             for predecessor in &mut waiting.waiting.predecessors {
-                if predecessor.id == node.waiting.id {
-                    predecessor.event_id = event_id.map(str::to_owned);
+                if predecessor.id == id {
+                    predecessor.event_id.clone_from(&fate);
                 }
             }
             waiting.waiting_for -= 1;
             if waiting.waiting_for == 0 && waiting.value.is_some() {
                 self.ready.insert(follower);
             }
+        }
+    }
+
+    /// The ledger knows what became of a record.
+    pub(super) fn done(&mut self, place: u64, event_id: Option<&str>) {
+        self.answered(place, event_id);
+        if let Some(node) = self.nodes.remove(&place) {
+            self.places.remove(&node.waiting.id);
         }
     }
 }

@@ -3,17 +3,19 @@
 //! Several batches are prepared and settled side by side, but they are sent one after the other, in the order in which they were begun:
 //! what is older arrives first.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::schedule::Taken;
-use super::{WriterError, printable, report_dead_letter};
-use crate::cortexdb::bulk::{Fate, Item};
+use super::{WriterError, WriterSettings, printable, report_dead_letter};
+use crate::cortexdb::batch::{Batch, BatchBuilder};
+use crate::cortexdb::bulk::{Fate, event_ids};
 use crate::cortexdb::client::{Client, CortexError};
 use crate::cortexdb::envelope::{
-    KeyParts, Modality, Record, Version, envelope_json, idempotency_key,
+    KeyParts, Modality, Record, Version, idempotency_key, instance_mark, write_envelope,
 };
 use crate::ledger::{Begun, DeadLetter, Lease, Settled, Store};
 use crate::lost_receipts::{Unacknowledged, find};
@@ -21,13 +23,16 @@ use crate::rebuild::Ours;
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Level, Reporter};
 
+/// What an envelope takes beside its text, about: more is made room for when it comes.
+const ENVELOPE_BYTES: usize = 1536;
+
 /// One record with what was decided about it.
 pub(super) struct Draft {
     /// The page that it came with.
     pub(super) page: u64,
     pub(super) record: Record,
-    pub(super) stream: String,
-    pub(super) scope: String,
+    pub(super) stream: Arc<str>,
+    pub(super) scope: Arc<str>,
     pub(super) digest: String,
     pub(super) generation: u64,
     /// Frozen by an earlier attempt; `None` where the predecessors are still to be looked up.
@@ -41,8 +46,20 @@ pub(super) struct Draft {
 #[derive(Clone)]
 pub(super) struct Writing {
     pub(super) source_instance: String,
+    pub(super) instance_mark: String,
     pub(super) system: String,
     pub(super) with_actor: bool,
+}
+
+impl Writing {
+    pub(super) fn new(settings: &WriterSettings) -> Self {
+        Self {
+            source_instance: settings.source_instance.clone(),
+            instance_mark: instance_mark(&settings.source_instance),
+            system: settings.system.clone(),
+            with_actor: settings.with_actor,
+        }
+    }
 }
 
 /// What batches share.
@@ -56,6 +73,15 @@ pub(super) struct Context {
     pub(super) redactor: Redactor,
     /// Whether somebody wants a copy of what was stored.
     pub(super) copies: bool,
+    /// Where each batch says what CortexDB answered, before the ledger knows.
+    pub(super) answers: mpsc::UnboundedSender<Vec<Answered>>,
+}
+
+/// CortexDB has answered about a record.
+pub(super) struct Answered {
+    pub(super) place: u64,
+    /// `None`: it is refused.
+    pub(super) event_id: Option<String>,
 }
 
 impl Context {
@@ -75,7 +101,7 @@ pub(super) struct Turn {
     pub(super) answered: oneshot::Sender<()>,
 }
 
-/// A record that has its fate.
+/// A record whose fate the ledger knows.
 pub(super) struct Landed {
     pub(super) place: u64,
     pub(super) page: u64,
@@ -87,120 +113,143 @@ pub(super) struct Landed {
     pub(super) copies: Vec<String>,
 }
 
-/// Freezes, sends and settles a batch.
+/// Freezes, sends and settles a batch. Who follows one of its records need not wait for the ledger to know its event id: should this process end
+/// before it does, the record is sent again under the same key and has the same id.
 pub(super) async fn send(
     context: Arc<Context>,
-    batch: Vec<Taken<Draft>>,
+    mut taken: Vec<Taken<Draft>>,
     turn: Turn,
 ) -> Result<Vec<Landed>, WriterError> {
-    let predecessors: Vec<Vec<String>> = batch
-        .iter()
-        .map(|taken| {
-            let frozen = taken.value.frozen.clone();
-            frozen.unwrap_or_else(|| taken.preceded_by.clone())
-        })
-        .collect();
-    let items: Vec<Vec<Item>> = batch
-        .iter()
-        .zip(&predecessors)
-        .map(|(taken, before)| items_of(&context.writing, &taken.value, before))
-        .collect();
-    let begun: Vec<Begun> = batch
-        .iter()
-        .zip(predecessors)
-        .zip(&items)
-        .map(|((taken, preceded_by), items)| begun(&taken.value, preceded_by, items))
-        .collect();
-    context.store.begin(context.lease, &begun).await?;
-    drop(begun);
-    let counts: Vec<usize> = items.iter().map(Vec::len).collect();
-    let stored = stored_before(&context, &batch, &items).await?;
-    let flat: Vec<Item> = items.into_iter().flatten().collect();
+    let text_bytes: usize = taken.iter().map(|one| one.value.record.content.len()).sum();
+    let room = text_bytes + text_bytes / 16 + taken.len() * ENVELOPE_BYTES;
+    let mut builder = BatchBuilder::with_capacity(taken.len(), room);
+    let mut counts = Vec::with_capacity(taken.len());
+    for one in &mut taken {
+        if let Some(frozen) = one.value.frozen.take() {
+            one.preceded_by = frozen;
+        }
+        let before = builder.len();
+        push_envelopes(&mut builder, &context.writing, &one.value, &one.preceded_by);
+        counts.push(builder.len() - before);
+        // The text is in the envelopes now.
+        one.value.record.content = String::new();
+        one.value.record.labels = Vec::new();
+    }
+    let batch = builder.finish();
+    freeze(&context, &taken, &counts, &batch).await?;
+    let stored = stored_before(&context, &taken, &counts, &batch).await?;
     if let Some(before) = turn.before
         && before.await.is_err()
     {
         // The one before failed, and the run with it.
         return Err(CortexError::Stopped.into());
     }
-    let fates = write_the_rest(&context.client, &flat, stored).await?;
+    let fates = write_the_rest(&context.client, &batch, stored).await?;
     let _ = turn.answered.send(());
-    settle(&context, batch, &counts, &flat, &fates).await
+    let _ = context.answers.send(answered(&taken, &counts, &fates));
+    settle(&context, &taken, &counts, batch, &fates).await
 }
 
-fn begun(draft: &Draft, preceded_by: Vec<String>, items: &[Item]) -> Begun {
-    Begun {
-        source_id: draft.record.source_id.clone(),
-        record: draft.record.record().to_owned(),
-        event_type: draft.record.event_type.clone(),
-        stream: draft.stream.clone(),
-        root: draft.record.root().to_owned(),
-        appends: appends(draft),
-        scope: draft.scope.clone(),
-        digest: draft.digest.clone(),
-        generation: draft.generation,
-        keys: items.iter().map(|item| item.key.clone()).collect(),
-        preceded_by,
+async fn freeze(
+    context: &Context,
+    taken: &[Taken<Draft>],
+    counts: &[usize],
+    batch: &Batch,
+) -> Result<(), WriterError> {
+    let mut begun = Vec::with_capacity(taken.len());
+    let mut start = 0;
+    for (one, count) in taken.iter().zip(counts) {
+        let draft = &one.value;
+        begun.push(Begun {
+            source_id: draft.record.source_id.as_str().into(),
+            record: draft.record.record().into(),
+            event_type: draft.record.event_type.as_str().into(),
+            stream: (&*draft.stream).into(),
+            root: draft.record.root().into(),
+            appends: appends(draft),
+            scope: (&*draft.scope).into(),
+            digest: draft.digest.as_str().into(),
+            generation: draft.generation,
+            keys: (start..start + count)
+                .map(|index| batch.place(index).key.into())
+                .collect(),
+            preceded_by: one.preceded_by.as_slice().into(),
+        });
+        start += count;
     }
+    Ok(context.store.begin(context.lease, &begun).await?)
+}
+
+fn answered(taken: &[Taken<Draft>], counts: &[usize], mut fates: &[Fate]) -> Vec<Answered> {
+    let mut answers = Vec::with_capacity(taken.len());
+    for (one, count) in taken.iter().zip(counts) {
+        let (own, rest) = fates.split_at(*count);
+        fates = rest;
+        answers.push(Answered {
+            place: one.place,
+            event_id: event_ids(own)
+                .ok()
+                .and_then(|ids| ids.first().map(|id| (*id).to_owned())),
+        });
+    }
+    answers
 }
 
 async fn settle(
     context: &Context,
-    batch: Vec<Taken<Draft>>,
+    taken: &[Taken<Draft>],
     counts: &[usize],
-    items: &[Item],
+    batch: Batch,
     fates: &[Fate],
 ) -> Result<Vec<Landed>, WriterError> {
-    let mut settled = Vec::with_capacity(batch.len());
-    let mut landed = Vec::with_capacity(batch.len());
+    let mut settled = Vec::with_capacity(taken.len());
+    let mut landed = Vec::with_capacity(taken.len());
     let mut dead = Vec::new();
-    let mut written: BTreeMap<String, u64> = BTreeMap::new();
+    let mut written: BTreeMap<&str, u64> = BTreeMap::new();
     let mut start = 0;
-    for (Taken { place, value, .. }, count) in batch.into_iter().zip(counts) {
-        let fates = &fates[start..start + count];
-        let items = &items[start..start + count];
+    for (Taken { place, value, .. }, count) in taken.iter().zip(counts) {
+        let range = start..start + count;
         start += count;
-        let mut ids = Vec::with_capacity(*count);
-        let mut refusal = None;
-        for fate in fates {
-            match fate {
-                Fate::Stored(id) => ids.push(id.clone()),
-                Fate::Refused(words) => refusal = Some(words),
-            }
-        }
+        let envelopes = || range.clone().map(|index| batch.json(index));
         let mut copies = Vec::new();
-        if let Some(words) = refusal {
-            ids.clear();
-            dead.push(DeadLetter {
-                source_id: value.record.source_id.clone(),
-                stream: value.stream.clone(),
-                reason: printable(&context.redactor.apply(words)),
-                payload: context.redactor.apply(&envelopes(items)).into_owned(),
-            });
-        } else {
-            let kind = written.entry(value.record.event_type.clone());
-            *kind.or_default() += 1;
-            if context.copies {
-                copies.extend(items.iter().map(|item| item.json.clone()));
+        let ids = match event_ids(&fates[range.clone()]) {
+            Ok(ids) => {
+                *written.entry(&value.record.event_type).or_default() += 1;
+                if context.copies {
+                    copies.extend(envelopes().map(str::to_owned));
+                }
+                ids
             }
-        }
+            Err(words) => {
+                let kept = envelopes().collect::<Vec<_>>().join("\n");
+                dead.push(DeadLetter {
+                    source_id: value.record.source_id.clone(),
+                    stream: value.stream.to_string(),
+                    reason: printable(&context.redactor.apply(words)),
+                    payload: context.redactor.apply(&kept).into_owned(),
+                });
+                Vec::new()
+            }
+        };
         landed.push(Landed {
-            place,
+            place: *place,
             page: value.page,
-            event_id: ids.first().cloned(),
+            event_id: ids.first().map(|id| (*id).to_owned()),
             replaces: value.generation > 1,
             copies,
         });
         settled.push(Settled {
-            source_id: value.record.source_id.clone(),
+            source_id: value.record.source_id.as_str().into(),
             generation: value.generation,
-            event_ids: ids,
-            appends: appends(&value),
+            event_ids: ids.into_iter().map(Cow::Borrowed).collect(),
+            appends: appends(value),
         });
     }
+    drop(batch);
     context.store.settle(context.lease, &settled, &dead).await?;
     context.counters.update(|totals| {
         for (kind, count) in written {
-            *totals.written_by_type.entry(kind).or_default() += count;
+            *totals.written_by_type.entry(kind.to_owned()).or_default() += count;
         }
     });
     for letter in &dead {
@@ -209,25 +258,26 @@ async fn settle(
     Ok(landed)
 }
 
-/// Event ids of what an earlier attempt stored without a receipt, too long ago for its key to be trusted; one for each item.
+/// Event ids of what an earlier attempt stored without a receipt, too long ago for its key to be trusted; one for each envelope.
 async fn stored_before(
     context: &Context,
-    batch: &[Taken<Draft>],
-    items: &[Vec<Item>],
+    taken: &[Taken<Draft>],
+    counts: &[usize],
+    batch: &Batch,
 ) -> Result<Vec<Option<String>>, WriterError> {
-    let mut stored = vec![None; items.iter().map(Vec::len).sum()];
+    let mut stored = vec![None; batch.len()];
     let (mut wanted, mut positions) = (Vec::new(), Vec::new());
     let mut position = 0;
-    for (taken, items) in batch.iter().zip(items) {
-        let draft = &taken.value;
-        for (fragment, item) in (0..).zip(items) {
+    for (one, count) in taken.iter().zip(counts) {
+        let draft = &one.value;
+        for fragment in 0..*count {
             if draft.begun_long_ago {
                 positions.push(position);
                 wanted.push(Unacknowledged {
-                    place: item.place(),
+                    place: batch.place(position),
                     source_id: &draft.record.source_id,
                     generation: draft.generation,
-                    fragment,
+                    fragment: fragment as u64,
                     digest: Some(&draft.digest),
                 });
             }
@@ -247,21 +297,17 @@ async fn stored_before(
     Ok(stored)
 }
 
-/// Writes what is not stored yet; a fate for every item.
+/// Writes what is not stored yet; a fate for every envelope.
 async fn write_the_rest(
     client: &Client,
-    items: &[Item],
+    batch: &Batch,
     stored: Vec<Option<String>>,
 ) -> Result<Vec<Fate>, CortexError> {
     if stored.iter().all(Option::is_none) {
-        return client.write(items).await;
+        return client.write(batch).await;
     }
-    let rest: Vec<Item> = items
-        .iter()
-        .zip(&stored)
-        .filter(|(_, stored)| stored.is_none())
-        .map(|(item, _)| item.clone())
-        .collect();
+    let missing = stored.iter().enumerate().filter(|(_, id)| id.is_none());
+    let rest = batch.some(missing.map(|(index, _)| index));
     let mut written = client.write(&rest).await?.into_iter();
     Ok(stored
         .into_iter()
@@ -279,54 +325,44 @@ fn warn_that_receipts_stay_lost(reporter: &dyn Reporter, words: &str) {
     });
 }
 
-/// The envelopes of a version as they are kept: one a line.
-fn envelopes(items: &[Item]) -> String {
-    let lines: Vec<&str> = items.iter().map(|item| item.json.as_str()).collect();
-    lines.join("\n")
-}
-
 fn appends(draft: &Draft) -> bool {
     draft.record.modality == Modality::Observation
 }
 
-/// The envelopes of one version, one for each fragment.
-pub(super) fn items_of(writing: &Writing, draft: &Draft, preceded_by: &[String]) -> Vec<Item> {
+/// Puts down the envelopes of one version, one for each fragment.
+pub(super) fn push_envelopes(
+    batch: &mut BatchBuilder,
+    writing: &Writing,
+    draft: &Draft,
+    preceded_by: &[String],
+) {
     let ranges = draft.record.fragment_ranges();
     let fragments = ranges.len();
-    ranges
-        .into_iter()
-        .enumerate()
-        .map(|(fragment, range)| {
-            let key = idempotency_key(KeyParts {
-                source_instance: &writing.source_instance,
+    for (fragment, range) in ranges.into_iter().enumerate() {
+        let key = idempotency_key(KeyParts {
+            source_instance: &writing.source_instance,
+            scope: &draft.scope,
+            source_id: &draft.record.source_id,
+            generation: draft.generation,
+            fragment,
+            digest: &draft.digest,
+        });
+        batch.push(key, Arc::clone(&draft.scope), |body, key| {
+            let version = Version {
                 scope: &draft.scope,
-                source_id: &draft.record.source_id,
+                key,
+                digest: &draft.digest,
                 generation: draft.generation,
                 fragment,
-                digest: &draft.digest,
-            });
-            let json = envelope_json(
-                &draft.record,
-                Version {
-                    scope: &draft.scope,
-                    key: &key,
-                    digest: &draft.digest,
-                    generation: draft.generation,
-                    fragment,
-                    fragments,
-                    start: range.start,
-                    end: range.end,
-                    preceded_by,
-                    system: &writing.system,
-                    source_instance: &writing.source_instance,
-                    with_actor: writing.with_actor,
-                },
-            );
-            Item {
-                json,
-                key,
-                scope: draft.scope.clone(),
-            }
-        })
-        .collect()
+                fragments,
+                start: range.start,
+                end: range.end,
+                preceded_by,
+                system: &writing.system,
+                instance_mark: &writing.instance_mark,
+                with_actor: writing.with_actor,
+            };
+            write_envelope(body, &draft.record, version);
+        });
+    }
 }

@@ -89,32 +89,32 @@ pub(super) async fn lease(store: &impl Store) -> Lease {
     store.claim("gitlab", "test", TTL).await.unwrap()
 }
 
-pub(super) fn version(source_id: &str, generation: u64, digest: &str, root: &str) -> Begun {
+pub(super) fn version(source_id: &str, generation: u64, digest: &str, root: &str) -> Begun<'static> {
     Begun {
-        source_id: source_id.into(),
-        record: source_id.into(),
+        source_id: source_id.to_owned().into(),
+        record: source_id.to_owned().into(),
         event_type: "note".into(),
         stream: "42/issues".into(),
-        root: root.into(),
+        root: root.to_owned().into(),
         appends: false,
         scope: "org:acme".into(),
-        digest: digest.into(),
+        digest: digest.to_owned().into(),
         generation,
-        keys: vec![format!("{source_id}@{generation}")],
-        preceded_by: vec!["evt_0".into()],
+        keys: vec![format!("{source_id}@{generation}").into()],
+        preceded_by: Cow::Owned(vec!["evt_0".into()]),
     }
 }
 
-pub(super) fn stored(source_id: &str, generation: u64, event_id: &str) -> Settled {
+pub(super) fn stored(source_id: &str, generation: u64, event_id: &str) -> Settled<'static> {
     Settled {
-        source_id: source_id.into(),
+        source_id: source_id.to_owned().into(),
         generation,
-        event_ids: vec![event_id.into()],
+        event_ids: vec![event_id.to_owned().into()],
         appends: false,
     }
 }
 
-pub(super) fn refused(source_id: &str, generation: u64) -> Settled {
+pub(super) fn refused(source_id: &str, generation: u64) -> Settled<'static> {
     Settled {
         event_ids: Vec::new(),
         ..stored(source_id, generation, "")

@@ -17,6 +17,7 @@ mod postgres;
 mod rebuilt;
 mod sqlite;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
@@ -212,42 +213,49 @@ impl Entry {
 
 /// A version about to be sent, frozen.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct Begun {
+pub struct Begun<'a> {
     /// Which record.
-    pub source_id: String,
+    pub source_id: Cow<'a, str>,
     /// The same, or the record of the source that it is a part of.
-    pub record: String,
+    pub record: Cow<'a, str>,
     /// Its kind.
-    pub event_type: String,
+    pub event_type: Cow<'a, str>,
     /// The stream that listed it.
-    pub stream: String,
+    pub stream: Cow<'a, str>,
     /// Source id of the record that opened its thread; empty where there is none.
-    pub root: String,
+    pub root: Cow<'a, str>,
     /// Old versions stay (observations).
     pub appends: bool,
     /// Where it goes.
-    pub scope: String,
+    pub scope: Cow<'a, str>,
     /// What it is.
-    pub digest: String,
+    pub digest: Cow<'a, str>,
     /// Which version.
     pub generation: u64,
     /// Keys of its fragments, in order.
-    pub keys: Vec<String>,
+    pub keys: Vec<Cow<'a, str>>,
     /// Event ids.
-    pub preceded_by: Vec<String>,
+    pub preceded_by: Cow<'a, [String]>,
 }
 
 /// What became of a version.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct Settled {
+pub struct Settled<'a> {
     /// Which record.
-    pub source_id: String,
+    pub source_id: Cow<'a, str>,
     /// Which version.
     pub generation: u64,
     /// Event ids of its fragments, in order; empty when it was refused.
-    pub event_ids: Vec<String>,
+    pub event_ids: Vec<Cow<'a, str>>,
     /// Whether the old versions stay.
     pub appends: bool,
+}
+
+impl Settled<'_> {
+    /// Whether there is an earlier version that is to be forgotten.
+    pub(crate) fn replaces(&self) -> bool {
+        self.generation > 1 && !self.appends && !self.event_ids.is_empty()
+    }
 }
 
 /// A record that was refused for good.
@@ -489,12 +497,12 @@ pub trait Store: Send + Sync {
         source_ids: &[&str],
     ) -> Result<HashMap<String, Entry>, StoreError>;
     /// Writes down versions before they are sent.
-    async fn begin(&self, lease: Lease, versions: &[Begun]) -> Result<(), StoreError>;
+    async fn begin(&self, lease: Lease, versions: &[Begun<'_>]) -> Result<(), StoreError>;
     /// Records fates: event ids become current, and the versions they replace become obsolete.
     async fn settle(
         &self,
         lease: Lease,
-        settled: &[Settled],
+        settled: &[Settled<'_>],
         dead: &[DeadLetter],
     ) -> Result<(), StoreError>;
     /// Makes everything known of these records, and of the turns of the threads they opened, obsolete. Returns how many records that

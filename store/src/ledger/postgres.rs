@@ -319,7 +319,7 @@ impl Store for PostgresStore {
             .collect()
     }
 
-    async fn begin(&self, lease: Lease, versions: &[Begun]) -> Result<(), StoreError> {
+    async fn begin(&self, lease: Lease, versions: &[Begun<'_>]) -> Result<(), StoreError> {
         let json = to_json(versions)?;
         let steps = [pages::BEGIN_ENTRIES, pages::BEGIN_EVENTS]
             .map(|sql| Step::new(sql, [With::Json(&json)]));
@@ -329,20 +329,23 @@ impl Store for PostgresStore {
     async fn settle(
         &self,
         lease: Lease,
-        settled: &[Settled],
+        settled: &[Settled<'_>],
         dead: &[DeadLetter],
     ) -> Result<(), StoreError> {
+        let replaces = settled.iter().any(Settled::replaces);
         let settled = to_json(settled)?;
         let letters = to_json(dead)?;
-        let mut steps = Vec::from(
-            [
-                pages::SETTLE_EVENTS,
-                pages::RETIRE_EVENTS,
-                pages::SETTLE_ENTRIES,
-                pages::SETTLE_LETTERS,
-            ]
-            .map(|sql| Step::new(sql, [With::Json(&settled)])),
-        );
+        let statements = [
+            (pages::SETTLE_EVENTS, true),
+            (pages::RETIRE_EVENTS, replaces),
+            (pages::SETTLE_ENTRIES, true),
+            (pages::SETTLE_LETTERS, true),
+        ];
+        let mut steps: Vec<Step<'_>> = statements
+            .into_iter()
+            .filter(|(_, needed)| *needed)
+            .map(|(sql, _)| Step::new(sql, [With::Json(&settled)]))
+            .collect();
         if !dead.is_empty() {
             steps.push(Step::new(pages::KEEP_LETTERS, [With::Json(&letters)]));
         }

@@ -472,7 +472,7 @@ impl Store for SqliteStore {
             .collect()
     }
 
-    async fn begin(&self, lease: Lease, versions: &[Begun]) -> Result<(), StoreError> {
+    async fn begin(&self, lease: Lease, versions: &[Begun<'_>]) -> Result<(), StoreError> {
         let json = to_json(versions)?;
         let mut transaction = self.fenced(lease).await?;
         sqlx::query(
@@ -505,9 +505,10 @@ impl Store for SqliteStore {
     async fn settle(
         &self,
         lease: Lease,
-        settled: &[Settled],
+        settled: &[Settled<'_>],
         dead: &[DeadLetter],
     ) -> Result<(), StoreError> {
+        let replaces = settled.iter().any(Settled::replaces);
         let settled = to_json(settled)?;
         let mut transaction = self.fenced(lease).await?;
         sqlx::query(SETTLE_EVENTS)
@@ -516,19 +517,21 @@ impl Store for SqliteStore {
             .execute(&mut *transaction)
             .await?;
         // Replaced versions, those whose receipt never came among them, are to be forgotten. Observations stay.
-        sqlx::query(RETIRE_EVENTS)
-            .bind(lease.connection)
-            .bind(&settled)
-            .execute(&mut *transaction)
-            .await?;
+        if replaces {
+            sqlx::query(RETIRE_EVENTS)
+                .bind(lease.connection)
+                .bind(&settled)
+                .execute(&mut *transaction)
+                .await?;
+        }
         sqlx::query(SETTLE_ENTRIES)
             .bind(lease.connection)
             .bind(&settled)
             .execute(&mut *transaction)
             .await?;
         sqlx::query(
-            "DELETE FROM dead_letters WHERE connection = ?1 AND source_id IN
-                    (SELECT value ->> 'source_id' FROM jsonb_each(?2) WHERE json_array_length(value, '$.event_ids') > 0)",
+            "DELETE FROM dead_letters WHERE connection = ?1 AND EXISTS (SELECT 1 FROM dead_letters WHERE connection = ?1)
+                AND source_id IN (SELECT value ->> 'source_id' FROM jsonb_each(?2) WHERE json_array_length(value, '$.event_ids') > 0)",
         )
         .bind(lease.connection)
         .bind(&settled)

@@ -53,9 +53,9 @@ async fn what_is_retracted_is_not_kept_either_with_the_turns_of_its_thread(store
     assert!(left.is_empty(), "{left:?}");
 }
 
-fn part(source_id: &str, record: &str) -> Begun {
+fn part(source_id: &str, record: &str) -> Begun<'static> {
     Begun {
-        record: record.into(),
+        record: record.to_owned().into(),
         ..version(source_id, 1, "a", "")
     }
 }

@@ -107,11 +107,11 @@ async fn apply(store: &dyn Store, lease: &mut Lease, name: &str, operation: &Ope
                     stream: stream(IDS[id]).into(),
                     root: root(IDS[id]).into(),
                     appends: kind(IDS[id]) == "pipeline",
-                    scope: format!("scope {fragments}"),
-                    digest: format!("digest {fragments}"),
+                    scope: format!("scope {fragments}").into(),
+                    digest: format!("digest {fragments}").into(),
                     generation,
                     keys: (0..fragments)
-                        .map(|part| format!("{id}@{generation}.{part}"))
+                        .map(|part| format!("{id}@{generation}.{part}").into())
                         .collect(),
                     preceded_by: (1..fragments).map(|part| format!("evt {part}")).collect(),
                 })
@@ -125,7 +125,7 @@ async fn apply(store: &dyn Store, lease: &mut Lease, name: &str, operation: &Ope
                     source_id: IDS[id].into(),
                     generation,
                     event_ids: (0..fragments)
-                        .map(|part| format!("evt {id} {generation} {part}"))
+                        .map(|part| format!("evt {id} {generation} {part}").into())
                         .collect(),
                     appends: kind(IDS[id]) == "pipeline",
                 })

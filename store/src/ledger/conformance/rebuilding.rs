@@ -55,13 +55,13 @@ async fn a_rebuilt_version_is_superseded_like_any_other(store: &impl Subject) {
         record: "gl:issue:42/1".into(),
         event_type: "issue".into(),
         stream: "42/issues".into(),
-        root: String::new(),
+        root: "".into(),
         appends: false,
         scope: "org:acme".into(),
         digest: "e".into(),
         generation: 3,
         keys: vec!["k".into()],
-        preceded_by: vec![],
+        preceded_by: Cow::default(),
     };
     store.begin(lease, &[next]).await.unwrap();
     let fate = Settled {

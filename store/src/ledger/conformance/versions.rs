@@ -205,7 +205,7 @@ async fn retracting_an_issue_retracts_its_comments(store: &impl Subject) {
 async fn what_is_to_be_forgotten_comes_in_pages(store: &impl Subject) {
     let lease = lease(store).await;
     let ids: Vec<String> = (1..=3).map(|note| format!("gl:note:42/{note}")).collect();
-    let begun: Vec<Begun> = ids.iter().map(|id| version(id, 1, "a", "")).collect();
+    let begun: Vec<Begun<'_>> = ids.iter().map(|id| version(id, 1, "a", "")).collect();
     store.begin(lease, &begun).await.unwrap();
     store.retract(lease, &ids).await.unwrap();
     let page = async |after| {

@@ -432,17 +432,17 @@ async fn fill(on: &Subject, claim: &Claim) {
     let ledger = &on.ledger;
     let versions: Vec<_> = (0..1200)
         .map(|number| crate::ledger::Begun {
-            source_id: format!("gl:note:42/{number}"),
-            record: format!("gl:note:42/{number}"),
+            source_id: format!("gl:note:42/{number}").into(),
+            record: format!("gl:note:42/{number}").into(),
             event_type: "note".into(),
             stream: "42/issues".into(),
-            root: String::new(),
+            root: "".into(),
             appends: false,
             scope: "s".into(),
             digest: "d".into(),
             generation: 1,
             keys: vec!["a".into(), "b".into()],
-            preceded_by: Vec::new(),
+            preceded_by: Vec::new().into(),
         })
         .collect();
     ledger.begin(lease, &versions).await.unwrap();
