@@ -401,7 +401,9 @@ mod tests {
         let mut builder = BatchBuilder::with_capacity(items, items * bytes);
         for _ in 0..items {
             let json = "x".repeat(bytes);
-            builder.push("k".into(), "org:a".into(), |body, _| body.extend_from_slice(json.as_bytes()));
+            builder.push("k".into(), "org:a".into(), |body, _| {
+                body.extend_from_slice(json.as_bytes());
+            });
         }
         builder.finish()
     }

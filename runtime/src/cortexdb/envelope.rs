@@ -427,7 +427,11 @@ pub(crate) fn decode_label(label: &str) -> String {
 fn encode_label(label: String) -> String {
     let trimmed = label.trim();
     let plain = trimmed.len() == label.len() && is_plain(trimmed);
-    let encoded = if plain { label } else { without_commas(trimmed) };
+    let encoded = if plain {
+        label
+    } else {
+        without_commas(trimmed)
+    };
     if encoded.len() <= MAX_LABEL_BYTES {
         return encoded;
     }
@@ -862,7 +866,10 @@ mod tests {
     fn commas_in_labels_are_encoded_because_the_filter_splits_on_them() {
         let record = Record::check(raw("Title")).unwrap();
         assert_eq!(record.labels, ["label:needs%2Ccomma", "state=opened"]);
-        assert_eq!(decode_label(&encode_label("50%, or %2C")), "50%, or %2C");
+        assert_eq!(
+            decode_label(&encode_label("50%, or %2C".to_owned())),
+            "50%, or %2C"
+        );
     }
 
     #[test]

@@ -20,7 +20,9 @@ use super::letters::Letters;
 use super::schedule::{Predecessor, Schedule, Waiting};
 use super::sending::{Answered, Context, Draft, Landed, Turn, Writing, push_envelopes, send};
 use super::steps::{Cursor, Steps};
-use super::{Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, report_dead_letter};
+use super::{
+    Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, cost, report_dead_letter,
+};
 use crate::cortexdb::batch::BatchBuilder;
 use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
 use crate::cortexdb::client::CortexError;
@@ -92,6 +94,7 @@ impl Group {
 /// A record whose page has a number.
 struct Incoming {
     page: u64,
+    bytes: usize,
     stream: Arc<str>,
     scope: Arc<str>,
     record: Record,
@@ -299,8 +302,8 @@ impl Engine {
                         + usize::from(!page.dead.is_empty())
                         + usize::from(!page.outcomes.is_empty());
                     self.keep_recorded(&page.recorded).await?;
-                    if self.drops_recorded && page.outdates_recorded {
-                        let ids = ids_of(&page);
+                    if let Some(refused) = page.outdated.as_ref().filter(|_| self.drops_recorded) {
+                        let ids = ids_of(&page, refused);
                         let (store, lease) = (&self.settings.store, self.settings.lease);
                         store.drop_recorded(lease, &ids).await?;
                     }
@@ -335,6 +338,7 @@ impl Engine {
                         };
                         incoming.push(Incoming {
                             page: number,
+                            bytes: cost(&record.content),
                             stream: Arc::clone(&stream),
                             scope,
                             digest: record.digest(),
@@ -417,19 +421,19 @@ impl Engine {
                 self.settings
                     .counters
                     .update(|totals| totals.unchanged += 1);
-                self.steps.settled(one.page);
+                self.steps.settled(one.page, one.bytes);
                 continue;
             }
             if latest.is_some() {
                 self.later.push_back(one);
                 continue;
             }
-            let page = one.page;
+            let (page, bytes) = (one.page, one.bytes);
             match self.decide(one, &entries) {
-                None => self.steps.settled(page),
+                None => self.steps.settled(page, bytes),
                 Some(draft) if self.is_dry_run() => {
                     self.describe(&draft)?;
-                    self.steps.settled(page);
+                    self.steps.settled(page, bytes);
                 }
                 Some(draft) => {
                     places.insert(draft.record.source_id.clone(), new.len());
@@ -471,6 +475,16 @@ impl Engine {
             entries.extend(found);
         }
         Ok(())
+    }
+
+    /// Whether one of these records or a part of one is on its way.
+    fn are_made(&self, records: &[&str]) -> bool {
+        let ids: HashSet<&str> = records.iter().copied().collect();
+        let later = self.later.iter();
+        self.schedule.holds(&ids)
+            || later
+                .map(|one| one.record.record())
+                .any(|id| ids.contains(id))
     }
 
     fn are_on_their_way(&self, source_ids: &[String]) -> bool {
@@ -553,7 +567,7 @@ impl Engine {
     fn take_note(&mut self, landed: &[Landed]) -> Result<(), WriterError> {
         for one in landed {
             self.schedule.done(one.place, one.event_id.as_deref());
-            self.steps.settled(one.page);
+            self.steps.settled(one.page, one.bytes);
             for copy in &one.copies {
                 self.copy_out(copy)?;
             }
@@ -621,6 +635,10 @@ impl Engine {
                 .iter()
                 .map(|outcome| outcome.source_id.as_str())
                 .collect();
+            // Parts that wait are not in the ledger yet, and a later page may not make them any more.
+            if self.are_made(&ids) {
+                return Ok(());
+            }
             let connection = self.settings.lease.connection;
             let parts = self.settings.store.parts(connection, &ids).await?;
             let mut left = Vec::new();
@@ -671,7 +689,7 @@ impl Engine {
             }
             let page = next.page;
             self.made.pop_front();
-            self.steps.settled(page);
+            self.steps.settled(page, 0);
             if dropped > 0 {
                 self.settings.counters.update(|totals| {
                     *totals
@@ -830,6 +848,7 @@ impl Engine {
     fn decide(&self, incoming: Incoming, entries: &HashMap<String, Entry>) -> Option<Draft> {
         let Incoming {
             page,
+            bytes,
             stream,
             scope,
             record,
@@ -870,6 +889,7 @@ impl Engine {
         };
         Some(Draft {
             page,
+            bytes,
             stream,
             scope,
             digest,
@@ -933,7 +953,7 @@ impl Engine {
                     letter,
                 );
             }
-            self.steps.settled(page);
+            self.steps.settled(page, 0);
         }
         Ok(())
     }
@@ -1128,11 +1148,11 @@ impl Engine {
 }
 
 /// The records of the source that a page is about.
-fn ids_of(page: &Page) -> Vec<&str> {
+fn ids_of<'a>(page: &'a Page, refused: &'a [String]) -> Vec<&'a str> {
     let records = page.records.iter().map(Record::record);
-    let dead = page.dead.iter().map(|letter| letter.source_id.as_str());
     let given = page.outcomes.iter().map(|one| one.source_id.as_str());
-    records.chain(dead).chain(given).collect()
+    let refused = refused.iter().map(String::as_str);
+    records.chain(given).chain(refused).collect()
 }
 
 /// The records of which mappers made nothing under their own ids, with what came before them.

@@ -43,12 +43,17 @@ use crate::scope::{ScopeError, ScopeTemplate};
 use open_cursors::OpenCursors;
 
 /// Bytes of records that may wait in the queue, in KiB.
-const QUEUE_KIB: usize = 8 << 10;
+const QUEUE_KIB: usize = 4 << 10;
 /// What a record costs beside its text: strings, labels, the envelope around it.
-const RECORD_OVERHEAD_BYTES: usize = 1024;
+const RECORD_OVERHEAD_BYTES: usize = 1536;
 /// Records that [`Writer::unlisted`] answers at a time, and that it reads from the ledger at a time.
 const UNLISTED_PAGE: usize = 1000;
 const HELD_PAGE: u32 = 5000;
+
+/// What a record with this text takes of the room in the queue.
+fn cost(text: &str) -> usize {
+    text.len() + RECORD_OVERHEAD_BYTES
+}
 
 /// Why the writer stopped. Everything not yet acknowledged is held behind its cursor.
 #[derive(Debug, thiserror::Error)]
@@ -149,8 +154,9 @@ pub(crate) struct Page {
     pub(crate) dead: Vec<DeadLetter>,
     /// The records before they were mapped, to be kept.
     pub(crate) recorded: Vec<Recorded>,
-    /// None of its records is kept in this run: what an earlier one kept of them is not the latest version any more.
-    pub(crate) outdates_recorded: bool,
+    /// Where none of its records is kept in this run, so that what an earlier one kept of them is not the latest version any more: the
+    /// ids of those that were refused.
+    pub(crate) outdated: Option<Vec<String>>,
     /// What mappers made of each record.
     pub(crate) outcomes: Vec<Outcome>,
     /// Given back when the page is settled.
@@ -295,26 +301,30 @@ impl Writer {
             .records
             .iter()
             .chain(mapped.dead.iter().map(|(record, _)| record))
-            .map(|record| record.content.len() + RECORD_OVERHEAD_BYTES)
+            .map(|record| cost(&record.content))
             .sum();
         let room = self.room_for(bytes + kept).await?;
         let mut records = Vec::with_capacity(mapped.records.len());
         let mut dead = Vec::new();
-        let mut refuse = |name: String, reason: &str, words: &str| {
+        let mut outdated = outdates_recorded.then(Vec::new);
+        let mut refuse = |source_id: &str, reason: &str, words: &str| {
+            if let Some(outdated) = &mut outdated {
+                outdated.push(source_id.to_owned());
+            }
             dead.push(DeadLetter {
-                source_id: name,
+                source_id: printable(source_id),
                 stream: stream.clone(),
                 reason: self.redactor.apply(reason).into_owned(),
                 payload: self.redactor.apply(words).into_owned(),
             });
         };
         for (record, reason) in mapped.dead {
-            refuse(printable(&record.source_id), &reason, &record.content);
+            refuse(&record.source_id, &reason, &record.content);
         }
         for raw in mapped.records {
             match raw.judge() {
                 Ok(()) => records.push(Record::of(raw)),
-                Err(reason) => refuse(printable(&raw.source_id), &reason, &raw.content),
+                Err(reason) => refuse(&raw.source_id, &reason, &raw.content),
             }
         }
         self.send(Work::Page(Page {
@@ -323,7 +333,7 @@ impl Writer {
             records,
             dead,
             recorded,
-            outdates_recorded,
+            outdated,
             outcomes: mapped.outcomes,
             room,
         }))

@@ -90,6 +90,12 @@ impl<T> Schedule<T> {
         Some(&node.waiting.digest)
     }
 
+    /// Whether one of these records or a part of one is on its way.
+    pub(super) fn holds(&self, ids: &HashSet<&str>) -> bool {
+        let mut nodes = self.nodes.values();
+        nodes.any(|node| ids.contains(node.waiting.record.as_str()))
+    }
+
     /// Whether one of these records, a part of one, or one of those in the threads that they opened, is on its way.
     pub(super) fn concerns(&self, ids: &HashSet<&str>) -> bool {
         self.nodes.values().any(|node| {
@@ -277,6 +283,40 @@ mod tests {
         assert!(schedule.take(|_| true).is_empty());
         schedule.done(taken[0].place, Some("e"));
         assert_eq!(wave(&mut schedule), ["a < e"]);
+    }
+
+    #[test]
+    fn who_follows_goes_when_there_is_an_answer_and_the_record_stays_on_its_way_until_it_is_done() {
+        let mut schedule = Schedule::new();
+        add(&mut schedule, "mr", &[]);
+        add(&mut schedule, "x", &[]);
+        add(&mut schedule, "a", &["mr"]);
+        let taken = schedule.take(|_| true);
+        schedule.answered(taken[0].place, Some("e"));
+        schedule.answered(taken[0].place, Some("another"));
+        schedule.answered(taken[1].place, None);
+        assert!(schedule.digest_of("mr").is_some());
+        assert!(schedule.holds(&HashSet::from(["mr"])));
+        // Also who comes only now.
+        add(&mut schedule, "b", &["mr"]);
+        add(&mut schedule, "y", &["x"]);
+        assert_eq!(wave(&mut schedule), ["a < e", "b < e", "y"]);
+        for one in taken {
+            schedule.done(one.place, Some("e"));
+        }
+        assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn a_circle_is_broken_while_something_is_answered_and_not_done() {
+        let mut schedule = Schedule::new();
+        add(&mut schedule, "mr", &[]);
+        let taken = schedule.take(|_| true);
+        schedule.answered(taken[0].place, Some("e"));
+        schedule.add([record("a", &["b"]), record("b", &["a"])]);
+        assert_eq!(wave(&mut schedule), ["a", "b"]);
+        schedule.done(taken[0].place, Some("e"));
+        assert!(schedule.is_empty());
     }
 
     #[test]

@@ -30,6 +30,8 @@ const ENVELOPE_BYTES: usize = 1536;
 pub(super) struct Draft {
     /// The page that it came with.
     pub(super) page: u64,
+    /// What it takes of the room in the queue.
+    pub(super) bytes: usize,
     pub(super) record: Record,
     pub(super) stream: Arc<str>,
     pub(super) scope: Arc<str>,
@@ -105,6 +107,7 @@ pub(super) struct Turn {
 pub(super) struct Landed {
     pub(super) place: u64,
     pub(super) page: u64,
+    pub(super) bytes: usize,
     /// `None`: it is a dead letter now.
     pub(super) event_id: Option<String>,
     /// It replaces an earlier version.
@@ -234,6 +237,7 @@ async fn settle(
         landed.push(Landed {
             place: *place,
             page: value.page,
+            bytes: value.bytes,
             event_id: ids.first().map(|id| (*id).to_owned()),
             replaces: value.generation > 1,
             copies,

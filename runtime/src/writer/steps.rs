@@ -23,8 +23,11 @@ enum Step {
     Page {
         /// Records without a fate.
         left: usize,
-        /// Their room in the queue, given back with the last of them.
-        _room: OwnedSemaphorePermit,
+        /// Their room in the queue, which they give back one by one: a thread of many turns keeps no room for those around it that are written.
+        /// The last of it goes with the page.
+        room: OwnedSemaphorePermit,
+        /// Bytes of it that are free, and too few to be given back.
+        free: usize,
     },
     Cursor {
         cursor: Cursor,
@@ -37,7 +40,8 @@ impl Steps {
     pub(super) fn page(&mut self, records: usize, room: OwnedSemaphorePermit) -> u64 {
         self.steps.push_back(Step::Page {
             left: records,
-            _room: room,
+            room,
+            free: 0,
         });
         self.first + self.steps.len() as u64 - 1
     }
@@ -49,13 +53,17 @@ impl Steps {
         });
     }
 
-    /// A record of this page has its fate.
-    pub(super) fn settled(&mut self, page: u64) {
+    /// A record of this page has its fate, and gives back the room that it took: so many bytes.
+    pub(super) fn settled(&mut self, page: u64, bytes: usize) {
         let index = page.checked_sub(self.first).map(usize::try_from);
         if let Some(Ok(index)) = index
-            && let Some(Step::Page { left, .. }) = self.steps.get_mut(index)
+            && let Some(Step::Page { left, room, free }) = self.steps.get_mut(index)
         {
             *left = left.saturating_sub(1);
+            *free += bytes;
+            let given = (*free >> 10).min(room.num_permits().saturating_sub(1));
+            *free -= given << 10;
+            drop(room.split(given));
         }
     }
 
@@ -102,17 +110,35 @@ mod tests {
         steps.cursor(cursor("c"), page());
         assert_eq!((first, second, empty), (0, 2, 4));
 
-        steps.settled(second);
+        steps.settled(second, 0);
         assert_eq!(steps.passed(), []);
-        steps.settled(first);
+        steps.settled(first, 0);
         assert_eq!(steps.passed(), []);
         assert_eq!(room.available_permits(), 1);
-        steps.settled(first);
+        steps.settled(first, 0);
         assert_eq!(steps.passed(), [cursor("a"), cursor("b"), cursor("c")]);
         assert_eq!(room.available_permits(), 7);
         let later = steps.page(1, page());
         steps.cursor(cursor("d"), page());
-        steps.settled(later);
+        steps.settled(later, 0);
         assert_eq!(steps.passed(), [cursor("d")]);
+    }
+
+    #[tokio::test]
+    async fn room_comes_back_with_each_record_as_much_as_it_took_and_the_last_of_it_with_the_page()
+    {
+        let room = Arc::new(Semaphore::new(100));
+        let taken = Arc::clone(&room).try_acquire_many_owned(100).unwrap();
+        let mut steps = Steps::default();
+        let page = steps.page(4, taken);
+        let mut after = |bytes| {
+            steps.settled(page, bytes);
+            room.available_permits()
+        };
+        // One large record keeps what is its own, however many small ones go before it.
+        assert_eq!([after(1000), after(1000), after(200)], [0, 1, 2]);
+        assert_eq!(after(200 << 10), 99);
+        assert_eq!(steps.passed(), []);
+        assert_eq!(room.available_permits(), 100);
     }
 }

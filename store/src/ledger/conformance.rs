@@ -89,7 +89,12 @@ pub(super) async fn lease(store: &impl Store) -> Lease {
     store.claim("gitlab", "test", TTL).await.unwrap()
 }
 
-pub(super) fn version(source_id: &str, generation: u64, digest: &str, root: &str) -> Begun<'static> {
+pub(super) fn version(
+    source_id: &str,
+    generation: u64,
+    digest: &str,
+    root: &str,
+) -> Begun<'static> {
     Begun {
         source_id: source_id.to_owned().into(),
         record: source_id.to_owned().into(),

@@ -11,6 +11,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use serde_json::json;
 
+use crate::mappers::puppet;
 use crate::setup::{Setup, dist};
 
 fn mapper(name: &str) -> String {
@@ -200,6 +201,34 @@ async fn a_second_connector_in_another_language_runs_on_the_host_as_it_is() {
     let again = setup.runtime(&run).await.expect(0).receipt();
     assert_eq!(again["written"], 0, "{again}");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_the_next_page_does_not_make_any_more_does_not_stay() {
+    let mut setup = Setup::tiny(960).await;
+    let feed = |text: &'static str| {
+        let kind = [(header::CONTENT_TYPE, "application/rss+xml")];
+        get(move || async move { (kind, FEED.replace("Hello", text)) })
+    };
+    let router = Router::new()
+        .route("/first.xml", feed("SPLIT-THIS"))
+        .route("/second.xml", feed("whole again"));
+    let url = serve(router).await;
+    setup
+        .set("FEED_URL", &url)
+        .set("FEED_PATHS", "/first.xml,/second.xml");
+    let rules = json!([{"has": "SPLIT-THIS", "do": {"split_into": ["a", "b"]}}]);
+    let mapper = puppet(&setup, "rules", &rules);
+    // Both pages are handed over one right after the other.
+    let feed = dist("feed.wasm");
+    let mut run = vec!["run", feed.to_str().unwrap()];
+    run.extend(mapper.iter().map(String::as_str));
+    setup.runtime(&run).await.expect(0);
+    let ids: Vec<String> = setup.stored().into_keys().collect();
+    assert!(
+        ids.len() == 2 && ids.iter().all(|id| !id.contains('~')),
+        "{ids:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

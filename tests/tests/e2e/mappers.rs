@@ -8,7 +8,7 @@ use simulators::gitlab::Target;
 use crate::setup::{Setup, dist};
 
 /// The arguments of a run through the puppet, with these rules.
-fn puppet(setup: &Setup, name: &str, rules: &Value) -> Vec<String> {
+pub fn puppet(setup: &Setup, name: &str, rules: &Value) -> Vec<String> {
     let file = setup.home.path().join(format!("{name}.json"));
     std::fs::write(&file, json!({ "rules": rules }).to_string()).unwrap();
     let mapper = dist("puppet-mapper.wasm");

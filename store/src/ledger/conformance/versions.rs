@@ -352,7 +352,7 @@ async fn text_of_any_kind_comes_back_as_it_was(store: &impl Subject) {
         let mut begun = version(&id, 1, odd, "");
         begun.scope = odd.into();
         begun.keys = vec![odd.into()];
-        begun.preceded_by = vec![odd.into()];
+        begun.preceded_by = vec![odd.to_owned()].into();
         store.begin(lease, &[begun]).await.unwrap();
         let known = entry(store, lease, &id).await;
         assert_eq!(
