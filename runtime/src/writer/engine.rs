@@ -42,7 +42,7 @@ const UNANSWERED: usize = 2;
 /// Batches under way, with those that are settled.
 const BATCHES: usize = 3;
 /// With a batch under way, the next one waits until it is worth a request.
-const WORTH_A_REQUEST: usize = MAX_ITEMS / 4;
+const WORTH_A_REQUEST: usize = MAX_ITEMS / 2;
 /// No more is taken in while this many records wait.
 const MOST_WAITING: usize = 4 * MAX_ITEMS;
 /// Comments in a row that mappers leave out before the thread is taken for broken.

@@ -181,10 +181,11 @@ impl<T> Schedule<T> {
         let Some(node) = self.nodes.get_mut(&place) else {
             return;
         };
-        let fate = event_id.map(str::to_owned);
-        if node.fate.replace(fate.clone()).is_some() {
+        if node.fate.is_some() {
             return;
         }
+        let fate = event_id.map(str::to_owned);
+        node.fate = Some(fate.clone());
         self.under_way -= 1;
         let id = node.waiting.id.clone();
         for follower in std::mem::take(&mut node.followers) {
