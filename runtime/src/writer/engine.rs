@@ -294,7 +294,7 @@ impl Engine {
         let mut last = None;
         for work in group.work {
             match work {
-                Work::Page(page) => {
+                Work::Page(mut page) => {
                     let scope = self.scope_of(&page.origin).await?;
                     // Dead letters have their fate once they are kept, and count as one until then.
                     // The same holds for what mappers left out.
@@ -307,6 +307,9 @@ impl Engine {
                         let (store, lease) = (&self.settings.store, self.settings.lease);
                         store.drop_recorded(lease, &ids).await?;
                     }
+                    // They are in the ledger, and nothing waits for them.
+                    drop(page.room.split(page.recorded_kib()));
+                    drop(std::mem::take(&mut page.recorded));
                     let number = self.steps.page(fates, page.room);
                     let stream: Arc<str> = page.stream.as_str().into();
                     if !page.outcomes.is_empty() {
@@ -477,14 +480,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether one of these records or a part of one is on its way.
-    fn are_made(&self, records: &[&str]) -> bool {
-        let ids: HashSet<&str> = records.iter().copied().collect();
-        let later = self.later.iter();
-        self.schedule.holds(&ids)
-            || later
-                .map(|one| one.record.record())
-                .any(|id| ids.contains(id))
+    /// Whether something is on its way that mappers do not make of its record any more.
+    fn makes_what_is_left_out(&self, outcomes: &[Outcome]) -> bool {
+        let made: HashMap<&str, &[String]> = outcomes
+            .iter()
+            .map(|outcome| (outcome.source_id.as_str(), outcome.made.as_slice()))
+            .collect();
+        let is_left_out = |record: &str, id: &str| {
+            let made = made.get(record);
+            made.is_some_and(|made| made.iter().all(|made| made != id))
+        };
+        let mut later = self.later.iter().map(|one| &one.record);
+        self.schedule.any(is_left_out) || later.any(|one| is_left_out(one.record(), &one.source_id))
     }
 
     fn are_on_their_way(&self, source_ids: &[String]) -> bool {
@@ -635,8 +642,8 @@ impl Engine {
                 .iter()
                 .map(|outcome| outcome.source_id.as_str())
                 .collect();
-            // Parts that wait are not in the ledger yet, and a later page may not make them any more.
-            if self.are_made(&ids) {
+            // A part of an earlier page may not be in the ledger yet.
+            if self.makes_what_is_left_out(&next.outcomes) {
                 return Ok(());
             }
             let connection = self.settings.lease.connection;

@@ -163,6 +163,14 @@ pub(crate) struct Page {
     pub(crate) room: OwnedSemaphorePermit,
 }
 
+impl Page {
+    /// The part of its room that records take which are to be kept, while more of it is left.
+    fn recorded_kib(&self) -> usize {
+        let bytes: usize = self.recorded.iter().map(|one| one.body.len()).sum();
+        (bytes >> 10).min(self.room.num_permits().saturating_sub(1))
+    }
+}
+
 /// Where records come from, with the values for the scope template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {

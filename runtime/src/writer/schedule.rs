@@ -90,10 +90,10 @@ impl<T> Schedule<T> {
         Some(&node.waiting.digest)
     }
 
-    /// Whether one of these records or a part of one is on its way.
-    pub(super) fn holds(&self, ids: &HashSet<&str>) -> bool {
-        let mut nodes = self.nodes.values();
-        nodes.any(|node| ids.contains(node.waiting.record.as_str()))
+    /// Whether one of the records and parts on their way is such a one; the first word is the record, the second its id or that of the part.
+    pub(super) fn any(&self, is_one: impl Fn(&str, &str) -> bool) -> bool {
+        let mut nodes = self.nodes.values().map(|node| &node.waiting);
+        nodes.any(|waiting| is_one(&waiting.record, &waiting.id))
     }
 
     /// Whether one of these records, a part of one, or one of those in the threads that they opened, is on its way.
@@ -297,7 +297,7 @@ mod tests {
         schedule.answered(taken[0].place, Some("another"));
         schedule.answered(taken[1].place, None);
         assert!(schedule.digest_of("mr").is_some());
-        assert!(schedule.holds(&HashSet::from(["mr"])));
+        assert!(schedule.any(|record, id| (record, id) == ("mr", "mr")));
         // Also who comes only now.
         add(&mut schedule, "b", &["mr"]);
         add(&mut schedule, "y", &["x"]);
