@@ -60,18 +60,6 @@ impl BatchBuilder {
         });
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// Nothing is added any more.
     #[must_use]
     pub fn finish(mut self) -> Batch {

@@ -138,31 +138,30 @@ pub struct RawRecord {
 impl RawRecord {
     /// Checks a record against every rule of the contract. The error says which one, in words for the dead letter.
     pub fn judge(&self) -> Result<(), String> {
-        let raw = self;
-        check_source_id(&raw.source_id)?;
-        if !is_event_type(&raw.event_type) {
+        check_source_id(&self.source_id)?;
+        if !is_event_type(&self.event_type) {
             return Err(format!(
                 "event type `{}` is not of the form [a-z][a-z0-9_]*, up to 32 bytes",
-                raw.event_type.escape_debug()
+                self.event_type.escape_debug()
             ));
         }
-        if raw.source_id.split(':').nth(1) != Some(raw.event_type.as_str()) {
+        if self.source_id.split(':').nth(1) != Some(self.event_type.as_str()) {
             return Err(format!(
                 "the source id does not carry the event type `{}` as its second part",
-                raw.event_type
+                self.event_type
             ));
         }
-        if raw.content.trim().is_empty() {
+        if self.content.trim().is_empty() {
             return Err("the text is blank, and CortexDB stores no blank text".to_owned());
         }
-        if raw.content.len() > MAX_FRAGMENT_BYTES * MAX_FRAGMENTS {
+        if self.content.len() > MAX_FRAGMENT_BYTES * MAX_FRAGMENTS {
             return Err(format!(
                 "the text has {} bytes; one source can hold {}",
-                raw.content.len(),
+                self.content.len(),
                 MAX_FRAGMENT_BYTES * MAX_FRAGMENTS
             ));
         }
-        match split_text(&raw.content, MAX_FRAGMENT_BYTES) {
+        match split_text(&self.content, MAX_FRAGMENT_BYTES) {
             None => {
                 return Err(format!(
                     "the text has white space without end: no cut leaves a word in each fragment of {MAX_FRAGMENT_BYTES} bytes, and CortexDB stores no blank fragment"
@@ -171,15 +170,15 @@ impl RawRecord {
             Some(ranges) if ranges.len() > MAX_FRAGMENTS => {
                 return Err(format!(
                     "the text of {} bytes needs {} fragments; one source can have {MAX_FRAGMENTS}",
-                    raw.content.len(),
+                    self.content.len(),
                     ranges.len()
                 ));
             }
             Some(_) => {}
         }
         for (name, value) in [
-            ("observed-at", Some(&raw.observed_at)),
-            ("recorded-at", raw.recorded_at.as_ref()),
+            ("observed-at", Some(&self.observed_at)),
+            ("recorded-at", self.recorded_at.as_ref()),
         ] {
             if let Some(value) = value
                 && chrono::DateTime::parse_from_rfc3339(value).is_err()
@@ -190,11 +189,11 @@ impl RawRecord {
                 ));
             }
         }
-        for id in raw
+        for id in self
             .preceded_by
             .iter()
-            .chain(raw.thread.as_ref().map(|thread| &thread.root))
-            .chain(raw.mapped.root.as_ref().filter(|root| !root.is_empty()))
+            .chain(self.thread.as_ref().map(|thread| &thread.root))
+            .chain(self.mapped.root.as_ref().filter(|root| !root.is_empty()))
         {
             check_source_id(id)?;
         }

@@ -131,9 +131,12 @@ pub(super) async fn send(
         if let Some(frozen) = one.value.frozen.take() {
             one.preceded_by = frozen;
         }
-        let before = builder.len();
-        push_envelopes(&mut builder, &context.writing, &one.value, &one.preceded_by);
-        counts.push(builder.len() - before);
+        counts.push(push_envelopes(
+            &mut builder,
+            &context.writing,
+            &one.value,
+            &one.preceded_by,
+        ));
         // The text is in the envelopes now.
         one.value.record.content = String::new();
         one.value.record.labels = Vec::new();
@@ -333,13 +336,13 @@ fn appends(draft: &Draft) -> bool {
     draft.record.modality == Modality::Observation
 }
 
-/// Puts down the envelopes of one version, one for each fragment.
+/// Puts down the envelopes of one version, one for each fragment, and says how many they are.
 pub(super) fn push_envelopes(
     batch: &mut BatchBuilder,
     writing: &Writing,
     draft: &Draft,
     preceded_by: &[String],
-) {
+) -> usize {
     let ranges = draft.record.fragment_ranges();
     let fragments = ranges.len();
     for (fragment, range) in ranges.into_iter().enumerate() {
@@ -369,4 +372,5 @@ pub(super) fn push_envelopes(
             write_envelope(body, &draft.record, version);
         });
     }
+    fragments
 }
