@@ -90,11 +90,21 @@ impl<'de> Reader<'de> {
     /// Where the string at this place has its first quotation mark, backslash or control character.
     fn plain(&self, mut at: usize) -> Option<usize> {
         let bytes = self.text.as_bytes();
+        // Most strings end in the first block. Behind it a text is passed in longer steps, because each turn of a loop has its price.
+        let mut first = true;
         while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
             if let Some(place) = block::first_special(block) {
                 return Some(at + place);
             }
             at += block::BYTES;
+            if first {
+                first = false;
+                while let Some(blocks) = bytes.get(at..).and_then(<[u8]>::first_chunk)
+                    && !block::any_special(blocks)
+                {
+                    at += block::LONG;
+                }
+            }
         }
         let rest = bytes.get(at..)?.iter();
         let before = rest.take_while(|byte| !matches!(byte, 0..b' ' | b'"' | b'\\'));
@@ -238,7 +248,15 @@ impl<'de> Reader<'de> {
         let negative = self.byte(self.at) == Some(b'-');
         self.at += usize::from(negative);
         let whole = self.at;
-        let mut value = Some(0_u64);
+        // Nineteen digits are always a `u64`, so only what comes behind them is checked: a checked multiplication is a call in the sandbox.
+        let mut value = 0_u64;
+        while let Some(digit @ b'0'..=b'9') = self.byte(self.at)
+            && self.at < whole + 19
+        {
+            value = value * 10 + u64::from(digit - b'0');
+            self.at += 1;
+        }
+        let mut value = Some(value);
         while let Some(digit @ b'0'..=b'9') = self.byte(self.at) {
             value =
                 value.and_then(|value| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
