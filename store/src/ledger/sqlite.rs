@@ -40,6 +40,9 @@ macro_rules! next_number {
 }
 pub(crate) use next_number;
 
+/// Rows of one statement. What a statement may have to undo, SQLite keeps in memory until it ends: a copy of each page that it touches.
+const ROWS: usize = 250;
+
 const READERS: u32 = 2;
 /// Of one reader, in KiB as SQLite writes it. The default of two mebibytes for each bought nothing: a page that was read once is seldom
 /// asked for again, and the system keeps the file in memory, too.
@@ -53,6 +56,22 @@ const SELECT_ENTRIES: &str =
                     AS begun_ago
              FROM json_each(?) AS wanted
              CROSS JOIN entries ON entries.connection = ? AND entries.source_id = wanted.value";
+
+/// Versions that are about to be sent.
+const BEGIN_ENTRIES: &str = "INSERT INTO entries (connection, source_id, record, event_type, stream, root, scope, digest, generation, status, preceded_by)
+             SELECT ?1, value ->> 'source_id', value ->> 'record', value ->> 'event_type', value ->> 'stream', value ->> 'root', value ->> 'scope',
+                    value ->> 'digest', value ->> 'generation', 'begun', value -> 'preceded_by'
+             FROM jsonb_each(?2) WHERE true
+             ON CONFLICT (connection, source_id) DO UPDATE SET
+                    stream = excluded.stream, root = excluded.root, scope = excluded.scope, digest = excluded.digest,
+                    generation = excluded.generation, status = 'begun', preceded_by = excluded.preceded_by";
+
+/// Their fragments.
+const BEGIN_EVENTS: &str = "INSERT INTO events (connection, source_id, generation, fragment, scope, key, state, begun_at)
+             SELECT ?1, version.value ->> 'source_id', version.value ->> 'generation', fragment.key, version.value ->> 'scope',
+                    fragment.value, 'begun', unixepoch('subsec')
+             FROM jsonb_each(?2) AS version, json_each(version.value, '$.keys') AS fragment WHERE true
+             ON CONFLICT (connection, source_id, generation, fragment) DO NOTHING";
 
 /// Receipts of fragments.
 const SETTLE_EVENTS: &str = "INSERT INTO events (connection, source_id, generation, fragment, scope, key, event_id, state)
@@ -82,6 +101,10 @@ const SETTLE_ENTRIES: &str = "INSERT INTO entries (connection, source_id, record
                   AND known.generation = version.value ->> 'generation'
              WHERE true
              ON CONFLICT (connection, source_id) DO UPDATE SET status = excluded.status, event_id = excluded.event_id";
+
+/// What was refused before and is taken now.
+const SETTLE_LETTERS: &str = "DELETE FROM dead_letters WHERE connection = ?1 AND EXISTS (SELECT 1 FROM dead_letters WHERE connection = ?1)
+                AND source_id IN (SELECT value ->> 'source_id' FROM jsonb_each(?2) WHERE json_array_length(value, '$.event_ids') > 0)";
 
 /// Records, the turns of the threads that they opened, and what mappers made of them. Left to itself the planner walks all entries.
 const AFFECTED: &str = "SELECT value FROM json_each(?2)
@@ -473,32 +496,17 @@ impl Store for SqliteStore {
     }
 
     async fn begin(&self, lease: Lease, versions: &[Begun<'_>]) -> Result<(), StoreError> {
-        let json = to_json(versions)?;
         let mut transaction = self.fenced(lease).await?;
-        sqlx::query(
-            "INSERT INTO entries (connection, source_id, record, event_type, stream, root, scope, digest, generation, status, preceded_by)
-             SELECT ?1, value ->> 'source_id', value ->> 'record', value ->> 'event_type', value ->> 'stream', value ->> 'root', value ->> 'scope',
-                    value ->> 'digest', value ->> 'generation', 'begun', value -> 'preceded_by'
-             FROM jsonb_each(?2) WHERE true
-             ON CONFLICT (connection, source_id) DO UPDATE SET
-                    stream = excluded.stream, root = excluded.root, scope = excluded.scope, digest = excluded.digest,
-                    generation = excluded.generation, status = 'begun', preceded_by = excluded.preceded_by",
-        )
-        .bind(lease.connection)
-        .bind(&json)
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query(
-            "INSERT INTO events (connection, source_id, generation, fragment, scope, key, state, begun_at)
-             SELECT ?1, version.value ->> 'source_id', version.value ->> 'generation', fragment.key, version.value ->> 'scope',
-                    fragment.value, 'begun', unixepoch('subsec')
-             FROM jsonb_each(?2) AS version, json_each(version.value, '$.keys') AS fragment WHERE true
-             ON CONFLICT (connection, source_id, generation, fragment) DO NOTHING",
-        )
-        .bind(lease.connection)
-        .bind(&json)
-        .execute(&mut *transaction)
-        .await?;
+        for versions in versions.chunks(ROWS) {
+            let json = to_json(versions)?;
+            for sql in [BEGIN_ENTRIES, BEGIN_EVENTS] {
+                sqlx::query(sql)
+                    .bind(lease.connection)
+                    .bind(&json)
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+        }
         Ok(transaction.commit().await?)
     }
 
@@ -509,34 +517,21 @@ impl Store for SqliteStore {
         dead: &[DeadLetter],
     ) -> Result<(), StoreError> {
         let replaces = settled.iter().any(Settled::replaces);
-        let settled = to_json(settled)?;
+        let settled = settled.chunks(ROWS).map(to_json);
+        let settled = settled.collect::<Result<Vec<_>, _>>()?;
         let mut transaction = self.fenced(lease).await?;
-        sqlx::query(SETTLE_EVENTS)
-            .bind(lease.connection)
-            .bind(&settled)
-            .execute(&mut *transaction)
-            .await?;
         // Replaced versions, those whose receipt never came among them, are to be forgotten. Observations stay.
-        if replaces {
-            sqlx::query(RETIRE_EVENTS)
-                .bind(lease.connection)
-                .bind(&settled)
-                .execute(&mut *transaction)
-                .await?;
+        let retire = replaces.then_some(RETIRE_EVENTS);
+        let receipts = [SETTLE_EVENTS].into_iter().chain(retire);
+        for sql in receipts.chain([SETTLE_ENTRIES, SETTLE_LETTERS]) {
+            for rows in &settled {
+                sqlx::query(sql)
+                    .bind(lease.connection)
+                    .bind(rows)
+                    .execute(&mut *transaction)
+                    .await?;
+            }
         }
-        sqlx::query(SETTLE_ENTRIES)
-            .bind(lease.connection)
-            .bind(&settled)
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query(
-            "DELETE FROM dead_letters WHERE connection = ?1 AND EXISTS (SELECT 1 FROM dead_letters WHERE connection = ?1)
-                AND source_id IN (SELECT value ->> 'source_id' FROM jsonb_each(?2) WHERE json_array_length(value, '$.event_ids') > 0)",
-        )
-        .bind(lease.connection)
-        .bind(&settled)
-        .execute(&mut *transaction)
-        .await?;
         if !dead.is_empty() {
             sqlx::query(
                 "INSERT INTO dead_letters (connection, source_id, stream, reason, payload, first_seen, last_seen)
