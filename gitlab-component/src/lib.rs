@@ -54,7 +54,7 @@ mod testing;
 mod time;
 mod walk;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use futures_util::future::FutureExt;
 
@@ -103,6 +103,7 @@ pub fn sync(host: &dyn Host, context: &RunContext) -> Result<(), Failure> {
             since: since.as_ref(),
             compared: &context.compared,
             many: selection.projects.len() >= streams::quiet::MANY_PROJECTS,
+            waiting: Cell::default(),
             failed: RefCell::new(selection.gone.clone()),
         };
         let shared = streams::shared::plan(&session, &selection);

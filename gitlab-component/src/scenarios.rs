@@ -876,6 +876,68 @@ fn a_history_that_ends_with_a_full_page_is_read_whole() {
     }
 }
 
+/// How often it was asked for one commit alone: for the head, and where a last page is searched.
+fn searches(host: &TestHost) -> usize {
+    let requests = host.requests.borrow();
+    let single = requests.iter().filter(|request| {
+        request.path.ends_with("/repository/commits") && asked(request, "per_page") == Some("1")
+    });
+    single.count()
+}
+
+#[test]
+fn a_history_waits_in_memory_for_its_end_as_long_as_its_texts_are_small() {
+    for (message_bytes, expected) in [(100, 1..=1), (3_000, 4..=8)] {
+        let mut gitlab = with_commits(1_950);
+        let messages = ("/projects/42".to_owned(), message_bytes);
+        gitlab.message_bytes.extend([messages]);
+        let host = TestHost::new(gitlab);
+        host.sync(&only("commit")).expect("reads");
+        assert_eq!(written_commits(&host), (1..=1_950).collect::<Vec<_>>());
+        let searches = searches(&host);
+        assert!(expected.contains(&searches), "{message_bytes}: {searches}");
+    }
+}
+
+/// Projects from 42 on, each with so many commits with messages of so many bytes.
+fn with_histories(histories: &[(usize, usize)]) -> (FakeGitLab, Value) {
+    let mut gitlab = FakeGitLab::with_project();
+    for (id, (count, message_bytes)) in (42..).zip(histories) {
+        let mut project = project();
+        project["id"] = id.into();
+        project["path_with_namespace"] = format!("acme/team/{id}").into();
+        let path = format!("/projects/{id}");
+        gitlab.commits.insert(path.clone(), history(*count));
+        gitlab.message_bytes.insert(path.clone(), *message_bytes);
+        gitlab.objects.insert(path, project);
+    }
+    let ids: Vec<usize> = (42..42 + histories.len()).collect();
+    (gitlab, json!({"projects": ids, "events": "commit"}))
+}
+
+#[test]
+fn histories_that_wait_at_the_same_time_share_the_room() {
+    let (gitlab, settings) = with_histories(&[(700, 1_000); 8]);
+    let host = TestHost::new(gitlab);
+    host.sync(&settings).expect("reads");
+    assert_eq!(host.written_ids().len(), 8 * 700);
+    assert!(
+        searches(&host) > 8,
+        "one for each head, and some last pages"
+    );
+}
+
+#[test]
+fn a_history_that_is_written_gives_its_room_to_the_next() {
+    let mut histories = vec![(1, 60_000); 24];
+    histories.push((900, 20));
+    let (gitlab, settings) = with_histories(&histories);
+    let host = TestHost::new(gitlab);
+    host.sync(&settings).expect("reads");
+    assert_eq!(host.written_ids().len(), 24 + 900);
+    assert_eq!(searches(&host), 25, "one for each head");
+}
+
 #[test]
 fn after_a_force_push_history_is_read_back_to_what_is_known() {
     let host = TestHost::new(with_commits(450));

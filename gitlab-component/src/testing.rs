@@ -52,6 +52,8 @@ pub(crate) struct FakeGitLab {
     pub(crate) refusals: BTreeMap<String, (u16, String)>,
     /// Commits, newest first, by project path.
     pub(crate) commits: BTreeMap<String, Vec<String>>,
+    /// Bytes of the message of each commit, by project path; none where it is not said.
+    pub(crate) message_bytes: BTreeMap<String, usize>,
     pub(crate) hide_totals: bool,
     pub(crate) hide_date: bool,
     /// GitLab's clock as its `Date` header has it, if it is not [`NOW`].
@@ -195,11 +197,13 @@ impl FakeGitLab {
         };
         let total = rows.len() as u64;
         let start = usize::try_from((page - 1) * size).expect("small");
+        let project = path.trim_end_matches("/repository/commits");
+        let message_bytes = self.message_bytes.get(project).copied().unwrap_or_default();
         let rows: Vec<Value> = rows
             .into_iter()
             .skip(start)
             .take(usize::try_from(size).expect("small"))
-            .map(detailed)
+            .map(|row| detailed(row, message_bytes))
             .collect();
         let next = if page * size < total {
             (page + 1).to_string()
@@ -298,10 +302,13 @@ impl FakeGitLab {
 }
 
 /// A commit is only a sha until it is looked at.
-fn detailed(row: Value) -> Value {
+fn detailed(row: Value, message_bytes: usize) -> Value {
     match row {
         Value::String(sha) => {
-            json!({"id": sha, "title": format!("Commit {sha}"), "committed_date": "2026-01-01T00:00:00.000+01:00"})
+            json!({
+                "id": sha, "title": format!("Commit {sha}"), "message": "m".repeat(message_bytes),
+                "committed_date": "2026-01-01T00:00:00.000+01:00",
+            })
         }
         row => row,
     }

@@ -16,7 +16,7 @@ pub(crate) mod payload;
 mod plan;
 mod registry;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use crate::client::Client;
 use crate::executor::{self, Queue};
@@ -58,6 +58,7 @@ pub fn handle_delivery(
         since: None,
         compared: &context.compared,
         many: false,
+        waiting: Cell::default(),
         failed: RefCell::default(),
     };
     executor::block_on(&queue, || host.next(), deliveries::handle(&session, batch))

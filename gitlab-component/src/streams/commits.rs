@@ -6,7 +6,10 @@
 //! already knows. All pages are pinned to one commit, so that a push meanwhile moves nothing.
 //!
 //! Oldest first also means that a first reading has to see the end of the history before it writes anything. A short history
-//! waits in memory; of a long one the last page is searched, and pages are written from there upwards with a cursor behind each.
+//! waits in memory ([`Waiting`]); of a long one the last page is searched, and pages are written from there upwards with a cursor
+//! behind each.
+
+use std::cell::Cell;
 
 use serde_json::{Map, Value, json};
 
@@ -14,15 +17,23 @@ use super::{End, Stream};
 use crate::client::{Fault, Listing, Sizing, Slice};
 use crate::executor::gather;
 use crate::gitlab::Commit;
-use crate::host::{Experience, Level};
+use crate::host::Level;
 use crate::time::Moment;
 
 /// Commits on a page, as cursors count them.
 const PAGE: u64 = 100;
 
-/// Pages, and bytes of text, that may wait in memory for the end of the history.
-const BUFFERED_PAGES: u64 = 50;
-const BUFFERED_BYTES: usize = 4 << 20;
+/// Pages of one project that may wait in memory for the end of the history.
+const WAITING_PAGES: u64 = 50;
+
+/// Bytes of all projects' commits that may wait. Where more do, it is cheaper to search the last page: a few requests for one commit each.
+const WAITING_BYTES: usize = 1 << 20;
+
+/// Bytes of one project's commits that may wait where what is known is looked for: the last page would bring the whole history again.
+const SEARCHING_BYTES: usize = 4 << 20;
+
+/// What the allocator takes for each text beside its bytes, about.
+const BLOCK_BYTES: usize = 8;
 
 /// More pages than any repository has. A cursor with a higher number was not written by this connector.
 const MOST_PAGES: u64 = 1_000_000;
@@ -278,12 +289,10 @@ async fn read_history(
     resumable: bool,
 ) -> Result<usize, Fault> {
     let listing = goal.listing(stream);
-    let mut buffer: Vec<Experience> = Vec::new();
-    let mut bytes = 0;
+    let mut waiting = Waiting::new(&stream.session.waiting);
     let mut count = 0;
-    let mut buffered_pages = 0;
     let mut next_page = 1;
-    while buffered_pages < BUFFERED_PAGES && bytes <= BUFFERED_BYTES {
+    while waiting.has_room(until) {
         // One page first: most readings find that it is all there is.
         let group = if next_page == 1 { 1 } else { CONCURRENT_PAGES };
         let pages = next_page..next_page + group as u64;
@@ -291,24 +300,20 @@ async fn read_history(
         let pages = pages.map(|page| read_page(stream, &listing, page));
         for (rows, more) in gather(CONCURRENT_PAGES, pages).await? {
             let known = until == Until::Known && all_known(stream, &rows);
-            if !known {
-                count += rows.len();
-                stream.progress(rows.len(), None);
-                let experiences = map(stream, &rows);
-                bytes += experiences
-                    .iter()
-                    .map(|experience| experience.content.len())
-                    .sum::<usize>();
-                buffer.extend(experiences);
+            if known {
+                waiting.write(stream)?;
+                return Ok(count);
             }
-            buffered_pages += 1;
-            if known || !more {
-                write_reversed(stream, buffer)?;
+            count += rows.len();
+            stream.progress(rows.len(), None);
+            waiting.add(rows);
+            if !more {
+                waiting.write(stream)?;
                 return Ok(count);
             }
         }
     }
-    let last = last_page(stream, &listing, buffered_pages).await?;
+    let last = last_page(stream, &listing, waiting.pages).await?;
     if resumable {
         Position {
             page: Some(last),
@@ -316,9 +321,79 @@ async fn read_history(
         }
         .save(stream);
     }
-    count += write_upwards(stream, goal, last, buffered_pages + 1, resumable).await?;
-    write_reversed(stream, buffer)?;
+    count += write_upwards(stream, goal, last, waiting.pages + 1, resumable).await?;
+    waiting.write(stream)?;
     Ok(count)
+}
+
+/// The newest pages of a history, while its end is looked for.
+struct Waiting<'s> {
+    /// Bytes of all projects.
+    all: &'s Cell<usize>,
+    /// Bytes of this one.
+    bytes: usize,
+    pages: u64,
+    /// Newest first.
+    rows: Vec<Commit>,
+}
+
+impl<'s> Waiting<'s> {
+    fn new(all: &'s Cell<usize>) -> Self {
+        Self {
+            all,
+            bytes: 0,
+            pages: 0,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Whether more may wait. Of every history as much as is fetched at the same time.
+    fn has_room(&self, until: Until) -> bool {
+        let has_bytes = match until {
+            Until::TheEnd => self.pages <= 1 || self.all.get() <= WAITING_BYTES,
+            Until::Known => self.bytes <= SEARCHING_BYTES,
+        };
+        has_bytes && self.pages < WAITING_PAGES
+    }
+
+    fn add(&mut self, page: Vec<Commit>) {
+        let bytes = page.iter().map(size).sum::<usize>();
+        self.all.set(self.all.get() + bytes);
+        self.bytes += bytes;
+        self.pages += 1;
+        self.rows.extend(page);
+    }
+
+    /// Writes them, oldest first.
+    fn write(mut self, stream: &Stream<'_>) -> Result<(), Fault> {
+        while !self.rows.is_empty() {
+            let oldest = self.rows.len().saturating_sub(super::BATCH);
+            write_reversed(stream, &self.rows.split_off(oldest))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.all.set(self.all.get() - self.bytes);
+    }
+}
+
+/// Bytes of memory that a commit takes.
+fn size(row: &Commit) -> usize {
+    let texts = [
+        &row.id,
+        &row.title,
+        &row.message,
+        &row.author_name,
+        &row.committer_name,
+        &row.authored_date,
+        &row.committed_date,
+        &row.created_at,
+    ];
+    let texts = texts.into_iter().flatten();
+    size_of::<Commit>() + texts.map(|text| text.len() + BLOCK_BYTES).sum::<usize>()
 }
 
 /// Writes the pages from the older `from` up to the newer `to`; says how many commits there were.
@@ -349,7 +424,7 @@ async fn write_upwards(
             }
             count += rows.len();
             stream.progress(rows.len(), None);
-            write_reversed(stream, map(stream, &rows))?;
+            write_reversed(stream, &rows)?;
             if resumable && page > 1 {
                 Position {
                     page: Some(page - 1),
@@ -416,14 +491,11 @@ fn all_known(stream: &Stream<'_>, rows: &[Commit]) -> bool {
     !ids.is_empty() && stream.host().known(&ids).into_iter().all(|known| known)
 }
 
-fn map(stream: &Stream<'_>, rows: &[Commit]) -> Vec<Experience> {
+/// Writes what is newest first oldest first.
+fn write_reversed(stream: &Stream<'_>, rows: &[Commit]) -> Result<(), Fault> {
     let mapper = stream.mapper();
-    let experiences: Vec<_> = rows.iter().filter_map(|row| mapper.commit(row)).collect();
+    let mapped = rows.iter().rev().filter_map(|row| mapper.commit(row));
+    let experiences: Vec<_> = mapped.collect();
     stream.skip("without-id", (rows.len() - experiences.len()) as u64);
-    experiences
-}
-
-fn write_reversed(stream: &Stream<'_>, mut newest_first: Vec<Experience>) -> Result<(), Fault> {
-    newest_first.reverse();
-    stream.write(&newest_first)
+    stream.write(&experiences)
 }

@@ -57,6 +57,8 @@ pub(crate) struct Session<'h> {
     pub(crate) compared: &'h BTreeSet<String>,
     /// So many projects that asking each for everything every time is too much.
     pub(crate) many: bool,
+    /// Bytes of commits that wait in memory for the end of their history.
+    pub(crate) waiting: Cell<usize>,
     /// Streams that failed, with the reason.
     pub(crate) failed: RefCell<Vec<String>>,
 }
