@@ -41,8 +41,10 @@ const LINGER: Duration = Duration::from_millis(100);
 const UNANSWERED: usize = 2;
 /// Batches under way, with those that are settled.
 const BATCHES: usize = 3;
+/// Records of one batch. CortexDB takes twice as many at a time, but then one side waits for the other longer than the requests saved are worth.
+const MOST_OF_A_BATCH: usize = MAX_ITEMS / 2;
 /// With a batch under way, the next one waits until it is worth a request.
-const WORTH_A_REQUEST: usize = MAX_ITEMS / 2;
+const WORTH_A_REQUEST: usize = MOST_OF_A_BATCH / 2;
 /// No more is taken in while this many records wait.
 const MOST_WAITING: usize = 4 * MAX_ITEMS;
 /// Comments in a row that mappers leave out before the thread is taken for broken.
@@ -73,7 +75,7 @@ impl Group {
                     .iter()
                     .map(|one| one.content.len())
                     .sum::<usize>();
-                self.closed = self.records >= MAX_ITEMS || self.bytes >= MAX_BYTES;
+                self.closed = self.records >= MOST_OF_A_BATCH || self.bytes >= MAX_BYTES;
             }
             Work::Cursor { .. } => {}
             Work::Retract { .. } | Work::Flush(_) | Work::Fail(_) => self.closed = true,
@@ -522,7 +524,7 @@ impl Engine {
             let batch = self.schedule.take(|draft| {
                 records += 1;
                 bytes += draft.record.content.len();
-                records == 1 || (records <= MAX_ITEMS && bytes <= MAX_BYTES)
+                records == 1 || (records <= MOST_OF_A_BATCH && bytes <= MAX_BYTES)
             });
             if batch.is_empty() {
                 return;
