@@ -4,7 +4,8 @@
 //!
 //! Two readings are timed. *Whole*: every answer is parsed, mapped and handed to a host that throws it away. *Parse and build*:
 //! a run that only lists, as `runtime verify` makes one: everything is parsed and mapped, but only ids cross the border to
-//! the host. Both are answered from memory, in the same order.
+//! the host. Both are answered from memory, in the same order. The second is timed without epochs, too, which are a check at every
+//! function and every turn of a loop.
 
 mod canned;
 mod guest;
@@ -22,6 +23,7 @@ use gitlab_component::host::{Mode, RunContext};
 use guest::Guest;
 use serde_json::{Value, json};
 use simulators::gitlab::{Options, Server, Size, World};
+use wasmtime::Engine;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -183,12 +185,16 @@ async fn main() -> Outcome<()> {
     // The engine of `runtime run`, and the one with less switched off: what hardening costs.
     let first_party = Guest::new(engine::first_party()?, &bytes)?;
     let guest = Guest::new(engine::tenant()?, &bytes)?;
+    let mut without_epochs = engine::config();
+    without_epochs.epoch_interruption(false);
+    let unbounded = Guest::new(Engine::new(&without_epochs)?, &bytes)?;
     let result = json!({
         "compile_s": cold_compile(Path::new(&path), &bytes).await?,
         "load_s": if guest.loads.is_empty() { Value::Null } else { json!(median(guest.loads.iter().map(Duration::as_secs_f64).collect())) },
         "engines": compare_engines([&guest, &first_party], &answers, &whole, rounds).await?,
         "whole": compare(&guest, &answers, &whole, rounds).await?,
         "parse_and_build": compare(&guest, &answers, &listing, rounds).await?,
+        "parse_and_build_without_epochs": compare(&unbounded, &answers, &listing, rounds).await?,
     });
     writeln!(std::io::stdout(), "{result}")?;
     Ok(())

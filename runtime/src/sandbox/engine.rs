@@ -25,7 +25,7 @@ pub const STACK_BYTES: usize = 512 << 10;
 /// Off: asynchronous components, the collector and function references, exceptions, 64-bit memories, threads, tail calls, relaxed SIMD.
 /// On: several memories, because composed components need them (and wasmtime 48 panics while compiling such a component where they are off).
 pub fn tenant() -> wasmtime::Result<Engine> {
-    let mut config = base();
+    let mut config = config();
     config.wasm_tail_call(false).wasm_relaxed_simd(false);
     Engine::new(&config)
 }
@@ -33,10 +33,12 @@ pub fn tenant() -> wasmtime::Result<Engine> {
 /// The engine for components that ship with the host: the same, and the language features whose code generation is as old and as plain as
 /// the rest (tail calls, relaxed SIMD).
 pub fn first_party() -> wasmtime::Result<Engine> {
-    Engine::new(&base())
+    Engine::new(&config())
 }
 
-fn base() -> Config {
+/// What both have. `make bench` takes the epochs away to see what they cost; nothing that is run goes without them.
+#[must_use]
+pub fn config() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
