@@ -140,7 +140,7 @@ pub(super) struct Engine {
     /// Scopes in which CortexDB permits less than the token says.
     forgetting_less: HashMap<String, Forgetting>,
     group: Group,
-    schedule: Schedule<Draft>,
+    schedule: Schedule<Box<Draft>>,
     steps: Steps,
     /// Later versions of records of which one is on its way: a version is settled before the next begins.
     later: VecDeque<Incoming>,
@@ -410,7 +410,7 @@ impl Engine {
             let all = incoming.iter().chain(&self.later);
             coming.extend(all.map(|one| one.record.source_id.clone()));
         }
-        let mut new: Vec<(Waiting, Draft)> = Vec::with_capacity(incoming.len());
+        let mut new: Vec<(Waiting, Box<Draft>)> = Vec::with_capacity(incoming.len());
         let mut places: HashMap<String, usize> = HashMap::with_capacity(incoming.len());
         for one in incoming {
             let id = &one.record.source_id;
@@ -854,7 +854,7 @@ impl Engine {
     }
 
     /// New, changed, or nothing to do.
-    fn decide(&self, incoming: Incoming, entries: &HashMap<String, Entry>) -> Option<Draft> {
+    fn decide(&self, incoming: Incoming, entries: &HashMap<String, Entry>) -> Option<Box<Draft>> {
         let Incoming {
             page,
             bytes,
@@ -896,7 +896,7 @@ impl Engine {
             (_, Some(older)) => (older.generation + 1, None),
             (_, None) => (1, None),
         };
-        Some(Draft {
+        Some(Box::new(Draft {
             page,
             bytes,
             stream,
@@ -907,7 +907,7 @@ impl Engine {
             begun_long_ago,
             known_before: entry.is_some(),
             record,
-        })
+        }))
     }
 
     fn describe(&mut self, draft: &Draft) -> Result<(), WriterError> {

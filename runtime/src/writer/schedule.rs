@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// Records on their way, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
-    nodes: HashMap<u64, Node<T>>,
+    /// Boxed, because a table is half empty and moves what it holds.
+    nodes: HashMap<u64, Box<Node<T>>>,
     places: HashMap<String, u64>,
     /// What waits for nothing.
     ready: BTreeSet<u64>,
@@ -120,7 +121,7 @@ impl<T> Schedule<T> {
                 waiting_for: 0,
                 fate: None,
             };
-            self.nodes.insert(self.next, node);
+            self.nodes.insert(self.next, Box::new(node));
             self.next += 1;
         }
         for place in first..self.next {

@@ -120,7 +120,7 @@ pub(super) struct Landed {
 /// before it does, the record is sent again under the same key and has the same id.
 pub(super) async fn send(
     context: Arc<Context>,
-    mut taken: Vec<Taken<Draft>>,
+    mut taken: Vec<Taken<Box<Draft>>>,
     turn: Turn,
 ) -> Result<Vec<Landed>, WriterError> {
     let text_bytes: usize = taken.iter().map(|one| one.value.record.content.len()).sum();
@@ -158,7 +158,7 @@ pub(super) async fn send(
 
 async fn freeze(
     context: &Context,
-    taken: &[Taken<Draft>],
+    taken: &[Taken<Box<Draft>>],
     counts: &[usize],
     batch: &Batch,
 ) -> Result<(), WriterError> {
@@ -186,7 +186,7 @@ async fn freeze(
     Ok(context.store.begin(context.lease, &begun).await?)
 }
 
-fn answered(taken: &[Taken<Draft>], counts: &[usize], mut fates: &[Fate]) -> Vec<Answered> {
+fn answered(taken: &[Taken<Box<Draft>>], counts: &[usize], mut fates: &[Fate]) -> Vec<Answered> {
     let mut answers = Vec::with_capacity(taken.len());
     for (one, count) in taken.iter().zip(counts) {
         let (own, rest) = fates.split_at(*count);
@@ -203,7 +203,7 @@ fn answered(taken: &[Taken<Draft>], counts: &[usize], mut fates: &[Fate]) -> Vec
 
 async fn settle(
     context: &Context,
-    taken: &[Taken<Draft>],
+    taken: &[Taken<Box<Draft>>],
     counts: &[usize],
     batch: Batch,
     fates: &[Fate],
@@ -268,7 +268,7 @@ async fn settle(
 /// Event ids of what an earlier attempt stored without a receipt, too long ago for its key to be trusted; one for each envelope.
 async fn stored_before(
     context: &Context,
-    taken: &[Taken<Draft>],
+    taken: &[Taken<Box<Draft>>],
     counts: &[usize],
     batch: &Batch,
 ) -> Result<Vec<Option<String>>, WriterError> {
