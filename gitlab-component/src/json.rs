@@ -123,6 +123,17 @@ impl<'de> Reader<'de> {
         self.escaped(start, end).map(Cow::Owned)
     }
 
+    /// The same if it is plain and fits a block, as names of fields and most values do; otherwise nothing is passed.
+    #[inline(always)]
+    fn short_string(&mut self) -> Option<&'de str> {
+        let start = self.at;
+        let block = self.text.as_bytes().get(start..)?.first_chunk()?;
+        let end = start + block::first_special(block)?;
+        let text = (self.byte(end) == Some(b'"')).then(|| &self.text[start..end])?;
+        self.at = end + 1;
+        Some(text)
+    }
+
     #[cold]
     fn endless(&self) -> Error {
         self.wrong("a string without an end")
@@ -316,7 +327,10 @@ impl<'de> Reader<'de> {
         Ok(match self.peek() {
             Some(b'"') => {
                 self.at += 1;
-                Start::Text(self.string()?)
+                Start::Text(match self.short_string() {
+                    Some(text) => Cow::Borrowed(text),
+                    None => self.string()?,
+                })
             }
             Some(b'0'..=b'9' | b'-') => Start::Number(self.number()?),
             Some(b'n') => {
@@ -437,6 +451,12 @@ impl<'de> Inside<'_, 'de> {
     /// Whether something comes before the end, which is passed.
     #[inline(never)]
     fn goes_on(&mut self, end: u8) -> Result<bool, Error> {
+        self.goes_on_here(end)
+    }
+
+    /// The same without a call, for [`Inside::key`], which is asked as often as everything else together.
+    #[inline(always)]
+    fn goes_on_here(&mut self, end: u8) -> Result<bool, Error> {
         match self.reader.peek() {
             Some(byte) if byte == end => {
                 self.reader.at += 1;
@@ -458,11 +478,14 @@ impl<'de> Inside<'_, 'de> {
     /// The name of the next field, up to its value.
     #[inline(never)]
     fn key(&mut self) -> Result<Option<Cow<'de, str>>, Error> {
-        if !self.goes_on(b'}')? {
+        if !self.goes_on_here(b'}')? {
             return Ok(None);
         }
         self.reader.pass(b'"')?;
-        let key = self.reader.string()?;
+        let key = match self.reader.short_string() {
+            Some(key) => Cow::Borrowed(key),
+            None => self.reader.string()?,
+        };
         self.reader.pass(b':')?;
         Ok(Some(key))
     }
