@@ -637,6 +637,14 @@ mod tests {
 
     /// Answers every request with this head, and then goes on with zeros until nobody listens. Keeps the heads of the requests.
     async fn serve(head: String) -> (url::Url, Arc<std::sync::Mutex<Vec<String>>>) {
+        serve_body(head, Vec::new()).await
+    }
+
+    /// The same, with the beginning of a body.
+    async fn serve_body(
+        head: String,
+        body: Vec<u8>,
+    ) -> (url::Url, Arc<std::sync::Mutex<Vec<String>>>) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -648,7 +656,7 @@ mod tests {
                 let length = stream.read(&mut request).await.unwrap_or(0);
                 let request = String::from_utf8_lossy(&request[..length]).into_owned();
                 requests.lock().unwrap().push(request);
-                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
                 while !head.contains("content-length") && stream.write_all(&[0; 4096]).await.is_ok()
                 {
                 }
@@ -662,6 +670,54 @@ mod tests {
         let (base, _) = serve("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".into()).await;
         let error = client_for(&base, 100_000).execute(&get("/a")).await;
         assert_eq!(error.unwrap_err(), SourceError::TooLarge(100_000));
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        use std::io::Write as _;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// What one request gets from a server that answers with this and says that it is gzip.
+    async fn said_to_be_gzip(body: Vec<u8>) -> Result<SourceResponse, SourceError> {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        let (base, heard) = serve_body(head, body).await;
+        let answer = client_for(&base, 100_000).execute(&get("/a")).await;
+        assert!(heard.lock().unwrap()[0].contains("accept-encoding: gzip"));
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_compressed_answer_is_read_like_a_plain_one_and_ends_at_the_same_limit() {
+        let text = "All work and no play. ".repeat(4_500).into_bytes();
+        let answer = said_to_be_gzip(gzip(&text)).await.unwrap();
+        assert!(answer.body == text);
+        let bomb = gzip(&vec![b' '; 64 << 20]);
+        assert!(bomb.len() < 100_000, "a bomb is small");
+        let error = said_to_be_gzip(bomb).await.unwrap_err();
+        assert_eq!(error, SourceError::TooLarge(100_000));
+    }
+
+    #[tokio::test]
+    async fn a_compressed_answer_that_is_cut_short_or_is_none_is_never_taken_for_whole() {
+        let whole = gzip(&"All work and no play. ".repeat(1_000).into_bytes());
+        for kept in [1, 12, whole.len() / 2, whole.len() - 8, whole.len() - 1] {
+            let answer = said_to_be_gzip(whole[..kept].to_vec()).await;
+            assert!(
+                answer.is_err(),
+                "{kept} bytes of {} were taken",
+                whole.len()
+            );
+        }
+        let mut wrong = whole;
+        let check = wrong.len() - 6;
+        wrong[check] ^= 1;
+        assert!(said_to_be_gzip(wrong).await.is_err());
+        assert!(said_to_be_gzip(b"[{\"id\":1}]".to_vec()).await.is_err());
     }
 
     #[tokio::test]

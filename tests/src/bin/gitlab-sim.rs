@@ -52,6 +52,9 @@ struct Arguments {
     /// Milliseconds added to every answer.
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
+    /// Compress answers for clients that take it, as GitLab's nginx does.
+    #[arg(long)]
+    gzip: bool,
     /// Requests per minute and token; no limit by default.
     #[arg(long)]
     rate_limit: Option<u64>,
@@ -162,6 +165,7 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         listen: arguments.listen,
         root: arguments.root.trim_end_matches('/').to_owned(),
         link_origin,
+        gzip: arguments.gzip,
         latency: Duration::from_millis(arguments.latency_ms),
         rate_limit: arguments.rate_limit,
         seed: arguments.seed,

@@ -27,6 +27,7 @@ mod access;
 mod call;
 mod clock;
 mod command;
+mod compress;
 mod control;
 mod expected;
 mod faults;

@@ -9,6 +9,7 @@ use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::compress;
 use super::control;
 use super::faults::{Faults, Rule, matches};
 use super::log::{Counter, Entry, Log};
@@ -28,6 +29,8 @@ pub struct Options {
     pub root: String,
     /// Origin in `Link` and `Location` headers, such as `http://gitlab.internal.invalid`. By default the server's own.
     pub link_origin: Option<String>,
+    /// Compress answers for clients that take it, as GitLab's nginx does.
+    pub gzip: bool,
     /// Added to every answer.
     pub latency: Duration,
     /// Requests of one token in one window; nothing is no limit and no headers.
@@ -48,6 +51,7 @@ impl Default for Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             root: String::new(),
             link_origin: None,
+            gzip: false,
             latency: Duration::ZERO,
             rate_limit: None,
             rate_window: Duration::from_secs(60),
@@ -435,7 +439,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             authorised: false,
             bytes: 0,
         };
-        let plan = lock(&shared.faults).plan(&request.method, &target);
+        let mut plan = lock(&shared.faults).plan(&request.method, &target);
         shared.run_hooks(&target);
         let wait = plan.delivery.wait + shared.options.latency;
         if !wait.is_zero() {
@@ -456,6 +460,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             reply = webhooks::deliver::run_errand(&shared.world, errand).await;
         }
         plan.spoil(&mut reply);
+        if shared.options.gzip {
+            compress::apply(&request, &mut reply, &mut plan.delivery);
+        }
         shared.common_headers(&mut reply, visit.number);
         (visit.status, visit.authorised, visit.bytes) =
             (reply.status, authorised, reply.body.len());

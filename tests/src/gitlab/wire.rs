@@ -4,6 +4,7 @@
 //! before its `Content-Length`, a connection reset before the first byte, a body that drips. Two hundred lines over a socket
 //! give control over every byte.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -145,7 +146,7 @@ async fn read_chunks(reader: &mut BufReader<OwnedReadHalf>, body: &mut Vec<u8>) 
 /// How an answer is put on the wire.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Delivery {
-    /// Send only so many bytes of the body, under the full `Content-Length`, and close.
+    /// Send only so many bytes of the body as it is on the wire, under the full `Content-Length` or without the last chunks, and close.
     pub(crate) keep: Option<usize>,
     /// Close without sending anything, with a reset.
     pub(crate) reset: bool,
@@ -153,6 +154,8 @@ pub(crate) struct Delivery {
     pub(crate) wait: Duration,
     /// Send the body in pieces of this many bytes, with a pause after each.
     pub(crate) drip: Option<(usize, Duration)>,
+    /// Send the body in chunks, without a `Content-Length`.
+    pub(crate) chunked: bool,
 }
 
 fn reason(status: u16) -> &'static str {
@@ -178,6 +181,18 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
+/// As nginx sends what it compresses: chunks of what fits one of its buffers, and an empty one.
+fn in_chunks(body: &[u8]) -> Vec<u8> {
+    let mut framed = Vec::with_capacity(body.len() + 64);
+    for chunk in body.chunks(8192) {
+        framed.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        framed.extend_from_slice(chunk);
+        framed.extend_from_slice(b"\r\n");
+    }
+    framed.extend_from_slice(b"0\r\n\r\n");
+    framed
+}
+
 /// Writes an answer; returns whether the connection may be used again.
 pub(crate) async fn write<W: AsyncWriteExt + Unpin>(
     writer: &mut W,
@@ -191,11 +206,14 @@ pub(crate) async fn write<W: AsyncWriteExt + Unpin>(
         head.push_str(&format!("{name}: {}\r\n", value.replace(['\r', '\n'], " ")));
     }
     let close = close || delivery.keep.is_some();
-    head.push_str(&format!(
-        "content-type: {}\r\ncontent-length: {}\r\n",
-        reply.content_type,
-        reply.body.len()
-    ));
+    head.push_str(&format!("content-type: {}\r\n", reply.content_type));
+    let body = if delivery.chunked {
+        head.push_str("transfer-encoding: chunked\r\n");
+        Cow::Owned(in_chunks(&reply.body))
+    } else {
+        head.push_str(&format!("content-length: {}\r\n", reply.body.len()));
+        Cow::Borrowed(&reply.body[..])
+    };
     head.push_str(if close {
         "connection: close\r\n\r\n"
     } else {
@@ -204,7 +222,7 @@ pub(crate) async fn write<W: AsyncWriteExt + Unpin>(
     let body = if head_only {
         &[][..]
     } else {
-        &reply.body[..delivery.keep.unwrap_or(usize::MAX).min(reply.body.len())]
+        &body[..delivery.keep.unwrap_or(usize::MAX).min(body.len())]
     };
     match delivery.drip {
         None => {

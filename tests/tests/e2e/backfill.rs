@@ -1,7 +1,7 @@
 //! The first run, and the runs after it.
 
 use simulators::cortex;
-use simulators::gitlab::{self, Selection, Size, TOKEN, World};
+use simulators::gitlab::{self, Fault, Rule, Selection, Size, TOKEN, World};
 
 use crate::setup::{KEY, Setup};
 
@@ -108,6 +108,43 @@ async fn links_that_name_another_host_are_followed_on_the_configured_one() {
     .await;
     setup.run(&[]).await.expect(0);
     setup.assert_complete(&setup.membership());
+}
+
+/// The bytes that GitLab sent for a first reading of 600 records, which was complete.
+async fn bytes_of_a_first_reading(gzip: bool, faults: Vec<Rule>) -> usize {
+    let count = faults.len();
+    let options = gitlab::Options {
+        gzip,
+        faults,
+        ..gitlab::Options::default()
+    };
+    let world = World::generate(7, &Size::items(600));
+    let setup = Setup::with(world, options, cortex::Options::full(KEY)).await;
+    setup.run(&[]).await.expect(0);
+    setup.assert_complete(&setup.membership());
+    assert!(count == 0 || setup.gitlab.faults_struck() > 0);
+    let requests = setup.gitlab.requests();
+    requests.iter().map(|request| request.bytes).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_answers_are_asked_for_and_read_like_plain_ones() {
+    let plain = bytes_of_a_first_reading(false, vec![]).await;
+    let compressed = bytes_of_a_first_reading(true, vec![]).await;
+    assert!(compressed * 3 < plain, "{compressed} bytes of {plain}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_a_compressed_answer_costs_a_retry_and_nothing_else() {
+    for fault in [
+        Fault::Truncated { keep: 300 },
+        Fault::BrokenJson,
+        Fault::Reset,
+        Fault::Drip { bytes: 50, ms: 1 },
+    ] {
+        let rule = Rule::new("per_page", fault).after(1).every(3).times(5);
+        bytes_of_a_first_reading(true, vec![rule]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
