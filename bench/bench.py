@@ -164,18 +164,27 @@ def rate_limit():
 
 def memory():
     rows, notes = section("Peak memory (VmHWM) of a first reading")
-    peaks = {}
-    for name, size in (("1k", 1_000), ("10k", 10_000), ("100k", 100_000)):
-        if QUICK and size > 10_000:
-            continue
-        with Bench(size) as bench:
+    sizes = {"1k": 1_000, "10k": 10_000} if QUICK else {"1k": 1_000, "10k": 10_000, "100k": 100_000}
+    for name, (peak, ratio) in peaks(sizes).items():
+        bound = name == "100k"
+        row(rows, f"{name} records", "≤ 128 MiB" + (", ≤ 1.3× that of 1k" if bound else ""), f"{peak:.1f} MiB", "", f"{ratio:.2f}×", peak <= 128 and (not bound or ratio <= 1.3))
+    # As a GitLab of the world sends them: its nginx compresses, and it is not on this machine.
+    for name, (peak, ratio) in peaks(sizes, *LATENCY, gzip=True).items():
+        row(rows, f"{name} records, answers compressed and after 50 ms", "≤ 128 MiB", f"{peak:.1f} MiB", "", f"{ratio:.2f}×", peak <= 128)
+
+
+def peaks(sizes, *latencies, gzip=False):
+    """The peak in MiB of a first reading of each of these, and its ratio to the first of them."""
+    found = {}
+    for name, size in sizes.items():
+        with Bench(size, *latencies, gzip=gzip) as bench:
             done = bench.run(ours())
             if done.stored != bench.items:
                 raise SystemExit(f"bench: {done.stored} of {bench.items} records stored")
-        peaks[name] = done.peak_kib / 1024
-        ratio = peaks[name] / peaks["1k"]
-        bound = name == "100k"
-        row(rows, f"{name} records", "≤ 128 MiB" + (", ≤ 1.3× that of 1k" if bound else ""), f"{peaks[name]:.1f} MiB", "", f"{ratio:.2f}×", peaks[name] <= 128 and (not bound or ratio <= 1.3))
+        peak = done.peak_kib / 1024
+        first = next(iter(found.values()), (peak, 1))[0]
+        found[name] = (peak, peak / first)
+    return found
 
 
 def inside():

@@ -108,8 +108,8 @@ def run(command, variables, stop_after=None):
 class Bench:
     """A GitLab of some size, and a fresh CortexDB and home folder for each run against it."""
 
-    def __init__(self, size, gitlab_latency=0, cortex_latency=0, rate_limit=None):
-        limits = ["--rate-limit", rate_limit] if rate_limit else []
+    def __init__(self, size, gitlab_latency=0, cortex_latency=0, rate_limit=None, gzip=False):
+        limits = (["--rate-limit", rate_limit] if rate_limit else []) + (["--gzip"] if gzip else [])
         self.gitlab = Simulator("gitlab-sim", "--seed", 7, "--size", size, "--latency-ms", gitlab_latency, *limits)
         self.cortex_latency = cortex_latency
         groups = self.gitlab.get("/_sim/world")["groups"]

@@ -207,6 +207,15 @@ impl<'h> Client<'h> {
         }
     }
 
+    /// This work with its requests after those of work with a lower rank; see [`Permits`].
+    pub(crate) fn ranked<'a, T: 'a>(
+        &'a self,
+        rank: usize,
+        work: LocalBoxFuture<'a, T>,
+    ) -> LocalBoxFuture<'a, T> {
+        self.permits.ranked(rank, work)
+    }
+
     /// GitLab's clock at the first answer of this run.
     pub(crate) fn clock(&self) -> Option<Moment> {
         self.clock.get()

@@ -164,14 +164,20 @@ pub(crate) async fn gather<T, E, F: Future<Output = Result<T, E>>>(
     Ok(results.into_inner().into_iter().flatten().collect())
 }
 
-/// A number of permits, handed out first come, first served.
+/// A number of permits. Who has the lowest rank gets one first, and of those who waits longest.
+///
+/// Work of a low rank is so brought to its end before work of a high one gets far, and what the latter has read and not yet written
+/// stays small; it gets all that the former cannot use.
 pub(crate) struct Permits {
     free: Cell<usize>,
     waiting: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Of what is being polled.
+    rank: Cell<usize>,
 }
 
 #[derive(Default)]
 struct Waiter {
+    rank: usize,
     granted: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -182,7 +188,21 @@ impl Permits {
         Self {
             free: Cell::new(count),
             waiting: RefCell::default(),
+            rank: Cell::default(),
         }
+    }
+
+    /// This work with this rank. Without one it has the rank of what it is part of, and that is 0 in the end.
+    pub(crate) fn ranked<'p, T: 'p>(
+        &'p self,
+        rank: usize,
+        work: LocalBoxFuture<'p, T>,
+    ) -> LocalBoxFuture<'p, T> {
+        Box::pin(Ranked {
+            current: &self.rank,
+            rank,
+            work,
+        })
     }
 
     /// Waits for a permit. It is given back when it is dropped.
@@ -193,7 +213,7 @@ impl Permits {
         }
     }
 
-    /// A permit goes straight to who waits longest, so that nobody can overtake.
+    /// A permit goes straight to who is first in the line, so that nobody can overtake.
     fn release(&self) {
         let next = self.waiting.borrow_mut().pop_front();
         match next {
@@ -205,6 +225,24 @@ impl Permits {
             }
             None => self.free.set(self.free.get() + 1),
         }
+    }
+}
+
+/// Work that says its rank whenever it is polled.
+struct Ranked<'p, T> {
+    current: &'p Cell<usize>,
+    rank: usize,
+    work: LocalBoxFuture<'p, T>,
+}
+
+impl<T> Future for Ranked<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let around = self.current.replace(self.rank);
+        let polled = self.work.poll_unpin(context);
+        self.current.set(around);
+        polled
     }
 }
 
@@ -231,9 +269,15 @@ impl<'p> Future for Acquire<'p> {
             permits.free.set(permits.free.get() - 1);
             return Poll::Ready(Permit { permits });
         }
-        let waiter = Rc::new(Waiter::default());
+        let waiter = Rc::new(Waiter {
+            rank: permits.rank.get(),
+            ..Waiter::default()
+        });
         *waiter.waker.borrow_mut() = Some(context.waker().clone());
-        permits.waiting.borrow_mut().push_back(Rc::clone(&waiter));
+        let mut waiting = permits.waiting.borrow_mut();
+        let place = waiting.partition_point(|other| other.rank <= waiter.rank);
+        waiting.insert(place, Rc::clone(&waiter));
+        drop(waiting);
         self.waiter = Some(waiter);
         Poll::Pending
     }
@@ -372,6 +416,35 @@ mod tests {
         assert_eq!(done, [true; 20]);
         assert_eq!(most.get(), 3);
         assert_eq!(permits.free.get(), 3);
+    }
+
+    #[test]
+    fn a_permit_goes_to_the_lowest_rank_and_among_equals_to_who_waits_longest() {
+        let queue = Queue::default();
+        let permits = Permits::new(2);
+        let in_flight = RefCell::new(VecDeque::new());
+        let began = RefCell::new(Vec::new());
+        let job = |ticket: u64| {
+            let (queue, permits, in_flight, began) = (&queue, &permits, &in_flight, &began);
+            async move {
+                let _permit = permits.acquire().await;
+                began.borrow_mut().push(ticket);
+                in_flight.borrow_mut().push_back(ticket);
+                queue.completion(ticket).await.is_ok()
+            }
+        };
+        let next = || {
+            in_flight
+                .borrow_mut()
+                .pop_front()
+                .map(|ticket| (ticket, answer("")))
+        };
+        // The tens are the rank. A job may have parts, which have its rank.
+        let parts = |rank: u64| join_all([1, 2, 3].map(|part| job(10 * rank + part))).boxed_local();
+        let work = [3, 1, 2].map(|rank| permits.ranked(rank as usize, parts(rank)));
+        block_on(&queue, next, join_all(work));
+        assert_eq!(*began.borrow(), [31, 32, 11, 12, 13, 21, 22, 23, 33]);
+        assert_eq!(permits.rank.get(), 0);
     }
 
     #[test]

@@ -114,7 +114,12 @@ pub fn sync(host: &dyn Host, context: &RunContext) -> Result<(), Failure> {
             .projects
             .iter()
             .map(|project| streams::read_project(&session, project, &shared).boxed_local());
-        executor::side_by_side(CONCURRENT_PROJECTS, lists.chain(projects).collect())
+        // Requests are what is scarce, so projects are read to their end in turn: the next ones get what the first ones leave.
+        let work = lists
+            .chain(projects)
+            .enumerate()
+            .map(|(rank, work)| client.ranked(rank, work));
+        executor::side_by_side(CONCURRENT_PROJECTS, work.collect())
             .await
             .map_err(selection::failure)?;
         match session.failed.into_inner() {
