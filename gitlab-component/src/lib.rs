@@ -110,9 +110,8 @@ pub fn sync(host: &dyn Host, context: &RunContext) -> Result<(), Failure> {
         let lists = shared
             .iter()
             .map(|shared| shared.read(&session).boxed_local());
-        let projects = selection
-            .projects
-            .iter()
+        let projects = streams::order::least_behind_first(&session, &selection.projects)
+            .into_iter()
             .map(|project| streams::read_project(&session, project, &shared).boxed_local());
         // Requests are what is scarce, so projects are read to their end in turn: the next ones get what the first ones leave.
         let work = lists

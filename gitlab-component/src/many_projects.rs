@@ -155,6 +155,32 @@ fn what_changes_in_any_project_is_found_in_the_list_of_the_group() {
 }
 
 #[test]
+fn a_new_project_with_much_to_read_does_not_hold_up_what_was_read_before() {
+    let host = TestHost::new(group());
+    poll_with(&host, "10:00:00", &json!({"projects": [102, 103]})).expect("reads");
+    {
+        let mut gitlab = host.gitlab.borrow_mut();
+        for iid in 1..=500 {
+            put(&mut gitlab, 101, "issues", iid, "2026-10-01T00:00:00Z", 1);
+            gitlab.plain.insert(
+                format!("/projects/101/issues/{iid}/discussions"),
+                Vec::new(),
+            );
+        }
+        put(&mut gitlab, 103, "issues", 2, "2026-11-22T10:01:00Z", 0);
+    }
+    let paths = poll_with(&host, "10:05:00", &json!({"projects": [101, 102, 103]})).expect("reads");
+    let first = about(&paths, "/discussions").len();
+    assert!(first >= 500, "{first}");
+    let place = |project: &str| {
+        let asked = |path: &String| path.starts_with(project) && path.ends_with("/issues");
+        paths.iter().position(asked).expect("is asked")
+    };
+    assert!(place("/projects/103") < place("/projects/101"), "{paths:?}");
+    assert!(place("/projects/102") < place("/projects/101"), "{paths:?}");
+}
+
+#[test]
 fn hundreds_of_changes_at_once_are_read_from_the_group_page_by_page() {
     let host = TestHost::new(group());
     poll(&host, "10:00:00");

@@ -4,6 +4,7 @@
 //! everything that could be read has been.
 
 pub(crate) mod commits;
+pub(crate) mod order;
 pub(crate) mod pipelines;
 pub(crate) mod quiet;
 mod reconcile;
