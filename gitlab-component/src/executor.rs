@@ -441,7 +441,8 @@ mod tests {
         };
         // The tens are the rank. A job may have parts, which have its rank.
         let parts = |rank: u64| join_all([1, 2, 3].map(|part| job(10 * rank + part))).boxed_local();
-        let work = [3, 1, 2].map(|rank| permits.ranked(rank as usize, parts(rank)));
+        let work = [(3, parts(3)), (1, parts(1)), (2, parts(2))]
+            .map(|(rank, work)| permits.ranked(rank, work));
         block_on(&queue, next, join_all(work));
         assert_eq!(*began.borrow(), [31, 32, 11, 12, 13, 21, 22, 23, 33]);
         assert_eq!(permits.rank.get(), 0);
