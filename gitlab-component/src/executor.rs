@@ -133,15 +133,20 @@ impl Wake for Woken {
     }
 }
 
-/// Runs jobs side by side, at most `limit` at a time, until all are done or one fails.
+/// Runs jobs side by side, at most `limit` at a time, until all are done or one fails. A job is asked for when there is room for it,
+/// because one that has not begun takes as much memory as one that has.
 ///
 /// Boxed, because every caller's futures would otherwise bring their own copy of this machinery into the component.
 pub(crate) fn side_by_side<'a, E: 'a>(
     limit: usize,
-    jobs: Vec<LocalBoxFuture<'a, Result<(), E>>>,
-) -> LocalBoxFuture<'a, Result<(), E>> {
+    jobs: impl IntoIterator<Item = Job<'a, E>, IntoIter: 'a>,
+) -> Job<'a, E> {
+    let jobs: Box<dyn Iterator<Item = Job<'a, E>> + 'a> = Box::new(jobs.into_iter());
     Box::pin(stream::iter(jobs).buffer_unordered(limit).try_collect())
 }
+
+/// One of several.
+type Job<'a, E> = LocalBoxFuture<'a, Result<(), E>>;
 
 /// Like [`side_by_side`], for jobs that have results; these come in the order of the jobs.
 pub(crate) async fn gather<T, E, F: Future<Output = Result<T, E>>>(
@@ -159,7 +164,6 @@ pub(crate) async fn gather<T, E, F: Future<Output = Result<T, E>>>(
         };
         job.boxed_local()
     });
-    let jobs = jobs.collect();
     side_by_side(limit, jobs).await?;
     Ok(results.into_inner().into_iter().flatten().collect())
 }

@@ -118,7 +118,7 @@ pub fn sync(host: &dyn Host, context: &RunContext) -> Result<(), Failure> {
             .chain(projects)
             .enumerate()
             .map(|(rank, work)| client.ranked(rank, work));
-        executor::side_by_side(CONCURRENT_PROJECTS, work.collect())
+        executor::side_by_side(CONCURRENT_PROJECTS, work)
             .await
             .map_err(selection::failure)?;
         match session.failed.into_inner() {

@@ -600,7 +600,7 @@ async fn below(
             .keep_project(project, events, &what, group)
             .boxed_local()
     });
-    side_by_side(CONCURRENT, keeping.collect()).await?;
+    side_by_side(CONCURRENT, keeping).await?;
     for project in later {
         let reason = format!(
             "no more than {NEW_AT_ONCE} projects get a hook at once; the others follow, the most active ones first"
@@ -651,7 +651,7 @@ async fn forget(making: &Making<'_>, paths: Vec<String>) -> Result<(), Failure> 
         }
         .boxed_local()
     });
-    side_by_side(CONCURRENT, clearing.collect()).await
+    side_by_side(CONCURRENT, clearing).await
 }
 
 /// See [`super::disconnect`].
@@ -724,7 +724,7 @@ pub(super) async fn disconnect(
         }
         .boxed_local()
     });
-    side_by_side(CONCURRENT, clearing.collect()).await?;
+    side_by_side(CONCURRENT, clearing).await?;
     left.extend(failed.into_inner());
     let memory = Memory {
         places: stay.into_inner(),

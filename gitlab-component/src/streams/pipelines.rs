@@ -123,8 +123,9 @@ async fn walk(
         batch.rows.retain(|row| {
             source.is_none() || row.source.is_none() || row.source.as_deref() == source
         });
-        write_page(stream, &batch.rows).await?;
-        stream.progress(batch.rows.len(), walk.total());
+        let rows = batch.rows.len();
+        write_page(stream, batch.rows).await?;
+        stream.progress(rows, walk.total());
         if let Some(at) = batch.resume {
             let horizon = stream.horizon(walk.started());
             let at = if at.moment < horizon.moment {
@@ -155,14 +156,17 @@ async fn write_timeless(stream: &Stream<'_>, listing: Listing) -> Result<(), Fau
         Ok(())
     })
     .await?;
-    let timeless: Vec<Pipeline> = timeless.into_values().collect();
-    for page in timeless.chunks(100) {
+    let mut timeless = timeless.into_values();
+    loop {
+        let page: Vec<Pipeline> = timeless.by_ref().take(100).collect();
+        if page.is_empty() {
+            return Ok(());
+        }
         write_page(stream, page).await?;
     }
-    Ok(())
 }
 
-async fn write_page(stream: &Stream<'_>, rows: &[Pipeline]) -> Result<(), Fault> {
+async fn write_page(stream: &Stream<'_>, rows: Vec<Pipeline>) -> Result<(), Fault> {
     let wanted = |pipeline: &Pipeline| {
         let statuses = &stream.session.settings.pipeline_statuses;
         pipeline
@@ -179,6 +183,8 @@ async fn write_page(stream: &Stream<'_>, rows: &[Pipeline]) -> Result<(), Fault>
     let mut deleted = 0;
     stream.list("pipeline", &source_ids(stream, &rest), false)?;
     let ids = worth_a_look(stream, &finished)?;
+    drop((finished, rest));
+    drop(rows);
 
     let details = gather(CONCURRENT_DETAILS, ids.iter().map(|id| detail(stream, *id))).await?;
     let mut experiences = Vec::with_capacity(details.len());

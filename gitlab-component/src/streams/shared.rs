@@ -195,7 +195,7 @@ impl<'s> Shared<'s> {
                 let member = members.get(&project)?;
                 Some(member.take(rows).boxed_local())
             });
-            side_by_side(CONCURRENT_PROJECTS, pages.collect()).await?;
+            side_by_side(CONCURRENT_PROJECTS, pages).await?;
             if let Some(at) = batch.resume {
                 move_to::<T>(members, &at, walk.started());
             }
@@ -236,7 +236,7 @@ impl<'s> Shared<'s> {
             .members
             .iter()
             .filter_map(|member| stream(session, member.project, self.list));
-        side_by_side(CONCURRENT_PROJECTS, readings.collect()).await
+        side_by_side(CONCURRENT_PROJECTS, readings).await
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) async fn threads<T: Commented>(
         }
         .boxed_local()
     });
-    side_by_side(CONCURRENT, pages.collect()).await?;
+    side_by_side(CONCURRENT, pages).await?;
     Ok(found.into_inner())
 }
 
@@ -118,7 +118,7 @@ async fn page_of<T: Commented>(
         }
         .boxed_local()
     });
-    side_by_side(CONCURRENT, readings.collect()).await
+    side_by_side(CONCURRENT, readings).await
 }
 
 /// The rows of the stream's own list with these numbers.

@@ -278,7 +278,7 @@ pub(super) async fn write_page<T: Commented>(
     let readings = parents
         .iter()
         .map(|(iid, comments, parent)| notes.read::<T>(*iid, *comments, parent).boxed_local());
-    side_by_side(CONCURRENT_DISCUSSIONS, readings.collect()).await?;
+    side_by_side(CONCURRENT_DISCUSSIONS, readings).await?;
     notes.flush()?;
     Ok(notes.unmet.into_inner())
 }

@@ -14,7 +14,7 @@
 //!
 //! Limits count by the minute, GitLab's documentation says; where a limit counts by the hour, what is learned is only too careful.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use reqwest::header::HeaderMap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::starts::Starts;
 use crate::cortexdb::client::retry_after;
 
 /// Spreading starts when less than this share of the limit is left.
@@ -83,7 +84,7 @@ struct Limit {
     /// Nothing starts before.
     not_before: Option<Instant>,
     /// Starts of the last minute.
-    started: VecDeque<Instant>,
+    started: Starts,
     /// Most starts within a minute, once it was learned.
     most: Option<usize>,
     /// When `most` was last changed.
@@ -264,21 +265,17 @@ impl Limit {
     /// When the next request may start, if not now.
     fn opens(&self, now: Instant) -> Option<Instant> {
         let full = self.most.and_then(|most| {
-            let first = *self.started.get(self.started.len().checked_sub(most)?)?;
+            let first = self.started.before_the_last(most.checked_sub(1)?)?;
             Some(first + WINDOW)
         });
         self.not_before.max(full).filter(|at| *at > now)
     }
 
     fn start(&mut self, now: Instant) {
-        while self
-            .started
-            .front()
-            .is_some_and(|first| *first + WINDOW <= now)
-        {
-            self.started.pop_front();
+        if let Some(until) = now.checked_sub(WINDOW) {
+            self.started.forget(until);
         }
-        self.started.push_back(now);
+        self.started.add(now);
         if let (Some(most), Some(since)) = (self.most, self.since)
             && now > since + WINDOW * CALM_WINDOWS
         {
@@ -303,7 +300,9 @@ impl Limit {
             self.started.clear();
             return;
         }
-        let lately = self.started.iter().filter(|at| **at + WINDOW > now).count();
+        let lately = now
+            .checked_sub(WINDOW)
+            .map_or(self.started.count(), |at| self.started.later_than(at));
         let counted = lately.saturating_sub(under_way).max(LEAST_LEARNED);
         self.most = Some(self.most.map_or(counted, |most| most.min(counted)));
         self.since = Some(now);

@@ -11,3 +11,4 @@
 pub mod budget;
 pub mod client;
 pub mod request;
+mod starts;
