@@ -921,7 +921,7 @@ fn cortex_plan(
         .or_else(|| file.cortexdb.actor.clone())
         .or_else(|| stored.user_id.clone());
     if let Some(actor) = &actor
-        && reqwest::header::HeaderValue::from_str(actor).is_err()
+        && http::HeaderValue::from_str(actor).is_err()
     {
         return Err(invalid(
             "CORTEXDB_ACTOR is not an actor; write for example user:ada",

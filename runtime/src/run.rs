@@ -28,7 +28,7 @@ use crate::hooks::inbox::{Batch, Settled};
 use crate::host::connector::{CallFailure, Connector, Mode, RunContext, RunKind, SyncEnd};
 use crate::host::hooks::{Delivery, HookPlan, Polled, Target as HookTarget, Verdict};
 use crate::host::imports::Access;
-use crate::http_client;
+use crate::http_client::{self, HttpClient};
 use crate::ledger::{Lease, SqliteStore, Store, StoreError, StreamEnd};
 use crate::mappers::{Chain, Session, Surroundings};
 use crate::pass::Pass;
@@ -262,7 +262,7 @@ pub fn source_client(
     Ok(client_of(http, connector, plan, around, stop))
 }
 
-fn source_http(plan: &Plan) -> Result<reqwest::Client, RunError> {
+fn source_http(plan: &Plan) -> Result<HttpClient, RunError> {
     http_client::build(
         &plan.source.url,
         plan.source.ca_file.as_deref(),
@@ -273,7 +273,7 @@ fn source_http(plan: &Plan) -> Result<reqwest::Client, RunError> {
 }
 
 fn client_of(
-    http: reqwest::Client,
+    http: HttpClient,
     connector: &Connector,
     plan: &Plan,
     around: &Circumstances,
@@ -303,7 +303,7 @@ fn client_of(
 /// stay open, and CortexDB is not asked each time who we are.
 #[derive(Clone)]
 pub struct Reach {
-    source: reqwest::Client,
+    source: HttpClient,
     cortex: Option<(Client, Identity)>,
 }
 

@@ -14,7 +14,7 @@
 //! | 408 | durable already: ask the status |
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use reqwest::Method;
+use http::Method;
 use serde_json::Value;
 
 use super::batch::Batch;

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Method, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::http_client::{self, Answer, ExchangeError, HttpClient};
 use crate::patience::{Attempts, Patience};
 use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Reporter};
@@ -98,7 +100,7 @@ pub struct Endpoint {
 /// Shared by everything that talks to CortexDB in one run.
 #[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    http: HttpClient,
     endpoint: Endpoint,
     redactor: Redactor,
     patience: Arc<Patience>,
@@ -128,7 +130,7 @@ impl Client {
     /// A client for one run. `http` carries TLS and proxy settings.
     #[must_use]
     pub fn new(
-        http: reqwest::Client,
+        http: HttpClient,
         endpoint: Endpoint,
         redactor: Redactor,
         patience: Arc<Patience>,
@@ -267,30 +269,14 @@ impl Client {
         body: Option<Bytes>,
     ) -> Result<Value, Failure> {
         self.counters.update(|totals| totals.cortexdb_requests += 1);
-        let mut request = self
-            .http
-            .request(
-                method.clone(),
-                format!("{}{path_and_query}", self.endpoint.url),
-            )
-            .header(
-                "user-agent",
-                concat!("connector-runtime/", env!("CARGO_PKG_VERSION")),
-            )
-            .bearer_auth(self.endpoint.key.reveal());
-        if let Some(actor) = &self.endpoint.actor {
-            request = request.header("x-cortex-actor", actor);
-        }
-        if let Some(body) = body {
-            request = request
-                .header("content-type", "application/json")
-                .body(body);
-        }
+        let request = self.request(method, path_and_query, body);
+        let request = request.map_err(|error| self.network(&error))?;
         let exchange = async {
-            let response = request.send().await.map_err(|error| self.network(&error))?;
-            let status = response.status();
-            let asked = retry_after(response.headers());
-            let text = read_capped(response)
+            let sent = self.http.send(request).await;
+            let reply = sent.map_err(|error| self.network(&error))?;
+            let status = reply.status;
+            let asked = retry_after(&reply.headers);
+            let text = read_capped(reply)
                 .await
                 .map_err(|error| self.network(&error))?
                 .ok_or(Failure::Final(CortexError::TooLarge(MAX_REPLY_BYTES)))?;
@@ -312,15 +298,41 @@ impl Client {
         Err(self.classify(path_and_query, status, asked, json.as_ref(), &text))
     }
 
-    fn network(&self, error: &reqwest::Error) -> Failure {
-        if let Some(refusal) = crate::egress::resolver::refusal_in(error) {
-            return Failure::Final(CortexError::Misconfigured(format!("CortexDB: {refusal}")));
+    fn request(
+        &self,
+        method: &Method,
+        path_and_query: &str,
+        body: Option<Bytes>,
+    ) -> Result<Request<Bytes>, ExchangeError> {
+        let uri = http_client::uri(&format!("{}{path_and_query}", self.endpoint.url))?;
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, http_client::USER_AGENT);
+        let key = format!("Bearer {}", self.endpoint.key.reveal());
+        let mut key = HeaderValue::from_str(&key).map_err(|_| {
+            ExchangeError::Malformed("the API key has characters that no key has".into())
+        })?;
+        key.set_sensitive(true);
+        headers.insert(AUTHORIZATION, key);
+        let actor = self.endpoint.actor.as_deref();
+        if let Some(actor) = actor.and_then(|actor| HeaderValue::from_str(actor).ok()) {
+            headers.insert("x-cortex-actor", actor);
+        }
+        if let Some(body) = body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = body;
+        }
+        Ok(request)
+    }
+
+    fn network(&self, error: &ExchangeError) -> Failure {
+        if let ExchangeError::Refused(_) | ExchangeError::Malformed(_) = error {
+            return Failure::Final(CortexError::Misconfigured(format!("CortexDB: {error}")));
         }
         Failure::Passing {
-            reason: self
-                .redactor
-                .apply(&describe_network_error(error))
-                .into_owned(),
+            reason: self.redactor.apply(&error.to_string()).into_owned(),
             asked: None,
         }
     }
@@ -452,7 +464,7 @@ fn named_index(json: Option<&Value>) -> Option<usize> {
 }
 
 /// Seconds or an HTTP date, as `Retry-After` may be; for CortexDB also `RateLimit-Reset` in seconds.
-pub(crate) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("retry-after")?.to_str().ok()?.trim().to_owned();
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(Duration::from_secs(seconds.min(3600)));
@@ -465,25 +477,10 @@ pub(crate) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Durati
     Some(Duration::from_secs(wait.unsigned_abs()))
 }
 
-/// The innermost cause, which says more than "error sending request".
-pub(crate) fn describe_network_error(error: &reqwest::Error) -> String {
-    let mut source: &dyn std::error::Error = error;
-    while let Some(next) = source.source() {
-        source = next;
-    }
-    if error.is_connect() {
-        format!("no connection: {source}")
-    } else if error.is_timeout() {
-        "timed out".to_owned()
-    } else {
-        format!("the exchange broke off: {source}")
-    }
-}
-
 /// `None`: there is more than we read.
-async fn read_capped(mut response: reqwest::Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+async fn read_capped(mut answer: Answer) -> Result<Option<Vec<u8>>, ExchangeError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
+    while let Some(chunk) = answer.chunk().await? {
         if body.len() + chunk.len() > MAX_REPLY_BYTES {
             return Ok(None);
         }

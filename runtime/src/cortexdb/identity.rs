@@ -3,7 +3,7 @@
 //! A free-tier token cannot name another actor and cannot redact. Finding that out from a refused batch would mean a refused run;
 //! finding it out here means that the field is not sent and the user is told once.
 
-use reqwest::Method;
+use http::Method;
 use serde_json::Value;
 
 use super::client::{Client, CortexError, WHOAMI_ROUTE};

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use reqwest::Method;
+use http::Method;
 use serde_json::Value;
 
 use super::bulk::{event_id, query_value};

@@ -7,13 +7,16 @@
 //! the first bad one would be as safe, because only judged addresses are dialled either way, but would lose machines in home and office networks that
 //! announce a link-local address beside their real one.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
+use tower_service::Service;
 use url::{Host, Url};
 
 use super::policy::{Policy, Refusal};
@@ -38,6 +41,7 @@ impl Lookup for SystemLookup {
 }
 
 /// Looks names up and answers what may be dialled.
+#[derive(Clone)]
 pub struct CheckedResolver {
     policy: Arc<Policy>,
     lookup: Arc<dyn Lookup>,
@@ -51,14 +55,20 @@ impl CheckedResolver {
     }
 }
 
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for CheckedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let (policy, lookup) = (Arc::clone(&self.policy), Arc::clone(&self.lookup));
-        let name = name.as_str().to_owned();
         Box::pin(async move {
-            let found = lookup.addresses(name.clone()).await?;
-            let allowed = allowed(&policy, &name, found)?;
-            Ok(Box::new(allowed.into_iter()) as Addrs)
+            let found = lookup.addresses(name.as_str().to_owned()).await?;
+            Ok(allowed(&policy, name.as_str(), found)?.into_iter())
         })
     }
 }
@@ -104,7 +114,7 @@ pub async fn look_ahead(policy: &Policy, url: &Url) -> Result<(), Refusal> {
 
 /// The refusal behind an error of the HTTP client, if that is what it was.
 #[must_use]
-pub fn refusal_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refusal> {
+pub fn refusal_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Refusal> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(refusal) = error.downcast_ref() {

@@ -17,8 +17,8 @@ use url::Url;
 use super::family::{Family, special_networks};
 use super::grants::Grant;
 use super::policy::{Policy, Refusal};
-use super::resolver::{Lookup, refusal_in};
-use crate::http_client;
+use super::resolver::Lookup;
+use crate::http_client::{self, Answer, ExchangeError, HttpClient};
 
 /// What becomes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -547,9 +547,15 @@ async fn serve(address: &str, port: u16) -> (u16, Arc<AtomicUsize>) {
     (port, count)
 }
 
-fn client(policy: Policy, base: &Url, lookup: Arc<Fake>) -> Result<reqwest::Client, String> {
+fn client(policy: Policy, base: &Url, lookup: Arc<Fake>) -> Result<HttpClient, String> {
     let second = Duration::from_secs(1);
     http_client::build_with(base, None, second, &Arc::new(policy), lookup)
+}
+
+async fn get(client: &HttpClient, url: &Url) -> Result<Answer, ExchangeError> {
+    let mut request = http::Request::default();
+    *request.uri_mut() = http_client::uri(url.as_str())?;
+    client.send(request).await
 }
 
 fn addresses(texts: &[&str]) -> Vec<IpAddr> {
@@ -572,22 +578,24 @@ async fn a_name_that_leads_elsewhere_the_next_time_is_judged_again_and_what_was_
     let base = Url::parse(&format!("http://rebinding.example:{port}/")).unwrap();
     let client = client(with_grants(&["127.0.0.1"]), &base, Arc::clone(&fake)).unwrap();
 
-    assert_eq!(client.get(base.clone()).send().await.unwrap().status(), 200);
+    assert_eq!(get(&client, &base).await.unwrap().status, 200);
     // A second question between the judgement and the connection would have used up the second answer.
     assert_eq!(fake.asked.load(Ordering::SeqCst), 1);
 
-    let error = client.get(base.clone()).send().await.unwrap_err();
-    let refusal = refusal_in(&error).unwrap().to_string();
+    let error = get(&client, &base).await.unwrap_err();
+    assert!(matches!(error, ExchangeError::Refused(_)), "{error:?}");
+    let refusal = error.to_string();
     assert!(
         refusal.starts_with("rebinding.example leads to 127.0.0.2"),
         "{refusal}"
     );
 
     // Of several answers the allowed one is dialled.
-    assert_eq!(client.get(base.clone()).send().await.unwrap().status(), 200);
+    assert_eq!(get(&client, &base).await.unwrap().status, 200);
 
-    let error = client.get(base.clone()).send().await.unwrap_err();
-    let refusal = refusal_in(&error).unwrap().to_string();
+    let error = get(&client, &base).await.unwrap_err();
+    assert!(matches!(error, ExchangeError::Refused(_)), "{error:?}");
+    let refusal = error.to_string();
     assert!(
         refusal.contains("leads to 169.254.169.254, a cloud metadata address"),
         "{refusal}"
@@ -602,9 +610,9 @@ async fn a_name_that_leads_elsewhere_the_next_time_is_judged_again_and_what_was_
 async fn a_name_without_any_address_is_no_refusal() {
     let base = Url::parse("http://nowhere.example/").unwrap();
     let client = client(with_grants(&[]), &base, Arc::default()).unwrap();
-    let error = client.get(base).send().await.unwrap_err();
+    let error = get(&client, &base).await.unwrap_err();
     assert!(
-        error.is_connect() && refusal_in(&error).is_none(),
+        matches!(error, ExchangeError::NoConnection { .. }),
         "{error:?}"
     );
 }

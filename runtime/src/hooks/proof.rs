@@ -189,7 +189,7 @@ mod tests {
             .iter()
             .map(|(name, value)| {
                 (
-                    axum::http::HeaderName::from_static(name),
+                    http::HeaderName::from_static(name),
                     value.parse().unwrap(),
                 )
             })

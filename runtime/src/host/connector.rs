@@ -585,7 +585,7 @@ fn read_description(said: wit::Description) -> Result<Description, String> {
         .map(|scheme| match scheme {
             wit::Authentication::Header(name) => {
                 check_name("the name of a header", &name)?;
-                reqwest::header::HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
+                http::HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
                     .map(Authentication::Header)
                     .map_err(|_| format!("`{}` is not a header name", name.escape_debug()))
             }

@@ -3,7 +3,7 @@
 //! A connector names headers, and headers may carry credentials: those that do are never handed over, and a connector that asks for
 //! one is refused when it is loaded. What it answers ends in a database, in a dashboard and on terminals: counted, cut and cleaned here.
 
-use reqwest::header::HeaderName;
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::bindings::exports::cortexdb::connector::hooks as wit;

@@ -177,7 +177,7 @@ async fn metrics(
 ) -> impl axum::response::IntoResponse {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     (
-        [(axum::http::header::CONTENT_TYPE, kind)],
+        [(http::header::CONTENT_TYPE, kind)],
         ground.metrics.render(),
     )
 }

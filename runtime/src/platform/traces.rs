@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
@@ -14,7 +15,7 @@ use url::Url;
 use super::log::Log;
 use crate::config::{ConfigError, Surroundings};
 use crate::egress::Policy;
-use crate::http_client;
+use crate::http_client::{self, HttpClient};
 use crate::report::Level;
 
 /// Spans that wait.
@@ -215,7 +216,7 @@ fn as_json(span: &Span) -> Value {
 
 async fn export(
     collector: Collector,
-    client: reqwest::Client,
+    client: HttpClient,
     log: Log,
     mut messages: mpsc::Receiver<Message>,
 ) {
@@ -250,11 +251,7 @@ async fn export(
     }
 }
 
-async fn send(
-    collector: &Collector,
-    client: &reqwest::Client,
-    spans: Vec<Value>,
-) -> Result<(), String> {
+async fn send(collector: &Collector, client: &HttpClient, spans: Vec<Value>) -> Result<(), String> {
     let name = json!([{"key": "service.name", "value": {"stringValue": collector.service}}]);
     let scope = json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")});
     let body = json!({
@@ -263,16 +260,17 @@ async fn send(
             "scopeSpans": [{"scope": scope, "spans": spans}],
         }],
     });
-    let answer = client
-        .post(collector.url.clone())
-        .headers(collector.headers.clone())
-        .header("content-type", "application/json")
-        .body(body.to_string())
-        .timeout(PATIENCE)
-        .send()
+    let uri = http_client::uri(collector.url.as_str()).map_err(|error| error.to_string())?;
+    let mut request = Request::post(uri)
+        .header(CONTENT_TYPE, "application/json")
+        .body(body.to_string().into())
+        .map_err(|error| error.to_string())?;
+    request.headers_mut().extend(collector.headers.clone());
+    let answer = tokio::time::timeout(PATIENCE, client.send(request))
         .await
-        .map_err(|error| error.without_url().to_string())?;
-    let status = answer.status();
+        .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
+        .map_err(|error| error.to_string())?;
+    let status = answer.status;
     if status.is_success() {
         return Ok(());
     }

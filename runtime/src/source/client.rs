@@ -8,16 +8,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, class_of};
 use super::request::{Method, SourceRequest};
-use crate::cortexdb::client::{describe_network_error, retry_after};
-use crate::egress::resolver::refusal_in;
+use crate::cortexdb::client::retry_after;
 use crate::egress::{Policy, Refusal};
+use crate::http_client::{self, ExchangeError, HttpClient};
 use crate::patience::Patience;
 use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Reporter};
@@ -51,7 +53,7 @@ impl Default for Timeouts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
     /// In a header of this name.
-    Header(reqwest::header::HeaderName),
+    Header(HeaderName),
     /// `Authorization: Bearer`.
     Bearer,
     /// Not at all.
@@ -124,7 +126,7 @@ pub enum SourceError {
 /// Everything that a run needs to reach its source. Shared by all its requests.
 pub struct SourceClient {
     /// TLS, proxies, no redirects, names resolved under `egress`.
-    pub http: reqwest::Client,
+    pub http: HttpClient,
     /// What may be dialled.
     pub egress: Arc<Policy>,
     /// Name of the source for messages: `gitlab`.
@@ -287,23 +289,21 @@ impl SourceClient {
         }
         self.counters.update(|totals| totals.source_requests += 1);
         let mut deadline = Instant::now() + self.timeouts.whole;
-        let sent = tokio::time::timeout(
-            self.timeouts.first_byte.min(self.timeouts.whole),
-            self.prepare(request, url, scheme).send(),
-        )
-        .await;
+        let prepared = match self.prepare(request, url, scheme) {
+            Ok(prepared) => prepared,
+            Err(error) => return self.broken(&error),
+        };
+        let first_byte = self.timeouts.first_byte.min(self.timeouts.whole);
+        let sent = tokio::time::timeout(first_byte, self.http.send(prepared)).await;
         let mut response = match sent {
             Err(_) => {
-                return Attempt::TimedOut(format!(
-                    "no answer within {:?}",
-                    self.timeouts.first_byte.min(self.timeouts.whole)
-                ));
+                return Attempt::TimedOut(format!("no answer within {first_byte:?}"));
             }
             Ok(Err(error)) => return self.broken(&error),
             Ok(Ok(response)) => response,
         };
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
+        let status = response.status.as_u16();
+        let headers = std::mem::take(&mut response.headers);
         self.budget.learn(&headers);
         let left = self.budget.left();
         self.counters
@@ -358,58 +358,56 @@ impl SourceClient {
         request: &SourceRequest,
         url: &url::Url,
         scheme: usize,
-    ) -> reqwest::RequestBuilder {
-        let method = match request.method {
-            Method::Get => reqwest::Method::GET,
-            Method::Post => reqwest::Method::POST,
-            Method::Put => reqwest::Method::PUT,
-            Method::Delete => reqwest::Method::DELETE,
+    ) -> Result<Request<Bytes>, ExchangeError> {
+        let mut prepared = Request::new(Bytes::new());
+        *prepared.method_mut() = match request.method {
+            Method::Get => http::Method::GET,
+            Method::Post => http::Method::POST,
+            Method::Put => http::Method::PUT,
+            Method::Delete => http::Method::DELETE,
         };
-        let mut builder = self.http.request(method, url.clone());
-        for (name, value) in &request.headers {
-            builder = builder.header(name, value);
-        }
-        builder = builder.header(
-            "user-agent",
-            concat!("connector-runtime/", env!("CARGO_PKG_VERSION")),
-        );
+        *prepared.uri_mut() = http_client::uri(url.as_str())?;
         if let Some(body) = &request.body {
-            builder = builder.body(body.clone());
+            *prepared.body_mut() = body.clone().into();
         }
+        let headers = prepared.headers_mut();
+        for (name, value) in &request.headers {
+            // They were checked with the request.
+            if let (Ok(name), Ok(value)) = (
+                HeaderName::from_bytes(name.as_bytes()),
+                HeaderValue::from_str(value),
+            ) {
+                headers.append(name, value);
+            }
+        }
+        headers.append(http::header::USER_AGENT, http_client::USER_AGENT);
         // Last, and only here: the URL's origin was checked to be the configured one.
         if let (Some(token), Some(scheme)) = (&self.token, self.authentication.get(scheme)) {
-            builder = match scheme {
-                Authentication::Header(name) => {
-                    match reqwest::header::HeaderValue::from_str(token.reveal()) {
-                        Ok(mut value) => {
-                            value.set_sensitive(true);
-                            builder.header(name, value)
-                        }
-                        Err(_) => builder,
-                    }
+            let shown = match scheme {
+                Authentication::Header(name) => Some((name.clone(), token.reveal().to_owned())),
+                Authentication::Bearer => {
+                    Some((AUTHORIZATION, format!("Bearer {}", token.reveal())))
                 }
-                Authentication::Bearer => builder.bearer_auth(token.reveal()),
-                Authentication::Anonymous => builder,
+                Authentication::Anonymous => None,
             };
+            if let Some((name, value)) = shown
+                && let Ok(mut value) = HeaderValue::from_str(&value)
+            {
+                value.set_sensitive(true);
+                headers.append(name, value);
+            }
         }
-        builder
+        Ok(prepared)
     }
 
-    fn broken(&self, error: &reqwest::Error) -> Attempt {
-        if let Some(refusal) = refusal_in(error) {
-            return Attempt::Refused(refusal.clone());
-        }
-        if error.is_connect() && error.is_timeout() {
-            return Attempt::Passing {
-                reason: format!("no connection within {:?}", self.timeouts.connect),
-                asked: None,
-                untouched: true,
-            };
-        }
-        let reason = self
-            .redactor
-            .apply(&describe_network_error(error))
-            .into_owned();
+    fn broken(&self, error: &ExchangeError) -> Attempt {
+        let reason = match error {
+            ExchangeError::Refused(refusal) => return Attempt::Refused(refusal.clone()),
+            ExchangeError::NoConnection {
+                timed_out: true, ..
+            } => format!("no connection within {:?}", self.timeouts.connect),
+            other => self.redactor.apply(&other.to_string()).into_owned(),
+        };
         Attempt::Passing {
             reason,
             asked: None,
@@ -603,7 +601,7 @@ mod tests {
         let egress = Arc::new(Policy::users_word(base));
         let connect = Duration::from_secs(5);
         SourceClient {
-            http: crate::http_client::build(base, None, connect, &egress).unwrap(),
+            http: http_client::build(base, None, connect, &egress).unwrap(),
             egress,
             name: "gitlab".into(),
             base: base.clone(),

@@ -82,8 +82,8 @@ impl SourceRequest {
                     name.escape_debug()
                 ));
             }
-            if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err()
-                || reqwest::header::HeaderValue::from_str(value).is_err()
+            if http::HeaderName::from_bytes(name.as_bytes()).is_err()
+                || http::HeaderValue::from_str(value).is_err()
             {
                 return Err(format!("the header `{}` is malformed", name.escape_debug()));
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use reqwest::Method;
+use http::Method;
 
 use super::Forgetting;
 use crate::cortexdb::bulk::Place;

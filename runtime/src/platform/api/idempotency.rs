@@ -91,13 +91,13 @@ fn show(status: StatusCode, body: &Value, again: bool) -> Response {
     if again {
         headers.insert(
             "idempotent-replayed",
-            axum::http::HeaderValue::from_static("true"),
+            http::HeaderValue::from_static("true"),
         );
     }
     if let Some(version) = version
         && let Ok(etag) = format!("\"{version}\"").parse()
     {
-        headers.insert(axum::http::header::ETAG, etag);
+        headers.insert(http::header::ETAG, etag);
     }
     response
 }

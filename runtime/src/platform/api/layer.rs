@@ -47,10 +47,10 @@ pub async fn around(State(ground): State<Ground>, mut request: Request, next: Ne
         }
         let headers = std::mem::take(response.headers_mut());
         response = problem.render(&trace);
-        if let Some(allow) = headers.get(axum::http::header::ALLOW) {
+        if let Some(allow) = headers.get(http::header::ALLOW) {
             response
                 .headers_mut()
-                .insert(axum::http::header::ALLOW, allow.clone());
+                .insert(http::header::ALLOW, allow.clone());
         }
     }
     let took = begun.elapsed();

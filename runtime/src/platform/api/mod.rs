@@ -91,7 +91,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/api/{*rest}", axum::routing::any(unknown_route))
 }
 
-async fn unknown_route(uri: axum::http::Uri) -> Problem {
+async fn unknown_route(uri: http::Uri) -> Problem {
     Problem::no_route(uri.path())
 }
 
