@@ -41,12 +41,14 @@ macro_rules! next_number {
 pub(crate) use next_number;
 
 /// Rows of one statement. What a statement may have to undo, SQLite keeps in memory until it ends: a copy of each page that it touches.
-const ROWS: usize = 250;
+const ROWS: usize = 125;
 
 const READERS: u32 = 2;
 /// Of one reader, in KiB as SQLite writes it. The default of two mebibytes for each bought nothing: a page that was read once is seldom
 /// asked for again, and the system keeps the file in memory, too.
 const READER_CACHE: &str = "-256";
+/// Of the writer.
+const WRITER_CACHE: &str = "-1024";
 
 /// Latest versions of the wanted records.
 const SELECT_ENTRIES: &str =
@@ -150,7 +152,7 @@ impl SqliteStore {
                 let usable = !connection.is_in_transaction();
                 Box::pin(async move { Ok(usable) })
             })
-            .connect_with(options.clone())
+            .connect_with(options.clone().pragma("cache_size", WRITER_CACHE))
             .await
             .map_err(|error| unusable(explain(&error)))?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await?;
