@@ -100,7 +100,7 @@ struct Incoming {
     stream: Arc<str>,
     scope: Arc<str>,
     record: Record,
-    digest: String,
+    digest: Arc<str>,
 }
 
 /// What has to wait until everything before it is settled.
@@ -133,7 +133,7 @@ pub(super) struct Engine {
     said_that_a_scope_is_not_listed: bool,
     out: Option<BufWriter<File>>,
     /// Dry runs write nothing to the ledger, so that a record listed twice is recognised here.
-    seen_in_dry_run: HashMap<String, String>,
+    seen_in_dry_run: HashMap<String, Arc<str>>,
     said_that_old_versions_stay: bool,
     /// Rows of events that could not be forgotten in this run.
     passed_over: HashSet<i64>,
@@ -346,7 +346,7 @@ impl Engine {
                             bytes: cost(&record.content),
                             stream: Arc::clone(&stream),
                             scope,
-                            digest: record.digest(),
+                            digest: record.digest().into(),
                             record,
                         });
                     }
@@ -414,15 +414,15 @@ impl Engine {
         let mut places: HashMap<String, usize> = HashMap::with_capacity(incoming.len());
         for one in incoming {
             let id = &one.record.source_id;
-            let on_its_way = places.get(id).map(|place| new[*place].0.digest.as_str());
+            let on_its_way = places.get(id).map(|place| &*new[*place].0.digest);
             let on_its_way = on_its_way.or_else(|| self.schedule.digest_of(id));
             let waits = self
                 .later
                 .iter()
                 .rev()
                 .find(|other| other.record.source_id == *id);
-            let latest = waits.map(|other| other.digest.as_str()).or(on_its_way);
-            if latest == Some(one.digest.as_str()) {
+            let latest = waits.map(|other| &*other.digest).or(on_its_way);
+            if latest == Some(&*one.digest) {
                 self.settings
                     .counters
                     .update(|totals| totals.unchanged += 1);
@@ -864,7 +864,7 @@ impl Engine {
             digest,
         } = incoming;
         let entry = entries.get(&record.source_id);
-        let same = entry.filter(|entry| entry.digest == digest && *entry.scope == *scope);
+        let same = entry.filter(|entry| *entry.digest == *digest && *entry.scope == *scope);
         let mut begun_long_ago = false;
         let (generation, frozen) = match (same, entry) {
             (Some(same), _) if same.status == Status::Live => {
@@ -914,7 +914,7 @@ impl Engine {
         let id = &draft.record.source_id;
         let seen = self
             .seen_in_dry_run
-            .insert(id.clone(), draft.digest.clone());
+            .insert(id.clone(), Arc::clone(&draft.digest));
         if seen.as_ref() == Some(&draft.digest) {
             return Ok(());
         }
@@ -1208,10 +1208,10 @@ fn waiting(
         });
     }
     Waiting {
-        id: draft.record.source_id.clone(),
-        record: draft.record.record().to_owned(),
+        id: draft.record.source_id.as_str().into(),
+        part_of: draft.record.mapped.part_of.clone(),
         root: draft.record.root().to_owned(),
-        digest: draft.digest.clone(),
+        digest: Arc::clone(&draft.digest),
         predecessors,
     }
 }

@@ -6,13 +6,14 @@
 //! A page of a hundred threads takes as many requests as its longest thread has turns, and shares them with the pages behind it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Records on their way, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     /// Boxed, because a table is half empty and moves what it holds.
     nodes: HashMap<u64, Box<Node<T>>>,
-    places: HashMap<String, u64>,
+    places: HashMap<Arc<str>, u64>,
     /// What waits for nothing.
     ready: BTreeSet<u64>,
     under_way: usize,
@@ -21,7 +22,11 @@ pub(super) struct Schedule<T> {
 
 #[derive(Debug)]
 struct Node<T> {
-    waiting: Waiting,
+    id: Arc<str>,
+    part_of: Option<String>,
+    root: String,
+    digest: Arc<str>,
+    before: Vec<Before>,
     /// `None` once it was taken.
     value: Option<T>,
     followers: Vec<u64>,
@@ -31,6 +36,14 @@ struct Node<T> {
 
 /// What CortexDB answered: an event id, or none.
 type Fate = Option<String>;
+
+/// The one before, and its event id as far as it is known.
+#[derive(Debug)]
+struct Before {
+    /// Where it is on its way.
+    place: Option<u64>,
+    event_id: Option<String>,
+}
 
 /// A record that is to be named as the one before, and its event id as far as it is known.
 #[derive(Debug)]
@@ -51,13 +64,20 @@ pub(super) struct Taken<T> {
 /// What the schedule needs to know of a record.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) id: String,
-    /// The same, or the record of the source that it is a part of.
-    pub(super) record: String,
+    pub(super) id: Arc<str>,
+    /// The record of the source, where this is a part of one.
+    pub(super) part_of: Option<String>,
     /// The record that opened its thread, or nothing.
     pub(super) root: String,
-    pub(super) digest: String,
+    pub(super) digest: Arc<str>,
     pub(super) predecessors: Vec<Predecessor>,
+}
+
+impl<T> Node<T> {
+    /// The record of the source.
+    fn record(&self) -> &str {
+        self.part_of.as_deref().unwrap_or(&self.id)
+    }
 }
 
 impl<T> Schedule<T> {
@@ -88,63 +108,71 @@ impl<T> Schedule<T> {
     /// The digest of the version of a record that is on its way.
     pub(super) fn digest_of(&self, id: &str) -> Option<&str> {
         let node = self.nodes.get(self.places.get(id)?)?;
-        Some(&node.waiting.digest)
+        Some(&node.digest)
     }
 
     /// Whether one of the records and parts on their way is such a one; the first word is the record, the second its id or that of the part.
     pub(super) fn any(&self, is_one: impl Fn(&str, &str) -> bool) -> bool {
-        let mut nodes = self.nodes.values().map(|node| &node.waiting);
-        nodes.any(|waiting| is_one(&waiting.record, &waiting.id))
+        let mut nodes = self.nodes.values();
+        nodes.any(|node| is_one(node.record(), &node.id))
     }
 
     /// Whether one of these records, a part of one, or one of those in the threads that they opened, is on its way.
     pub(super) fn concerns(&self, ids: &HashSet<&str>) -> bool {
         self.nodes.values().any(|node| {
-            let Waiting {
-                id, record, root, ..
-            } = &node.waiting;
-            [id, record, root]
-                .iter()
-                .any(|one| ids.contains(one.as_str()))
+            let names = [&*node.id, node.record(), node.root.as_str()];
+            names.iter().any(|name| ids.contains(name))
         })
     }
 
     /// Adds records of which no version is on its way. They may name each other in any order.
     pub(super) fn add(&mut self, records: impl IntoIterator<Item = (Waiting, T)>) {
-        let first = self.next;
+        let mut links = Vec::new();
         for (waiting, value) in records {
-            self.places.insert(waiting.id.clone(), self.next);
+            self.places.insert(Arc::clone(&waiting.id), self.next);
             let node = Node {
-                waiting,
+                id: waiting.id,
+                part_of: waiting.part_of,
+                root: waiting.root,
+                digest: waiting.digest,
+                before: Vec::new(),
                 value: Some(value),
                 followers: Vec::new(),
                 waiting_for: 0,
                 fate: None,
             };
             self.nodes.insert(self.next, Box::new(node));
+            links.push((self.next, waiting.predecessors));
             self.next += 1;
         }
-        for place in first..self.next {
-            self.link(place);
+        for (place, predecessors) in links {
+            self.link(place, predecessors);
         }
     }
 
-    fn link(&mut self, place: u64) {
+    fn link(&mut self, place: u64, predecessors: Vec<Predecessor>) {
         let Some(mut node) = self.nodes.remove(&place) else {
             return;
         };
-        for predecessor in &mut node.waiting.predecessors {
-            let before = self.places.get(&predecessor.id);
-            let Some(before) = before.and_then(|before| self.nodes.get_mut(before)) else {
-                continue;
-            };
-            match &before.fate {
-                Some(fate) => predecessor.event_id.clone_from(fate),
-                None => {
-                    before.followers.push(place);
-                    node.waiting_for += 1;
+        node.before.reserve_exact(predecessors.len());
+        for Predecessor { id, mut event_id } in predecessors {
+            let mut on_its_way = None;
+            if let Some(place_before) = self.places.get(id.as_str()).copied()
+                && let Some(before) = self.nodes.get_mut(&place_before)
+            {
+                match &before.fate {
+                    Some(fate) => event_id.clone_from(fate),
+                    None => {
+                        before.followers.push(place);
+                        node.waiting_for += 1;
+                        on_its_way = Some(place_before);
+                    }
                 }
             }
+            node.before.push(Before {
+                place: on_its_way,
+                event_id,
+            });
         }
         if node.waiting_for == 0 {
             self.ready.insert(place);
@@ -167,7 +195,7 @@ impl<T> Schedule<T> {
         {
             self.ready.remove(&place);
             self.under_way += 1;
-            let before = node.waiting.predecessors.iter();
+            let before = node.before.iter();
             taken.push(Taken {
                 place,
                 value,
@@ -188,14 +216,13 @@ impl<T> Schedule<T> {
         let fate = event_id.map(str::to_owned);
         node.fate = Some(fate.clone());
         self.under_way -= 1;
-        let id = node.waiting.id.clone();
         for follower in std::mem::take(&mut node.followers) {
             let Some(waiting) = self.nodes.get_mut(&follower) else {
                 continue;
             };
-            for predecessor in &mut waiting.waiting.predecessors {
-                if predecessor.id == id {
-                    predecessor.event_id.clone_from(&fate);
+            for before in &mut waiting.before {
+                if before.place == Some(place) {
+                    before.event_id.clone_from(&fate);
                 }
             }
             waiting.waiting_for -= 1;
@@ -209,7 +236,7 @@ impl<T> Schedule<T> {
     pub(super) fn done(&mut self, place: u64, event_id: Option<&str>) {
         self.answered(place, event_id);
         if let Some(node) = self.nodes.remove(&place) {
-            self.places.remove(&node.waiting.id);
+            self.places.remove(&node.id);
         }
     }
 }
@@ -224,10 +251,10 @@ mod tests {
             event_id: None,
         });
         let waiting = Waiting {
-            id: id.to_owned(),
-            record: id.to_owned(),
+            id: id.into(),
+            part_of: None,
             root: String::new(),
-            digest: String::new(),
+            digest: Arc::default(),
             predecessors: predecessors.collect(),
         };
         (waiting, id.to_owned())
@@ -343,7 +370,7 @@ mod tests {
     fn a_record_is_on_its_way_as_long_as_it_or_a_part_or_a_turn_of_its_thread_is() {
         let mut schedule = Schedule::new();
         let (mut part, name) = record("issue~a", &[]);
-        part.record = "issue".to_owned();
+        part.part_of = Some("issue".to_owned());
         part.root = "epic".to_owned();
         schedule.add([(part, name)]);
         let concerns = |schedule: &Schedule<String>, id| schedule.concerns(&HashSet::from([id]));

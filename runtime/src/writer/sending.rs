@@ -35,7 +35,7 @@ pub(super) struct Draft {
     pub(super) record: Record,
     pub(super) stream: Arc<str>,
     pub(super) scope: Arc<str>,
-    pub(super) digest: String,
+    pub(super) digest: Arc<str>,
     pub(super) generation: u64,
     /// Frozen by an earlier attempt; `None` where the predecessors are still to be looked up.
     pub(super) frozen: Option<Vec<String>>,
@@ -138,8 +138,10 @@ pub(super) async fn send(
             &one.preceded_by,
         ));
         // The text is in the envelopes now.
-        one.value.record.content = String::new();
-        one.value.record.labels = Vec::new();
+        let record = &mut one.value.record;
+        record.content = String::new();
+        record.labels = Vec::new();
+        record.preceded_by = Vec::new();
     }
     let batch = builder.finish();
     freeze(&context, &taken, &counts, &batch).await?;
@@ -174,7 +176,7 @@ async fn freeze(
             root: draft.record.root().into(),
             appends: appends(draft),
             scope: (&*draft.scope).into(),
-            digest: draft.digest.as_str().into(),
+            digest: (&*draft.digest).into(),
             generation: draft.generation,
             keys: (start..start + count)
                 .map(|index| batch.place(index).key.into())
