@@ -35,10 +35,10 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 type BoxError = Box<dyn Error + Send + Sync>;
 type Plain = HttpsConnector<HttpConnector<CheckedResolver>>;
 
-/// Makes connections to one server.
+/// Makes connections to one server. It is copied with each request, and what it holds only with each connection.
 #[derive(Clone)]
 pub(super) struct Connector {
-    road: Road,
+    road: Arc<Road>,
     within: Duration,
 }
 
@@ -86,12 +86,15 @@ impl Connector {
             }
             Some(proxy) => Road::Forward(proxy.uri().clone(), (tcp, tls).into()),
         };
-        Ok(Self { road, within })
+        Ok(Self {
+            road: Arc::new(road),
+            within,
+        })
     }
 
     /// Whether a proxy reads each request.
     pub(super) fn is_forwarded(&self) -> bool {
-        matches!(self.road, Road::Forward(..))
+        matches!(*self.road, Road::Forward(..))
     }
 }
 
@@ -159,35 +162,27 @@ impl Service<Uri> for Connector {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        match &mut self.road {
-            Road::Straight(plain) | Road::Forward(_, plain) => plain.poll_ready(context),
-            Road::Tunnel(tunnel) => tunnel.poll_ready(context),
-        }
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, server: Uri) -> Self::Future {
-        let connecting: Self::Future = match &mut self.road {
-            Road::Straight(plain) => {
-                let connecting = plain.call(server);
-                Box::pin(async { Ok(Stream::to_the_server(connecting.await?.into())) })
-            }
-            Road::Tunnel(tunnel) => {
-                let connecting = tunnel.call(server);
-                Box::pin(async { Ok(Stream::to_the_server(connecting.await?)) })
-            }
-            Road::Forward(proxy, plain) => {
-                let connecting = plain.call(proxy.clone());
-                Box::pin(async {
-                    Ok(Stream {
-                        is_forwarded: true,
-                        ..Stream::to_the_server(connecting.await?.into())
-                    })
-                })
-            }
-        };
-        let within = self.within;
+        let (road, within) = (Arc::clone(&self.road), self.within);
         Box::pin(async move {
+            let connecting = async {
+                Ok(match &*road {
+                    Road::Straight(plain) => {
+                        Stream::to_the_server(connection(plain, server).await?.into())
+                    }
+                    Road::Tunnel(tunnel) => {
+                        Stream::to_the_server(connection(tunnel, server).await?)
+                    }
+                    Road::Forward(proxy, plain) => Stream {
+                        is_forwarded: true,
+                        ..Stream::to_the_server(connection(plain, proxy.clone()).await?.into())
+                    },
+                })
+            };
             match tokio::time::timeout(within, connecting).await {
                 Ok(made) => made,
                 Err(_) => {
@@ -197,6 +192,15 @@ impl Service<Uri> for Connector {
             }
         })
     }
+}
+
+async fn connection<C: Service<Uri> + Clone>(
+    connector: &C,
+    to: Uri,
+) -> Result<C::Response, C::Error> {
+    let mut connector = connector.clone();
+    std::future::poll_fn(|context| connector.poll_ready(context)).await?;
+    connector.call(to).await
 }
 
 /// A connection.

@@ -114,10 +114,10 @@ fn build_behind(
         .timer(TokioTimer::new())
         .http1_read_buf_exact_size(READ_BYTES)
         .build(connector);
-    Ok(HttpClient {
+    Ok(HttpClient(Arc::new(Shared {
         client,
         proxy_authorization,
-    })
+    })))
 }
 
 fn is_loopback(url: &url::Url) -> bool {
@@ -188,7 +188,9 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 
 /// A server with the connections that stand to it. Clones share them.
 #[derive(Clone)]
-pub struct HttpClient {
+pub struct HttpClient(Arc<Shared>);
+
+struct Shared {
     client: Client<Connector, Full<Bytes>>,
     /// For a proxy that reads each request.
     proxy_authorization: Option<HeaderValue>,
@@ -210,10 +212,10 @@ impl HttpClient {
             .entry(ACCEPT)
             .or_insert(HeaderValue::from_static("*/*"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        if let Some(value) = &self.proxy_authorization {
+        if let Some(value) = &self.0.proxy_authorization {
             headers.insert(PROXY_AUTHORIZATION, value.clone());
         }
-        let response = self.client.request(request).await;
+        let response = self.0.client.request(request).await;
         let response = response.map_err(|error| ExchangeError::of(&error, error.is_connect()))?;
         let (head, body) = response.into_parts();
         let mut answer = Answer {
