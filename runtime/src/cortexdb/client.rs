@@ -311,13 +311,15 @@ impl Client {
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, http_client::USER_AGENT);
         let key = format!("Bearer {}", self.endpoint.key.reveal());
-        let mut key = HeaderValue::from_str(&key).map_err(|_| {
+        let mut key = HeaderValue::from_bytes(key.as_bytes()).map_err(|_| {
             ExchangeError::Malformed("the API key has characters that no key has".into())
         })?;
         key.set_sensitive(true);
         headers.insert(AUTHORIZATION, key);
-        let actor = self.endpoint.actor.as_deref();
-        if let Some(actor) = actor.and_then(|actor| HeaderValue::from_str(actor).ok()) {
+        if let Some(actor) = &self.endpoint.actor {
+            let actor = HeaderValue::from_bytes(actor.as_bytes()).map_err(|_| {
+                ExchangeError::Malformed("the actor has characters that no actor has".into())
+            })?;
             headers.insert("x-cortex-actor", actor);
         }
         if let Some(body) = body {
@@ -328,7 +330,7 @@ impl Client {
     }
 
     fn network(&self, error: &ExchangeError) -> Failure {
-        if let ExchangeError::Refused(_) | ExchangeError::Malformed(_) = error {
+        if error.is_final() {
             return Failure::Final(CortexError::Misconfigured(format!("CortexDB: {error}")));
         }
         Failure::Passing {

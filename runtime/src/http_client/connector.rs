@@ -39,6 +39,7 @@ type Plain = HttpsConnector<HttpConnector<CheckedResolver>>;
 #[derive(Clone)]
 pub(super) struct Connector {
     road: Arc<Road>,
+    is_https: bool,
     within: Duration,
 }
 
@@ -88,6 +89,7 @@ impl Connector {
         };
         Ok(Self {
             road: Arc::new(road),
+            is_https,
             within,
         })
     }
@@ -167,6 +169,11 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, server: Uri) -> Self::Future {
+        // The road was chosen for the other: a proxy would read what is meant to be sealed.
+        if (server.scheme_str() == Some("https")) != self.is_https {
+            let words = "a URL of another scheme than the server's";
+            return Box::pin(async move { Err(io::Error::other(words).into()) });
+        }
         let (road, within) = (Arc::clone(&self.road), self.within);
         Box::pin(async move {
             let connecting = async {

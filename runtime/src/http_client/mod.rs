@@ -38,6 +38,8 @@ const READ_BYTES: usize = 16 << 10;
 /// Who asks.
 pub const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("connector-runtime/", env!("CARGO_PKG_VERSION")));
+/// Further tries of a request that the server says it has not looked at.
+const MOST_REFUSED: u32 = 2;
 /// Connections that may wait for the next request.
 const MOST_IDLE: usize = 64;
 /// How long they do.
@@ -89,7 +91,7 @@ fn build_behind(
         .check_url(base)
         .map_err(|refusal| refusal.to_string())?;
     let resolver = CheckedResolver::new(Arc::clone(policy), lookup);
-    let target = Uri::try_from(base.as_str()).map_err(|error| format!("{base}: {error}"))?;
+    let target = uri(base.as_str()).map_err(|error| error.to_string())?;
     let proxy = proxies.intercept(&target);
     let certificates = ca_file.map(connector::read_certificates).transpose()?;
     let connector = Connector::new(
@@ -141,7 +143,10 @@ pub enum ExchangeError {
     /// What may not be dialled.
     #[error(transparent)]
     Refused(Refusal),
-    /// There is no connection, so the server has seen nothing.
+    /// The head of the answer is longer than any that we read.
+    #[error("the head of the answer is over {READ_BYTES} bytes")]
+    HeadTooLarge,
+    /// There is no connection, or the server says that it has not looked at the request: it may be sent again, whatever it is.
     #[error("no connection: {reason}")]
     NoConnection {
         /// The innermost cause.
@@ -159,6 +164,13 @@ impl ExchangeError {
         if let Some(refusal) = refusal_in(error) {
             return Self::Refused(refusal.clone());
         }
+        let is_too_large = |error: &(dyn Error + 'static)| {
+            let error = error.downcast_ref::<hyper::Error>();
+            error.is_some_and(hyper::Error::is_parse_too_large)
+        };
+        if chain(error).any(is_too_large) {
+            return Self::HeadTooLarge;
+        }
         // The innermost says more than "client error".
         let innermost = chain(error).last().unwrap_or(error);
         if is_connect {
@@ -174,16 +186,37 @@ impl ExchangeError {
         Self::Broken(innermost.to_string())
     }
 
-    /// Whether the server has certainly not seen the request.
+    /// Whether the server has certainly not acted on the request.
     #[must_use]
-    pub fn is_connect(&self) -> bool {
-        !matches!(self, Self::Broken(_))
+    pub fn is_untouched(&self) -> bool {
+        !matches!(self, Self::Broken(_) | Self::HeadTooLarge)
+    }
+
+    /// Whether another try would come to the same.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_) | Self::Refused(_) | Self::HeadTooLarge
+        )
     }
 }
 
 /// An error and its causes.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
+}
+
+/// Whether a server of HTTP/2 has let the request lie: it is closing the connection in good order, as many do after a thousand requests, or
+/// takes no more at a time.
+fn is_let_lie(error: &(dyn Error + 'static)) -> bool {
+    let of_http_2 = chain(error).find_map(|error| error.downcast_ref::<h2::Error>());
+    of_http_2.is_some_and(|error| {
+        let reason = error.reason();
+        error.is_remote()
+            && ((error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
+                || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)))
+    })
 }
 
 /// A server with the connections that stand to it. Clones share them.
@@ -215,8 +248,18 @@ impl HttpClient {
         if let Some(value) = &self.0.proxy_authorization {
             headers.insert(PROXY_AUTHORIZATION, value.clone());
         }
-        let response = self.0.client.request(request).await;
-        let response = response.map_err(|error| ExchangeError::of(&error, error.is_connect()))?;
+        let mut refused = 0;
+        let response = loop {
+            let error = match self.0.client.request(request.clone()).await {
+                Ok(response) => break response,
+                Err(error) => error,
+            };
+            let is_let_lie = is_let_lie(&error);
+            if !is_let_lie || refused == MOST_REFUSED {
+                return Err(ExchangeError::of(&error, error.is_connect() || is_let_lie));
+            }
+            refused += 1;
+        };
         let (head, body) = response.into_parts();
         let mut answer = Answer {
             status: head.status,
@@ -237,7 +280,17 @@ impl HttpClient {
 
 /// The absolute URL of a request.
 pub fn uri(url: &str) -> Result<Uri, ExchangeError> {
-    Uri::try_from(url).map_err(|error| ExchangeError::Malformed(error.to_string()))
+    let uri = Uri::try_from(url);
+    let uri = uri.map_err(|error| ExchangeError::Malformed(error.to_string()))?;
+    // It would be sent as it stands, or to a proxy.
+    if uri
+        .authority()
+        .is_some_and(|one| one.as_str().contains('@'))
+    {
+        let words = "a user's name in a URL is sent nowhere";
+        return Err(ExchangeError::Malformed(words.into()));
+    }
+    Ok(uri)
 }
 
 /// The head of an answer, and the body as it comes.

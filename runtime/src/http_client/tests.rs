@@ -224,7 +224,7 @@ async fn an_answer_that_ends_too_early_is_broken() {
     let answer = client(&url, None).send(get(&url)).await.unwrap();
     let error = text_of(answer).await.unwrap_err();
     assert!(matches!(error, ExchangeError::Broken(_)), "{error}");
-    assert!(!error.is_connect());
+    assert!(!error.is_untouched());
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn where_nobody_listens_there_is_no_connection_and_nothing_was_sent() {
     drop(listener);
     let url = format!("http://gitlab.example:{port}/");
     let error = client(&url, None).send(get(&url)).await.unwrap_err();
-    assert!(error.is_connect());
+    assert!(error.is_untouched());
     assert_eq!(
         error.to_string(),
         "no connection: Connection refused (os error 111)"
@@ -272,7 +272,7 @@ async fn a_private_ca_is_trusted_where_it_is_named_and_for_the_names_that_it_vou
     let another = format!("https://other.example:{port}/");
     for (client, url) in [(client(&url, None), &url), (trusting, &another)] {
         let error = client.send(get(url)).await.unwrap_err();
-        assert!(error.is_connect());
+        assert!(error.is_untouched());
         assert!(error.to_string().contains("certificate"), "{error}");
     }
     assert_eq!(heard.lock().unwrap().len(), 1, "no token without trust");
@@ -306,6 +306,82 @@ async fn http_2_is_spoken_with_who_offers_it() {
     }
 }
 
+/// A server of HTTP/2 that refuses each second request, beginning with the first, and then those after `most`.
+async fn refuses_streams(authority: &Authority, most: usize) -> u16 {
+    let (listener, port) = listen().await;
+    let acceptor = TlsAcceptor::from(Arc::clone(&authority.server));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let stream = acceptor.accept(stream).await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            let mut count = 0;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                count += 1;
+                if count % 2 == 1 || count > most {
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                } else {
+                    let answer = http::Response::new(());
+                    let mut body = respond.send_response(answer, false).unwrap();
+                    body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+                }
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn what_a_server_of_http_2_lets_lie_is_sent_again_whatever_it_is() {
+    let authority = authority(&[b"h2"]);
+    let port = refuses_streams(&authority, 4).await;
+    let url = format!("https://gitlab.example:{port}/a");
+    let client = client(&url, Some(authority.file.path()));
+    for _ in 0..2 {
+        let mut post = get(&url);
+        *post.method_mut() = http::Method::POST;
+        let answer = client.send(post).await.unwrap();
+        assert_eq!(text_of(answer).await.unwrap(), "hello");
+    }
+    let error = client.send(get(&url)).await.unwrap_err();
+    assert!(error.is_untouched(), "{error}");
+    assert!(!error.is_final());
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_named_and_not_asked_for_again() {
+    let head = format!("HTTP/1.1 200 OK\r\nlink: {}\r\n\r\n", "a".repeat(40_000));
+    let (port, _) = serve(head).await;
+    let url = format!("http://gitlab.example:{port}/");
+    let error = client(&url, None).send(get(&url)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the head of the answer is over 16384 bytes"
+    );
+    assert!(error.is_final() && !error.is_untouched());
+}
+
+#[tokio::test]
+async fn a_url_of_another_scheme_than_that_of_the_server_is_not_dialled() {
+    let (proxy, heard) = serve(HELLO).await;
+    let proxies = Matcher::builder()
+        .http(format!("http://proxy.example:{proxy}"))
+        .build();
+    let client = client_behind(&proxies, "http://gitlab.example/", None).unwrap();
+    let error = client
+        .send(get("https://gitlab.example/"))
+        .await
+        .unwrap_err();
+    assert!(error.is_untouched(), "{error}");
+    assert!(heard.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_url_with_a_password_is_refused_without_it() {
+    let error = uri("https://ada:lovelace@gitlab.example/").unwrap_err();
+    assert!(error.is_final());
+    assert!(!error.to_string().contains("lovelace"), "{error}");
+}
+
 #[tokio::test]
 async fn through_a_proxy_https_is_a_tunnel_that_it_cannot_look_into() {
     let authority = authority(&[]);
@@ -334,7 +410,7 @@ async fn through_a_proxy_https_is_a_tunnel_that_it_cannot_look_into() {
     }
 
     let error = behind("").send(get(&url)).await.unwrap_err();
-    assert!(error.is_connect());
+    assert!(error.is_untouched());
     assert!(
         error.to_string().contains("proxy authorization required"),
         "{error}"

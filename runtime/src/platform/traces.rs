@@ -6,8 +6,11 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::CONTENT_TYPE;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
@@ -68,7 +71,7 @@ impl Collector {
         let url = Url::parse(&address)
             .ok()
             .filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
-        let url = url.ok_or_else(|| {
+        let mut url = url.ok_or_else(|| {
             invalid(format!(
                 "{name} is not the address of a collector; write for example http://127.0.0.1:4318"
             ))
@@ -86,12 +89,32 @@ impl Collector {
             "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
             "OTEL_EXPORTER_OTLP_HEADERS",
         ]);
+        let mut headers = read_headers(&headers.unwrap_or_default()).map_err(invalid)?;
+        if let Some(value) = authorization_in(&mut url) {
+            headers.entry(AUTHORIZATION).or_insert(value);
+        }
         Ok(Some(Self {
             url,
-            headers: read_headers(&headers.unwrap_or_default()).map_err(invalid)?,
+            headers,
             service: variable("OTEL_SERVICE_NAME").unwrap_or_else(|| "connector-runtime".into()),
         }))
     }
+}
+
+/// Takes the user's name and password out of a URL: they go in a header.
+fn authorization_in(url: &mut Url) -> Option<HeaderValue> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+    let mut pair = decoded(url.username());
+    pair.push(b':');
+    pair.extend(decoded(url.password().unwrap_or_default()));
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).ok()?;
+    value.set_sensitive(true);
+    url.set_username("").ok()?;
+    url.set_password(None).ok()?;
+    Some(value)
 }
 
 /// `name=value,name=value`, values with `%XX`.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Budget, class_of};
 use super::request::{Method, SourceRequest};
 use crate::cortexdb::client::retry_after;
-use crate::egress::{Policy, Refusal};
+use crate::egress::Policy;
 use crate::http_client::{self, ExchangeError, HttpClient};
 use crate::patience::Patience;
 use crate::redact::{Redactor, Secret};
@@ -172,7 +172,8 @@ enum Attempt {
     TimedOut(String),
     TooLarge,
     Redirect(url::Url),
-    Refused(Refusal),
+    /// Asking again would come to the same.
+    Impossible(String),
 }
 
 impl SourceClient {
@@ -225,12 +226,9 @@ impl SourceClient {
                         "more than {MAX_REDIRECTS} redirects"
                     )));
                 }
-                // Asking again would lead to the same place. The component did nothing wrong, so this is no denial.
-                Attempt::Refused(refusal) => {
-                    return Err(SourceError::Unavailable(format!(
-                        "{}: {refusal}",
-                        self.name
-                    )));
+                // The component did nothing wrong, so this is no denial.
+                Attempt::Impossible(reason) => {
+                    return Err(SourceError::Unavailable(format!("{}: {reason}", self.name)));
                 }
                 Attempt::TooLarge => return Err(SourceError::TooLarge(self.max_body_bytes as u64)),
                 Attempt::TimedOut(reason) if request.report_timeout => {
@@ -285,7 +283,7 @@ impl SourceClient {
 
     async fn attempt(&self, request: &SourceRequest, url: &url::Url, scheme: usize) -> Attempt {
         if let Err(refusal) = self.egress.check_url(url) {
-            return Attempt::Refused(refusal);
+            return Attempt::Impossible(refusal.to_string());
         }
         self.counters.update(|totals| totals.source_requests += 1);
         let mut deadline = Instant::now() + self.timeouts.whole;
@@ -390,9 +388,12 @@ impl SourceClient {
                 }
                 Authentication::Anonymous => None,
             };
-            if let Some((name, value)) = shown
-                && let Ok(mut value) = HeaderValue::from_str(&value)
-            {
+            if let Some((name, value)) = shown {
+                let value = HeaderValue::from_bytes(value.as_bytes());
+                let mut value = value.map_err(|_| {
+                    let words = "the source's token has characters that no token has";
+                    ExchangeError::Malformed(words.into())
+                })?;
                 value.set_sensitive(true);
                 headers.append(name, value);
             }
@@ -402,7 +403,7 @@ impl SourceClient {
 
     fn broken(&self, error: &ExchangeError) -> Attempt {
         let reason = match error {
-            ExchangeError::Refused(refusal) => return Attempt::Refused(refusal.clone()),
+            error if error.is_final() => return Attempt::Impossible(error.to_string()),
             ExchangeError::NoConnection {
                 timed_out: true, ..
             } => format!("no connection within {:?}", self.timeouts.connect),
@@ -411,7 +412,7 @@ impl SourceClient {
         Attempt::Passing {
             reason,
             asked: None,
-            untouched: error.is_connect(),
+            untouched: error.is_untouched(),
         }
     }
 

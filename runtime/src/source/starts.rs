@@ -29,7 +29,8 @@ impl Starts {
         self.count += 1;
         match self.groups.back_mut() {
             Some(group) if now < group.first + GRAIN => {
-                group.last = now;
+                // Threads may come a moment out of order.
+                group.last = group.last.max(now);
                 group.count += 1;
             }
             _ => self.groups.push_back(Group {

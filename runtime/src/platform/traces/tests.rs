@@ -52,6 +52,21 @@ fn the_collector_is_where_the_variables_of_the_specification_say() {
 }
 
 #[test]
+fn a_password_in_the_address_of_the_collector_goes_in_a_header() {
+    let address = "https://ada:love%3Alace@collector.example/v1/traces";
+    let name = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+    let found = collector(&[(name, address)]).unwrap().unwrap();
+    assert_eq!(found.url.as_str(), "https://collector.example/v1/traces");
+    assert_eq!(found.headers["authorization"], "Basic YWRhOmxvdmU6bGFjZQ==");
+    assert!(found.headers["authorization"].is_sensitive());
+    assert!(!format!("{found:?}").contains("lace"));
+    // What is said in so many words counts.
+    let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20key");
+    let found = collector(&[(name, address), headers]).unwrap().unwrap();
+    assert_eq!(found.headers["authorization"], "Bearer key");
+}
+
+#[test]
 fn what_cannot_be_meant_is_said_without_the_key() {
     let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
     let wrong = collector(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")]).unwrap_err();
