@@ -10,6 +10,8 @@ use crate::setup::{KEY, Setup};
 
 /// The program's own promise for any first reading.
 const MOST_MEMORY_KIB: u64 = 128 << 10;
+/// What `make bench` measures on a machine of its own is 1.3 at 100,000 records; here others compute beside it, and more is under way.
+const MOST_GROWTH_TENTHS: u64 = 14;
 
 /// A world of this size, read as one group; what is to be stored, and the least requests that this takes.
 async fn one_group(size: &Size) -> (Setup, Vec<Expected>, usize) {
@@ -127,8 +129,19 @@ async fn a_first_reading_writes_in_bulk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_reading_of_ten_thousand_records_stays_small() {
-    let (setup, expected, _) = one_group(&Size::items(10_000)).await;
+async fn a_first_reading_takes_no_more_memory_the_more_there_is_to_read() {
+    let few = peak_kib(1_000).await;
+    let many = peak_kib(30_000).await;
+    assert!(many <= MOST_MEMORY_KIB, "VmHWM was {many} KiB");
+    assert!(
+        many * 10 <= few * MOST_GROWTH_TENTHS,
+        "VmHWM was {few} KiB with 1,000 records and {many} KiB with 30,000"
+    );
+}
+
+/// VmHWM of a first reading of about so many records.
+async fn peak_kib(items: usize) -> u64 {
+    let (setup, expected, _) = one_group(&Size::items(items)).await;
     let mut child = setup.start(&["--quiet"]);
     let status = format!("/proc/{}/status", child.id().unwrap());
     let mut peak = 0;
@@ -142,7 +155,7 @@ async fn a_first_reading_of_ten_thousand_records_stays_small() {
     assert_eq!(code.code(), Some(0));
     assert_eq!(setup.cortex.stats().live_events, expected.len());
     assert!(peak > 0, "the peak was never seen");
-    assert!(peak <= MOST_MEMORY_KIB, "VmHWM was {peak} KiB");
+    peak
 }
 
 fn high_water(status: &str) -> Option<u64> {
