@@ -8,12 +8,15 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+// A few thousand records at the most are on their way, so nobody gains by names that collide; and each is looked up six times.
+use foldhash::fast::RandomState;
+
 /// Records on their way, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     /// Boxed, because a table is half empty and moves what it holds.
-    nodes: HashMap<u64, Box<Node<T>>>,
-    places: HashMap<Arc<str>, u64>,
+    nodes: HashMap<u64, Box<Node<T>>, RandomState>,
+    places: HashMap<Arc<str>, u64, RandomState>,
     /// What waits for nothing.
     ready: BTreeSet<u64>,
     under_way: usize,
@@ -83,8 +86,8 @@ impl<T> Node<T> {
 impl<T> Schedule<T> {
     pub(super) fn new() -> Self {
         Self {
-            nodes: HashMap::new(),
-            places: HashMap::new(),
+            nodes: HashMap::default(),
+            places: HashMap::default(),
             ready: BTreeSet::new(),
             under_way: 0,
             next: 0,

@@ -137,9 +137,12 @@ pub(super) async fn send(
             &one.value,
             &one.preceded_by,
         ));
-        // The text is in the envelopes now.
+        // They are in the envelopes now.
         let record = &mut one.value.record;
         record.content = String::new();
+        record.observed_at = String::new();
+        record.recorded_at = None;
+        record.author = None;
         record.labels = Vec::new();
         record.preceded_by = Vec::new();
     }
