@@ -10,8 +10,8 @@ use crate::setup::{KEY, Setup};
 
 /// The program's own promise for any first reading.
 const MOST_MEMORY_KIB: u64 = 128 << 10;
-/// What `make bench` measures on a machine of its own is 1.3 at 100,000 records; here others compute beside it, and more is under way.
-const MOST_GROWTH_TENTHS: u64 = 14;
+/// 124 is what it takes on a machine of its own, and `make bench` has more records; here others compute beside it.
+const MOST_GROWTH_PERCENT: u64 = 133;
 
 /// A world of this size, read as one group; what is to be stored, and the least requests that this takes.
 async fn one_group(size: &Size) -> (Setup, Vec<Expected>, usize) {
@@ -134,7 +134,7 @@ async fn a_first_reading_takes_no_more_memory_the_more_there_is_to_read() {
     let many = peak_kib(30_000).await;
     assert!(many <= MOST_MEMORY_KIB, "VmHWM was {many} KiB");
     assert!(
-        many * 10 <= few * MOST_GROWTH_TENTHS,
+        many * 100 <= few * MOST_GROWTH_PERCENT,
         "VmHWM was {few} KiB with 1,000 records and {many} KiB with 30,000"
     );
 }
