@@ -311,11 +311,10 @@ impl Client {
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, http_client::USER_AGENT);
         let key = format!("Bearer {}", self.endpoint.key.reveal());
-        let mut key = HeaderValue::from_bytes(key.as_bytes()).map_err(|_| {
-            ExchangeError::Malformed("the API key has characters that no key has".into())
-        })?;
-        key.set_sensitive(true);
-        headers.insert(AUTHORIZATION, key);
+        headers.insert(
+            AUTHORIZATION,
+            http_client::secret_value("the API key", &key)?,
+        );
         if let Some(actor) = &self.endpoint.actor {
             let actor = HeaderValue::from_bytes(actor.as_bytes()).map_err(|_| {
                 ExchangeError::Malformed("the actor has characters that no actor has".into())

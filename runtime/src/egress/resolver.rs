@@ -111,16 +111,3 @@ pub async fn look_ahead(policy: &Policy, url: &Url) -> Result<(), Refusal> {
         _ => Ok(()),
     }
 }
-
-/// The refusal behind an error of the HTTP client, if that is what it was.
-#[must_use]
-pub fn refusal_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Refusal> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(refusal) = error.downcast_ref() {
-            return Some(refusal);
-        }
-        cause = error.source();
-    }
-    None
-}

@@ -18,7 +18,7 @@ use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use rustls_platform_verifier::Verifier;
 use tokio::net::TcpStream;
 use tower_service::Service;
@@ -43,7 +43,6 @@ pub(super) struct Connector {
     within: Duration,
 }
 
-#[derive(Clone)]
 enum Road {
     Straight(Plain),
     /// HTTPS: TLS begins behind the proxy, at the server.
@@ -115,6 +114,11 @@ fn tcp(resolver: CheckedResolver, within: Duration) -> HttpConnector<CheckedReso
     tcp
 }
 
+fn tls() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+}
+
 /// TLS with whom the system trusts, and these.
 fn trusting(certificates: Vec<CertificateDer<'static>>) -> Result<ClientConfig, String> {
     let missing = |error: rustls::Error| {
@@ -122,12 +126,10 @@ fn trusting(certificates: Vec<CertificateDer<'static>>) -> Result<ClientConfig, 
             "no HTTPS client: {error}. Install the system's CA certificates (Debian: ca-certificates), or name a file with --ca-file"
         )
     };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Verifier::new_with_extra_roots(certificates, Arc::clone(&provider));
+    let tls = tls().map_err(missing)?;
+    let verifier = Verifier::new_with_extra_roots(certificates, Arc::clone(tls.crypto_provider()));
     let verifier = verifier.map_err(missing)?;
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(missing)?
+    Ok(tls
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
@@ -135,10 +137,7 @@ fn trusting(certificates: Vec<CertificateDer<'static>>) -> Result<ClientConfig, 
 
 /// TLS that nobody will use.
 fn trusting_nobody() -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider);
-    let versions = versions.with_safe_default_protocol_versions();
-    Ok(versions
+    Ok(tls()
         .map_err(|error| error.to_string())?
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth())

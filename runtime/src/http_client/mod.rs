@@ -28,7 +28,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::egress::resolver::{CheckedResolver, Lookup, SystemLookup, refusal_in};
+use crate::egress::resolver::{CheckedResolver, Lookup, SystemLookup};
 use crate::egress::{Policy, Refusal};
 use connector::Connector;
 use gzip::Gunzip;
@@ -161,7 +161,7 @@ pub enum ExchangeError {
 
 impl ExchangeError {
     fn of(error: &(dyn Error + 'static), is_connect: bool) -> Self {
-        if let Some(refusal) = refusal_in(error) {
+        if let Some(refusal) = chain(error).find_map(|error| error.downcast_ref::<Refusal>()) {
             return Self::Refused(refusal.clone());
         }
         let is_too_large = |error: &(dyn Error + 'static)| {
@@ -236,8 +236,8 @@ impl std::fmt::Debug for HttpClient {
 }
 
 impl HttpClient {
-    /// Sends a request with an absolute URL, once, and waits for the head of the answer. There is no limit of time but that for the
-    /// connection.
+    /// Sends a request with an absolute URL and waits for the head of the answer. It is sent again only where the server says that it has
+    /// not looked at it. There is no limit of time but that for the connection.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Answer, ExchangeError> {
         let mut request = request.map(Full::new);
         let headers = request.headers_mut();
@@ -276,6 +276,15 @@ impl HttpClient {
         }
         Ok(answer)
     }
+}
+
+/// The value of a header that shows a secret. `whose` names it where it cannot be one: `the API key`.
+pub(crate) fn secret_value(whose: &str, text: &str) -> Result<HeaderValue, ExchangeError> {
+    let mut value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| {
+        ExchangeError::Malformed(format!("{whose} has characters that no header may have"))
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// The absolute URL of a request.

@@ -389,12 +389,7 @@ impl SourceClient {
                 Authentication::Anonymous => None,
             };
             if let Some((name, value)) = shown {
-                let value = HeaderValue::from_bytes(value.as_bytes());
-                let mut value = value.map_err(|_| {
-                    let words = "the source's token has characters that no token has";
-                    ExchangeError::Malformed(words.into())
-                })?;
-                value.set_sensitive(true);
+                let value = http_client::secret_value("the source's token", &value)?;
                 headers.append(name, value);
             }
         }
