@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::cortexdb::bulk::Place;
 use crate::cortexdb::client::{Client, CortexError};
-use crate::cortexdb::envelope::id_label;
+use crate::cortexdb::labels::id_label;
 use crate::cortexdb::listing::Listed;
 use crate::rebuild::{Ours, marks, mine};
 

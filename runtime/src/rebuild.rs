@@ -18,9 +18,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::cortexdb::client::{Client, CortexError};
-use crate::cortexdb::envelope::{
-    PART_OF, check_source_id, decode_label, id_of_label, instance_mark, is_event_type,
-};
+use crate::cortexdb::envelope::{PART_OF, check_source_id, instance_mark, is_event_type};
+use crate::cortexdb::labels::{decode_label, id_of_label};
 use crate::cortexdb::listing::{Listed, Shown};
 use crate::ledger::{EventState, RebuiltEntry, RebuiltEvent, Status};
 

@@ -6,10 +6,11 @@
 //!
 //! Sources: the vendor's published clients and documentation, collected as "CortexDB v1 HTTP API"; the limits are theirs.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::labels::{Labels, id_label};
 use crate::digest::{fingerprint, hex, sha256_of_parts};
 
 /// The largest flattened text of one event: 1 MiB, of which the role prefix (`[system] `) takes up to 12 bytes.
@@ -17,10 +18,6 @@ pub const MAX_FRAGMENT_BYTES: usize = 1_048_576 - 12;
 /// The most fragments that one source may have, so that a text of 32 MiB still fits.
 pub const MAX_FRAGMENTS: usize = 33;
 const MAX_SOURCE_ID_BYTES: usize = 4096;
-const MAX_LABEL_BYTES: usize = 256;
-const MAX_LABELS: usize = 64;
-/// Hex digits that keep shortened source ids distinct.
-const ID_DIGEST_DIGITS: usize = 16;
 const MAX_KEY_BYTES: usize = 64;
 /// `@` and the 16 hex digits that end every key.
 const VERSION_MARK_BYTES: usize = 17;
@@ -72,7 +69,7 @@ pub struct Thread {
 #[derive(Debug, Clone)]
 pub struct Record {
     /// `gl:merge_request:42/17`.
-    pub source_id: String,
+    pub source_id: Arc<str>,
     /// `merge_request`.
     pub event_type: String,
     /// How CortexDB treats it.
@@ -86,7 +83,7 @@ pub struct Record {
     /// `user:17`.
     pub author: Option<String>,
     /// Labels as they are sent, without those of the host.
-    pub labels: Vec<String>,
+    pub labels: Labels,
     /// Source ids.
     pub preceded_by: Vec<String>,
     /// Its conversation.
@@ -212,8 +209,8 @@ impl Record {
     pub(crate) fn of(raw: RawRecord) -> Self {
         let author = raw.author.filter(|author| is_actor(author));
         Self {
-            labels: wire_labels(raw.labels, raw.attributes),
-            source_id: raw.source_id,
+            labels: Labels::new(&raw.labels, &raw.attributes),
+            source_id: raw.source_id.into(),
             event_type: raw.event_type,
             modality: raw.modality,
             content: raw.content,
@@ -259,7 +256,7 @@ impl Record {
         parts.push(b"preceded-by");
         parts.extend(self.preceded_by.iter().map(String::as_bytes));
         parts.push(b"labels");
-        parts.extend(self.labels.iter().map(String::as_bytes));
+        parts.extend(self.labels.iter().map(str::as_bytes));
         hex(&sha256_of_parts(parts), 32)
     }
 
@@ -385,125 +382,6 @@ fn is_actor(text: &str) -> bool {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@' | '-'))
     })
-}
-
-/// Labels as they are sent: commas encoded (CortexDB's filter splits on them), control characters gone, long ones cut with a digest
-/// that keeps them distinct, no duplicates, and no more than leave room for those of the host.
-fn wire_labels(labels: Vec<String>, attributes: Vec<(String, String)>) -> Vec<String> {
-    const HOST_LABELS: usize = 6;
-    let room = MAX_LABELS - HOST_LABELS;
-    let mut wire: Vec<String> = Vec::with_capacity(labels.len() + attributes.len());
-    let attributes = attributes.into_iter().map(|(mut label, value)| {
-        label.reserve_exact(value.len() + 1);
-        label.push('=');
-        label.push_str(&value);
-        label
-    });
-    let mut omitted = 0_usize;
-    for label in labels.into_iter().chain(attributes) {
-        let label = encode_label(label);
-        if label.is_empty() || wire.contains(&label) {
-            continue;
-        }
-        if wire.len() < room {
-            wire.push(label);
-        } else {
-            omitted += 1;
-        }
-    }
-    if omitted > 0 {
-        wire.pop();
-        wire.push(format!("labels_left_out={}", omitted + 1));
-    }
-    wire
-}
-
-/// What [`encode_label`] made of commas, undone. A label that was cut stays cut.
-pub(crate) fn decode_label(label: &str) -> String {
-    label.replace("%2C", ",").replace("%25", "%")
-}
-
-fn encode_label(label: String) -> String {
-    let trimmed = label.trim();
-    let plain = trimmed.len() == label.len() && is_plain(trimmed);
-    let encoded = if plain {
-        label
-    } else {
-        without_commas(trimmed)
-    };
-    if encoded.len() <= MAX_LABEL_BYTES {
-        return encoded;
-    }
-    let digest = hex(&sha256_of_parts([encoded.as_bytes()]), 8);
-    with_digest(encoded, &digest)
-}
-
-/// Whether [`without_commas`] would change nothing. Characters beyond ASCII are looked at there.
-fn is_plain(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'%'))
-}
-
-fn without_commas(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            ',' => encoded.push_str("%2C"),
-            '%' => encoded.push_str("%25"),
-            c if c.is_control() => encoded.push(' '),
-            c => encoded.push(c),
-        }
-    }
-    encoded
-}
-
-/// `text~digest`, the text cut where it is too long for a label.
-fn with_digest(mut text: String, digest: &str) -> String {
-    let mut end = text.len().min(MAX_LABEL_BYTES - 1 - digest.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    text.push('~');
-    text.push_str(digest);
-    text
-}
-
-/// The label that carries a source id: the id itself. Where it has a comma, which CortexDB's filter splits on, or is longer than a
-/// label can be, it is encoded and cut, and ends in a digest of the whole id. `source.source_id` always has it whole.
-#[must_use]
-pub fn id_label(source_id: &str) -> Cow<'_, str> {
-    if source_id.len() <= MAX_LABEL_BYTES && !source_id.contains(',') {
-        return Cow::Borrowed(source_id);
-    }
-    Cow::Owned(with_digest(
-        without_commas(source_id),
-        &id_digest(source_id),
-    ))
-}
-
-fn id_digest(source_id: &str) -> String {
-    hex(&sha256_of_parts([source_id.as_bytes()]), ID_DIGEST_DIGITS)
-}
-
-/// The source id that [`id_label`] made a label of; `None` where it was cut, because what was cut off is nowhere in it.
-pub(crate) fn id_of_label(label: &str) -> Option<Cow<'_, str>> {
-    let is_digest = |text: &&str| {
-        text.len() == ID_DIGEST_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
-    let Some((encoded, digest)) = label
-        .rsplit_once('~')
-        .filter(|(_, digest)| is_digest(digest))
-    else {
-        return Some(Cow::Borrowed(label));
-    };
-    let decoded = decode_label(encoded);
-    if id_digest(&decoded) == digest {
-        return Some(Cow::Owned(decoded));
-    }
-    // A character has up to three encoded bytes, or four of its own: a cut label is at most that much shorter than a full one.
-    let may_be_cut = label.len() + 4 > MAX_LABEL_BYTES;
-    (!may_be_cut).then_some(Cow::Borrowed(label))
 }
 
 /// What makes one version of one fragment unique; the key is derived from it.
@@ -694,7 +572,7 @@ pub fn write_envelope(json: &mut Vec<u8>, record: &Record, version: Version<'_>)
     ];
     let id_label = id_label(&record.source_id);
     let mut labels = vec![id_label.as_ref()];
-    labels.extend(record.labels.iter().map(String::as_str));
+    labels.extend(record.labels.iter());
     let shown = if version.fragments == 1 { 4 } else { 5 };
     labels.extend(own[..shown].iter().map(String::as_str));
     let locator = match &record.thread {
@@ -862,16 +740,6 @@ mod tests {
     }
 
     #[test]
-    fn commas_in_labels_are_encoded_because_the_filter_splits_on_them() {
-        let record = Record::check(raw("Title")).unwrap();
-        assert_eq!(record.labels, ["label:needs%2Ccomma", "state=opened"]);
-        assert_eq!(
-            decode_label(&encode_label("50%, or %2C".to_owned())),
-            "50%, or %2C"
-        );
-    }
-
-    #[test]
     fn each_broken_rule_is_named() {
         let broken = |change: fn(&mut RawRecord)| {
             let mut record = raw("Title");
@@ -900,36 +768,6 @@ mod tests {
         let mut record = raw("Title");
         record.author = Some("ada lovelace".into());
         assert_eq!(Record::check(record).unwrap().author, None);
-    }
-
-    #[test]
-    fn more_labels_than_fit_are_counted_not_lost_in_silence() {
-        let mut record = raw("Title");
-        record.labels = (0..200).map(|n| format!("label:{n}")).collect();
-        let labels = Record::check(record).unwrap().labels;
-        assert_eq!(labels.len(), 58);
-        assert_eq!(labels.last().unwrap(), "labels_left_out=144");
-    }
-
-    #[test]
-    fn a_source_id_is_its_own_label_unless_it_is_long_or_has_a_comma() {
-        for short in [
-            "gl:issue:42/1",
-            "gl:release:42/100%25",
-            "gl:release:42/v1~rc",
-        ] {
-            assert_eq!(id_label(short), short);
-            assert_eq!(id_of_label(short).as_deref(), Some(short));
-        }
-        let comma = "gl:release:42/a,b%2C";
-        let label = id_label(comma);
-        assert!(label.starts_with("gl:release:42/a%2Cb%252C~"), "{label}");
-        assert_eq!(id_of_label(&label).as_deref(), Some(comma));
-        let long = format!("gl:release:42/{}", "版".repeat(400));
-        let label = id_label(&long);
-        assert!(label.len() <= MAX_LABEL_BYTES && label.len() + 4 > MAX_LABEL_BYTES);
-        assert_eq!(id_of_label(&label), None);
-        assert_ne!(label, id_label(&format!("{long}1")));
     }
 
     #[test]

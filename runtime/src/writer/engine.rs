@@ -133,7 +133,7 @@ pub(super) struct Engine {
     said_that_a_scope_is_not_listed: bool,
     out: Option<BufWriter<File>>,
     /// Dry runs write nothing to the ledger, so that a record listed twice is recognised here.
-    seen_in_dry_run: HashMap<String, Arc<str>>,
+    seen_in_dry_run: HashMap<Arc<str>, Arc<str>>,
     said_that_old_versions_stay: bool,
     /// Rows of events that could not be forgotten in this run.
     passed_over: HashSet<i64>,
@@ -395,8 +395,10 @@ impl Engine {
         }
         let wanted: HashSet<&str> = incoming
             .iter()
-            .flat_map(|one| std::iter::once(&one.record.source_id).chain(&one.record.preceded_by))
-            .map(String::as_str)
+            .flat_map(|one| {
+                let before = one.record.preceded_by.iter().map(String::as_str);
+                std::iter::once(&*one.record.source_id).chain(before)
+            })
             .collect();
         let wanted: Vec<&str> = wanted.into_iter().collect();
         let connection = self.settings.lease.connection;
@@ -411,7 +413,7 @@ impl Engine {
             coming.extend(all.map(|one| one.record.source_id.clone()));
         }
         let mut new: Vec<(Waiting, Box<Draft>)> = Vec::with_capacity(incoming.len());
-        let mut places: HashMap<String, usize> = HashMap::with_capacity(incoming.len());
+        let mut places: HashMap<Arc<str>, usize> = HashMap::with_capacity(incoming.len());
         for one in incoming {
             let id = &one.record.source_id;
             let on_its_way = places.get(id).map(|place| &*new[*place].0.digest);
@@ -440,11 +442,13 @@ impl Engine {
                     self.describe(&draft)?;
                     self.steps.settled(page, bytes);
                 }
-                Some(draft) => {
-                    places.insert(draft.record.source_id.clone(), new.len());
+                Some(mut draft) => {
+                    places.insert(Arc::clone(&draft.record.source_id), new.len());
                     let comes =
                         |id: &str| coming.contains(id) || self.schedule.digest_of(id).is_some();
                     let waiting = waiting(&draft, &entries, &self.left_now, comes);
+                    // The schedule knows them now.
+                    draft.record.preceded_by = Vec::new();
                     new.push((waiting, draft));
                 }
             }
@@ -501,7 +505,7 @@ impl Engine {
         self.schedule.concerns(&ids)
             || self.later.iter().any(|one| {
                 let record = &one.record;
-                [record.source_id.as_str(), record.record(), record.root()]
+                [&*record.source_id, record.record(), record.root()]
                     .iter()
                     .any(|id| ids.contains(id))
             })
@@ -863,7 +867,7 @@ impl Engine {
             record,
             digest,
         } = incoming;
-        let entry = entries.get(&record.source_id);
+        let entry = entries.get(&*record.source_id);
         let same = entry.filter(|entry| *entry.digest == *digest && *entry.scope == *scope);
         let mut begun_long_ago = false;
         let (generation, frozen) = match (same, entry) {
@@ -914,7 +918,7 @@ impl Engine {
         let id = &draft.record.source_id;
         let seen = self
             .seen_in_dry_run
-            .insert(id.clone(), Arc::clone(&draft.digest));
+            .insert(Arc::clone(id), Arc::clone(&draft.digest));
         if seen.as_ref() == Some(&draft.digest) {
             return Ok(());
         }
@@ -926,7 +930,7 @@ impl Engine {
         });
         let title = draft.record.content.lines().next().unwrap_or_default();
         self.settings.reporter.event(&Event::WouldWrite {
-            source_id: id.clone(),
+            source_id: id.to_string(),
             change: if draft.known_before { "changed" } else { "new" },
             scope: draft.scope.to_string(),
             title: super::printable(&title.chars().take(120).collect::<String>()),
@@ -948,7 +952,7 @@ impl Engine {
         let is_dry_run = self.is_dry_run();
         let (schedule, later) = (&self.schedule, &self.later);
         let is_on_its_way = |id: &str| {
-            schedule.digest_of(id).is_some() || later.iter().any(|one| one.record.source_id == id)
+            schedule.digest_of(id).is_some() || later.iter().any(|one| &*one.record.source_id == id)
         };
         while let Some((page, letters)) = self.letters.next(is_on_its_way) {
             if !is_dry_run && !letters.is_empty() {
@@ -1208,7 +1212,7 @@ fn waiting(
         });
     }
     Waiting {
-        id: draft.record.source_id.as_str().into(),
+        id: Arc::clone(&draft.record.source_id),
         part_of: draft.record.mapped.part_of.clone(),
         root: draft.record.root().to_owned(),
         digest: Arc::clone(&draft.digest),

@@ -24,7 +24,7 @@ impl Letters {
         if self.pages.is_empty() {
             return Vec::new();
         }
-        let newer: HashSet<&str> = records.iter().map(|one| one.source_id.as_str()).collect();
+        let newer: HashSet<&str> = records.iter().map(|one| &*one.source_id).collect();
         let pages = self.pages.iter_mut();
         pages
             .flat_map(|(_, letters)| {
@@ -50,6 +50,7 @@ impl Letters {
 mod tests {
     use super::*;
     use crate::cortexdb::envelope::{Mapped, Modality};
+    use crate::cortexdb::labels::Labels;
 
     fn letter(id: &str) -> DeadLetter {
         DeadLetter {
@@ -69,7 +70,7 @@ mod tests {
             observed_at: "2026-11-22T10:00:00Z".into(),
             recorded_at: None,
             author: None,
-            labels: vec![],
+            labels: Labels::default(),
             preceded_by: vec![],
             thread: None,
             mapped: Mapped::default(),

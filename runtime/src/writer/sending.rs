@@ -44,6 +44,48 @@ pub(super) struct Draft {
     pub(super) known_before: bool,
 }
 
+/// What is left of a draft whose envelopes are put down.
+struct Sent {
+    page: u64,
+    bytes: usize,
+    source_id: Arc<str>,
+    /// The record of the source, where this is a part of one.
+    part_of: Option<String>,
+    root: String,
+    event_type: String,
+    stream: Arc<str>,
+    scope: Arc<str>,
+    digest: Arc<str>,
+    generation: u64,
+    appends: bool,
+    begun_long_ago: bool,
+}
+
+impl Sent {
+    fn of(draft: Draft) -> Self {
+        let record = draft.record;
+        Self {
+            page: draft.page,
+            bytes: draft.bytes,
+            root: record.root().to_owned(),
+            source_id: record.source_id,
+            part_of: record.mapped.part_of,
+            event_type: record.event_type,
+            stream: draft.stream,
+            scope: draft.scope,
+            digest: draft.digest,
+            generation: draft.generation,
+            appends: record.modality == Modality::Observation,
+            begun_long_ago: draft.begun_long_ago,
+        }
+    }
+
+    /// The record of the source.
+    fn record(&self) -> &str {
+        self.part_of.as_deref().unwrap_or(&self.source_id)
+    }
+}
+
 /// What envelopes need to know of the run.
 #[derive(Clone)]
 pub(super) struct Writing {
@@ -120,31 +162,31 @@ pub(super) struct Landed {
 /// before it does, the record is sent again under the same key and has the same id.
 pub(super) async fn send(
     context: Arc<Context>,
-    mut taken: Vec<Taken<Box<Draft>>>,
+    drafts: Vec<Taken<Box<Draft>>>,
     turn: Turn,
 ) -> Result<Vec<Landed>, WriterError> {
-    let text_bytes: usize = taken.iter().map(|one| one.value.record.content.len()).sum();
-    let room = text_bytes + text_bytes / 16 + taken.len() * ENVELOPE_BYTES;
-    let mut builder = BatchBuilder::with_capacity(taken.len(), room);
-    let mut counts = Vec::with_capacity(taken.len());
-    for one in &mut taken {
-        if let Some(frozen) = one.value.frozen.take() {
-            one.preceded_by = frozen;
+    let contents = drafts.iter().map(|one| one.value.record.content.len());
+    let text_bytes: usize = contents.sum();
+    let room = text_bytes + text_bytes / 16 + drafts.len() * ENVELOPE_BYTES;
+    let mut builder = BatchBuilder::with_capacity(drafts.len(), room);
+    let mut counts = Vec::with_capacity(drafts.len());
+    let mut taken = Vec::with_capacity(drafts.len());
+    for Taken {
+        place,
+        value: mut draft,
+        mut preceded_by,
+    } in drafts
+    {
+        if let Some(frozen) = draft.frozen.take() {
+            preceded_by = frozen;
         }
-        counts.push(push_envelopes(
-            &mut builder,
-            &context.writing,
-            &one.value,
-            &one.preceded_by,
-        ));
-        // They are in the envelopes now.
-        let record = &mut one.value.record;
-        record.content = String::new();
-        record.observed_at = String::new();
-        record.recorded_at = None;
-        record.author = None;
-        record.labels = Vec::new();
-        record.preceded_by = Vec::new();
+        let writing = &context.writing;
+        counts.push(push_envelopes(&mut builder, writing, &draft, &preceded_by));
+        taken.push(Taken {
+            place,
+            value: Sent::of(*draft),
+            preceded_by,
+        });
     }
     let batch = builder.finish();
     freeze(&context, &taken, &counts, &batch).await?;
@@ -163,24 +205,24 @@ pub(super) async fn send(
 
 async fn freeze(
     context: &Context,
-    taken: &[Taken<Box<Draft>>],
+    taken: &[Taken<Sent>],
     counts: &[usize],
     batch: &Batch,
 ) -> Result<(), WriterError> {
     let mut begun = Vec::with_capacity(taken.len());
     let mut start = 0;
     for (one, count) in taken.iter().zip(counts) {
-        let draft = &one.value;
+        let sent = &one.value;
         begun.push(Begun {
-            source_id: draft.record.source_id.as_str().into(),
-            record: draft.record.record().into(),
-            event_type: draft.record.event_type.as_str().into(),
-            stream: (&*draft.stream).into(),
-            root: draft.record.root().into(),
-            appends: appends(draft),
-            scope: (&*draft.scope).into(),
-            digest: (&*draft.digest).into(),
-            generation: draft.generation,
+            source_id: (&*sent.source_id).into(),
+            record: sent.record().into(),
+            event_type: sent.event_type.as_str().into(),
+            stream: (&*sent.stream).into(),
+            root: sent.root.as_str().into(),
+            appends: sent.appends,
+            scope: (&*sent.scope).into(),
+            digest: (&*sent.digest).into(),
+            generation: sent.generation,
             keys: (start..start + count)
                 .map(|index| batch.place(index).key.into())
                 .collect(),
@@ -191,7 +233,7 @@ async fn freeze(
     Ok(context.store.begin(context.lease, &begun).await?)
 }
 
-fn answered(taken: &[Taken<Box<Draft>>], counts: &[usize], mut fates: &[Fate]) -> Vec<Answered> {
+fn answered(taken: &[Taken<Sent>], counts: &[usize], mut fates: &[Fate]) -> Vec<Answered> {
     let mut answers = Vec::with_capacity(taken.len());
     for (one, count) in taken.iter().zip(counts) {
         let (own, rest) = fates.split_at(*count);
@@ -208,7 +250,7 @@ fn answered(taken: &[Taken<Box<Draft>>], counts: &[usize], mut fates: &[Fate]) -
 
 async fn settle(
     context: &Context,
-    taken: &[Taken<Box<Draft>>],
+    taken: &[Taken<Sent>],
     counts: &[usize],
     batch: Batch,
     fates: &[Fate],
@@ -225,7 +267,7 @@ async fn settle(
         let mut copies = Vec::new();
         let ids = match event_ids(&fates[range.clone()]) {
             Ok(ids) => {
-                *written.entry(&value.record.event_type).or_default() += 1;
+                *written.entry(&value.event_type).or_default() += 1;
                 if context.copies {
                     copies.extend(envelopes().map(str::to_owned));
                 }
@@ -234,7 +276,7 @@ async fn settle(
             Err(words) => {
                 let kept = envelopes().collect::<Vec<_>>().join("\n");
                 dead.push(DeadLetter {
-                    source_id: value.record.source_id.clone(),
+                    source_id: value.source_id.to_string(),
                     stream: value.stream.to_string(),
                     reason: printable(&context.redactor.apply(words)),
                     payload: context.redactor.apply(&kept).into_owned(),
@@ -251,10 +293,10 @@ async fn settle(
             copies,
         });
         settled.push(Settled {
-            source_id: value.record.source_id.as_str().into(),
+            source_id: (&*value.source_id).into(),
             generation: value.generation,
             event_ids: ids.into_iter().map(Cow::Borrowed).collect(),
-            appends: appends(value),
+            appends: value.appends,
         });
     }
     drop(batch);
@@ -273,7 +315,7 @@ async fn settle(
 /// Event ids of what an earlier attempt stored without a receipt, too long ago for its key to be trusted; one for each envelope.
 async fn stored_before(
     context: &Context,
-    taken: &[Taken<Box<Draft>>],
+    taken: &[Taken<Sent>],
     counts: &[usize],
     batch: &Batch,
 ) -> Result<Vec<Option<String>>, WriterError> {
@@ -281,16 +323,16 @@ async fn stored_before(
     let (mut wanted, mut positions) = (Vec::new(), Vec::new());
     let mut position = 0;
     for (one, count) in taken.iter().zip(counts) {
-        let draft = &one.value;
+        let sent = &one.value;
         for fragment in 0..*count {
-            if draft.begun_long_ago {
+            if sent.begun_long_ago {
                 positions.push(position);
                 wanted.push(Unacknowledged {
                     place: batch.place(position),
-                    source_id: &draft.record.source_id,
-                    generation: draft.generation,
+                    source_id: &sent.source_id,
+                    generation: sent.generation,
                     fragment: fragment as u64,
-                    digest: Some(&draft.digest),
+                    digest: Some(&sent.digest),
                 });
             }
             position += 1;
@@ -335,10 +377,6 @@ fn warn_that_receipts_stay_lost(reporter: &dyn Reporter, words: &str) {
         ),
         fields: BTreeMap::new(),
     });
-}
-
-fn appends(draft: &Draft) -> bool {
-    draft.record.modality == Modality::Observation
 }
 
 /// Puts down the envelopes of one version, one for each fragment, and says how many they are.

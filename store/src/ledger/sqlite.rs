@@ -46,7 +46,7 @@ const ROWS: usize = 125;
 const READERS: u32 = 2;
 /// Of one reader, in KiB as SQLite writes it. The default of two mebibytes for each bought nothing: a page that was read once is seldom
 /// asked for again, and the system keeps the file in memory, too.
-const READER_CACHE: &str = "-256";
+const READER_CACHE: &str = "-64";
 /// Of the writer.
 const WRITER_CACHE: &str = "-1024";
 
