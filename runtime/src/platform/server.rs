@@ -110,7 +110,7 @@ pub async fn ground(
 pub async fn open(config: &ServeConfig) -> Result<(Arc<dyn Platform>, Arc<dyn Store>), StartError> {
     Ok(match &config.database {
         None => {
-            let store = Arc::new(SqliteStore::open(&config.sqlite_file()).await?);
+            let store = Arc::new(SqliteStore::open_for_many(&config.sqlite_file()).await?);
             let ledger: Arc<dyn Store> = store.clone();
             (store, ledger)
         }

@@ -43,12 +43,15 @@ pub(crate) use next_number;
 /// Rows of one statement. What a statement may have to undo, SQLite keeps in memory until it ends: a copy of each page that it touches.
 const ROWS: usize = 125;
 
+/// Whoever asks while another reads waits. A run seldom asks twice at a time, and each reader takes a third of a mebibyte.
+const READERS_OF_A_RUN: u32 = 1;
+/// Of a platform, whose lists must not wait for a long count.
 const READERS: u32 = 2;
 /// Of one reader, in KiB as SQLite writes it. The default of two mebibytes for each bought nothing: a page that was read once is seldom
 /// asked for again, and the system keeps the file in memory, too.
-const READER_CACHE: &str = "-64";
+const READER_CACHE: &str = "-256";
 /// Of the writer.
-const WRITER_CACHE: &str = "-1024";
+const WRITER_CACHE: &str = "-512";
 
 /// Latest versions of the wanted records.
 const SELECT_ENTRIES: &str =
@@ -128,8 +131,17 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the ledger file, creating it (mode 0600) and bringing it to the current schema.
+    /// Opens the ledger file of one connection, creating it (mode 0600) and bringing it to the current schema.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_for(path, READERS_OF_A_RUN).await
+    }
+
+    /// The same for a platform with all its connections.
+    pub async fn open_for_many(path: &Path) -> Result<Self, StoreError> {
+        Self::open_for(path, READERS).await
+    }
+
+    async fn open_for(path: &Path, most_readers: u32) -> Result<Self, StoreError> {
         let unusable = |reason: String| StoreError::Unusable {
             path: path.display().to_string(),
             reason,
@@ -157,7 +169,7 @@ impl SqliteStore {
             .map_err(|error| unusable(explain(&error)))?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
+            .max_connections(most_readers)
             .min_connections(0)
             .connect_lazy_with(options.read_only(true).pragma("cache_size", READER_CACHE));
         let mut log = path.as_os_str().to_owned();
