@@ -73,7 +73,7 @@ fuzz: ## Feed each parser with bytes led by coverage, for so long each: make fuz
 	    -artifact_prefix=artifacts/$$target/ corpus/$$target ../corpus/$$target || exit 1; \
 	done
 
-bench: build simulators mappers ## Measure, beside the vendor's connector and a plain script: make bench [QUICK=1 | FULL=1 | FULL=near]
+bench: build simulators mappers ## Measure, beside the vendor's connector and a plain script: make bench [QUICK=1 | FULL=1 | FULL=enough]
 	$(CARGO) build --locked --release --workspace --bin connector-bench
 	@QUICK="$(QUICK)" FULL="$(FULL)" CARGO_TARGET_DIR="$(abspath $(TARGET_DIR))" python3 bench/bench.py
 
