@@ -87,7 +87,7 @@ def walls(no_vendor):
                     reason = no_vendor or "with FULL=1 or FULL=enough only"
                     row(rows, measure, f"≥ {goal}×", f"{mine.wall:.2f} s", f"not measured ({reason})")
                 elif size > 1_000 and FULL == "enough":
-                    enough_of_the_vendors(bench, mine, name, goal, rows, notes)
+                    theirs = enough_of_the_vendors(bench, mine, name, goal, rows, notes)
                 else:
                     say(f"  the vendor's at {name}, which takes long")
                     theirs = bench.run(vendor())
@@ -102,7 +102,7 @@ def walls(no_vendor):
 
 
 def enough_of_the_vendors(bench, mine, name, goal, rows, notes):
-    """The vendor's until it has ended, or has taken so long that the target is met whenever it ends."""
+    """The vendor's until it has ended, or has taken so long that the target is met whenever it ends; its run, if it has ended."""
     enough = mine.wall * goal * 1.02
     say(f"  the vendor's at {name}, for {enough:.0f} s at the most")
     theirs = bench.run(vendor(), stop_after=enough)
@@ -111,9 +111,12 @@ def enough_of_the_vendors(bench, mine, name, goal, rows, notes):
         if theirs.code != 0:
             raise SystemExit(f"bench: the vendor's ended with {theirs.code}:\n{theirs.output[-2000:]}")
         row(rows, measure, target, f"{mine.wall:.2f} s", f"{theirs.wall:.1f} s", f"{ratio:.0f}×", ratio >= goal)
-        return
+        return theirs
+    if theirs.stored == 0:
+        raise SystemExit(f"bench: the vendor's stored nothing in {enough:.0f} s:\n{theirs.output[-2000:]}")
     row(rows, measure, target, f"{mine.wall:.2f} s", f"> {enough:.0f} s", f"> {enough / mine.wall:.0f}×", True)
     notes.append(f"{name}: the vendor's was stopped after {enough:.0f} s, when it had stored {theirs.stored} experiences; FULL=1 lets it end.")
+    return None
 
 
 def chain(bench):
@@ -302,6 +305,8 @@ def report(no_vendor, load_before, measured):
 
 
 def main():
+    if FULL not in ("", "1", "enough"):
+        return f"bench: FULL={FULL} is none of 1 and enough"
     os.makedirs(machinery.FOLDER, exist_ok=True)
     load_before, measured = os.getloadavg(), commit()
     no_vendor = "left out of QUICK=1: it takes two minutes alone" if QUICK else machinery.make_vendor(PACKAGE)

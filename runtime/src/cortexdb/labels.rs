@@ -6,6 +6,7 @@
 //! Source: "CortexDB v1 HTTP API"; the limits are its.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::digest::{hex, sha256_of_parts};
 
@@ -30,7 +31,8 @@ impl Labels {
             .iter()
             .map(|(name, value)| name.len() + 1 + value.len());
         let lengths = labels.iter().map(String::len).chain(of_attributes);
-        let mut list = List::with_room_for(lengths.map(|length| length + 1).sum());
+        let bytes = lengths.map(|length| length + 1).sum();
+        let mut list = List::with_room_for(labels.len() + attributes.len(), bytes);
         for label in labels {
             list.add(label);
         }
@@ -52,42 +54,51 @@ impl Labels {
 /// [`Labels`] as they are put down.
 struct List {
     text: String,
-    labels: usize,
+    /// Where each of them stands. Those of other lengths need not be looked at, of which a hostile component may have millions.
+    places: Vec<Range<usize>>,
     omitted: usize,
 }
 
 impl List {
     const ROOM: usize = MAX_LABELS - HOST_LABELS;
 
-    fn with_room_for(bytes: usize) -> Self {
+    fn with_room_for(labels: usize, bytes: usize) -> Self {
         Self {
             text: String::with_capacity(bytes),
-            labels: 0,
+            places: Vec::with_capacity(labels.min(Self::ROOM)),
             omitted: 0,
         }
     }
 
     fn add(&mut self, label: &str) {
         let label = encode_label(label);
-        if label.is_empty() || self.text.split_terminator(',').any(|other| other == label) {
+        if label.is_empty() || self.has(&label) {
             return;
         }
-        if self.labels < Self::ROOM {
+        if self.places.len() < Self::ROOM {
             self.push(&label);
         } else {
             self.omitted += 1;
         }
     }
 
+    fn has(&self, label: &str) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| place.len() == label.len() && self.text[place.clone()] == *label)
+    }
+
     fn push(&mut self, label: &str) {
-        self.text.extend([label, ","]);
-        self.labels += 1;
+        let start = self.text.len();
+        self.text.push_str(label);
+        self.places.push(start..self.text.len());
+        self.text.push(',');
     }
 
     fn finish(mut self) -> Labels {
-        if self.omitted > 0 {
-            let last = self.text.trim_end_matches(',').rfind(',');
-            self.text.truncate(last.map_or(0, |comma| comma + 1));
+        if self.omitted > 0
+            && let Some(last) = self.places.pop()
+        {
+            self.text.truncate(last.start);
             self.push(&format!("labels_left_out={}", self.omitted + 1));
         }
         Labels(self.text.into_boxed_str())
@@ -253,16 +264,20 @@ mod tests {
         ) {
             let named = attributes.iter().map(|(name, value)| format!("{name}={value}"));
             let mut expected: Vec<String> = Vec::new();
+            let mut left_out = 1;
             for label in labels.iter().cloned().chain(named) {
                 let label = encode_label(&label).into_owned();
-                if !label.is_empty() && !expected.contains(&label) {
+                if label.is_empty() || expected.contains(&label) {
+                    continue;
+                }
+                if expected.len() < 58 {
                     expected.push(label);
+                } else {
+                    left_out += 1;
                 }
             }
-            if expected.len() > 58 {
-                let left_out = expected.len() - 57;
-                expected.truncate(57);
-                expected.push(format!("labels_left_out={left_out}"));
+            if left_out > 1 {
+                expected[57] = format!("labels_left_out={left_out}");
             }
             let made = Labels::new(&labels, &attributes);
             let made: Vec<&str> = made.iter().collect();

@@ -47,6 +47,8 @@ const ROWS: usize = 125;
 const READERS_OF_A_RUN: u32 = 1;
 /// Of a platform, whose lists must not wait for a long count.
 const READERS: u32 = 2;
+/// For a reader that is busy: as long as the largest ledger takes to be counted on a slow disk.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Of one reader, in KiB as SQLite writes it. The default of two mebibytes for each bought nothing: a page that was read once is seldom
 /// asked for again, and the system keeps the file in memory, too.
 const READER_CACHE: &str = "-256";
@@ -171,6 +173,7 @@ impl SqliteStore {
         let readers = SqlitePoolOptions::new()
             .max_connections(most_readers)
             .min_connections(0)
+            .acquire_timeout(PATIENCE)
             .connect_lazy_with(options.read_only(true).pragma("cache_size", READER_CACHE));
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
