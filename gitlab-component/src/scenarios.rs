@@ -888,12 +888,12 @@ fn searches(host: &TestHost) -> usize {
 #[test]
 fn a_history_waits_in_memory_for_its_end_as_long_as_its_texts_are_small() {
     for (message_bytes, expected) in [(100, 1..=1), (3_000, 4..=8)] {
-        let mut gitlab = with_commits(1_950);
+        let mut gitlab = with_commits(950);
         let messages = ("/projects/42".to_owned(), message_bytes);
         gitlab.message_bytes.extend([messages]);
         let host = TestHost::new(gitlab);
         host.sync(&only("commit")).expect("reads");
-        assert_eq!(written_commits(&host), (1..=1_950).collect::<Vec<_>>());
+        assert_eq!(written_commits(&host), (1..=950).collect::<Vec<_>>());
         let searches = searches(&host);
         assert!(expected.contains(&searches), "{message_bytes}: {searches}");
     }

@@ -27,7 +27,7 @@ const PAGE: u64 = 100;
 const WAITING_PAGES: u64 = 50;
 
 /// Bytes of all projects' commits that may wait. Where more do, it is cheaper to search the last page: a few requests for one commit each.
-const WAITING_BYTES: usize = 1 << 20;
+const WAITING_BYTES: usize = 1 << 19;
 
 /// Bytes of one project's commits that may wait where what is known is looked for: the last page would bring the whole history again.
 const SEARCHING_BYTES: usize = 4 << 20;
