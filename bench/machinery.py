@@ -60,8 +60,8 @@ class Simulator:
 class Run:
     """What became of one process."""
 
-    def __init__(self, wall, code, peak_kib, output):
-        self.wall, self.code, self.peak_kib, self.output = wall, code, peak_kib, output
+    def __init__(self, wall, code, peak_kib, output, stopped):
+        self.wall, self.code, self.peak_kib, self.output, self.stopped = wall, code, peak_kib, output, stopped
 
 
 def high_water(pid):
@@ -82,15 +82,14 @@ def run(command, variables, stop_after=None):
     started = time.monotonic()
     process = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     ended = threading.Event()
-    peaks = [0]
+    peaks, stopped = [0], threading.Event()
 
     def watch():
-        asked = False
         while not ended.wait(0.01):
             peaks[0] = max(peaks[0], high_water(process.pid))
-            if stop_after and not asked and time.monotonic() - started > stop_after:
+            if stop_after and not stopped.is_set() and time.monotonic() - started > stop_after:
                 process.terminate()
-                asked = True
+                stopped.set()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -102,7 +101,8 @@ def run(command, variables, stop_after=None):
     # The kernel's own figure misses nothing, but a child starts with its parent's: it says something only above that.
     exact, own = usage.ru_maxrss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     log.seek(0)
-    return Run(wall, process.returncode, max(peaks[0], exact if exact > own else 0), log.read().decode(errors="replace"))
+    peak = max(peaks[0], exact if exact > own else 0)
+    return Run(wall, process.returncode, peak, log.read().decode(errors="replace"), stopped.is_set())
 
 
 class Bench:
@@ -164,7 +164,7 @@ class Bench:
         done.refused = sum(counter["statuses"].get("429", 0) for counter in stats["endpoints"].values())
         done.cortex_requests = after["requests"] - before["requests"]
         done.stored = after["live_events"] - before["live_events"]
-        if done.code != 0 and not stop_after:
+        if done.code != 0 and not done.stopped:
             raise SystemExit(f"bench: {' '.join(command)} ended with {done.code}:\n{done.output[-2000:]}")
         return done
 
