@@ -221,7 +221,8 @@ impl State {
                 known.remaining = known.remaining.min(remaining);
                 known.ends = known.ends.min(ends);
             }
-            Some(known) if known.reset > reset => {}
+            // A window that is over says nothing of the next: the source's clock may have been set back, or one answer have named a time far off.
+            Some(known) if known.reset > reset && now < known.ends => {}
             known => {
                 *known = Some(Announced {
                     limit,
@@ -605,6 +606,19 @@ mod tests {
             now,
         );
         assert_eq!(state.announced.unwrap().remaining, 599);
+    }
+
+    #[test]
+    fn a_window_far_off_that_one_answer_named_is_forgotten_when_its_time_is_over() {
+        let mut state = State::default();
+        let now = Instant::now();
+        let date = "Sun, 22 Nov 2026 10:00:00 GMT";
+        state.learn(&said(599, u64::MAX, date), now);
+        let later = now + Duration::from_secs(3600);
+        state.learn(&said(7, 1_795_341_660, date), later - WINDOW);
+        assert_eq!(state.announced.unwrap().remaining, 599);
+        state.learn(&said(7, 1_795_341_660, date), later);
+        assert_eq!(state.announced.unwrap().remaining, 7);
     }
 
     #[test]
