@@ -45,17 +45,22 @@ def row(rows, measure, target, ours, other="", ratio="", met=None):
     say("  " + " | ".join(str(cell) for cell in rows[-1] if cell != ""))
 
 
-def median_runs(bench, commands, turns, all_complete=True):
+def complete_run(bench, command):
+    """A run that wrote as many records as there are."""
+    done = bench.run(command)
+    if done.stored != bench.items:
+        raise SystemExit(f"bench: {' '.join(command)} stored {done.stored} of {bench.items} records")
+    return done
+
+
+def median_runs(bench, commands, turns, may_differ=()):
     """For each command (by its name; so many turns) the run of median wall time. They take turns, so that a neighbour on the machine disturbs
-    all alike. Each writes as many records as there are, unless told otherwise."""
+    all alike. Each writes as many records as there are, but for those that may differ."""
     runs = {name: [] for name in commands}
     for turn in range(max(turns.values())):
         for name, command in commands.items():
             if turn < turns[name]:
-                done = bench.run(command)
-                if all_complete and done.stored != bench.items:
-                    raise SystemExit(f"bench: {name} stored {done.stored} of {bench.items} records")
-                runs[name].append(done)
+                runs[name].append(bench.run(command) if name in may_differ else complete_run(bench, command))
     medians = {}
     for name, done in runs.items():
         done.sort(key=lambda run: run.wall)
@@ -78,9 +83,8 @@ def walls(no_vendor):
                 scripts = {"the plain script": script()}
                 if not no_vendor:
                     scripts["the plain script with requests"] = script_with_requests()
-                turns = {"ours": 3 if QUICK or slow else 7}
-                # One after the other it waits for every answer: one run is enough to see that.
-                turns.update({other: 1 if QUICK or slow else 7 for other in scripts})
+                # A script waits for every answer, one after the other: one run is enough to see that.
+                turns = {"ours": 3 if QUICK or slow else 7, **dict.fromkeys(scripts, 1 if QUICK or slow else 7)}
                 medians = median_runs(bench, {"ours": ours(), **scripts}, turns)
                 mine = medians["ours"]
                 for other in scripts:
@@ -195,10 +199,7 @@ def peaks(sizes, times, *latencies, gzip=False):
     found = {}
     for name, size in sizes.items():
         with Bench(size, *latencies, gzip=gzip) as bench:
-            runs = [bench.run(ours()) for _ in range(times)]
-            for done in runs:
-                if done.stored != bench.items:
-                    raise SystemExit(f"bench: {done.stored} of {bench.items} records stored")
+            runs = [complete_run(bench, ours()) for _ in range(times)]
         peak = statistics.median(run.peak_kib for run in runs) / 1024
         first = next(iter(found.values()), (peak, 1))[0]
         found[name] = (peak, peak / first)
@@ -244,16 +245,15 @@ def mappers():
     rows, notes = section("Through each example mapper, beside no mapper")
     size, times = (1_000, 1) if QUICK else (10_000, 3)
     with Bench(size) as bench:
-        commands = {"no mapper": ours()}
+        mapped = {}
         for name in ("rust", "javascript", "python", "wasi"):
             mapper = os.path.join(machinery.ROOT, "dist", "mappers", name + ".wasm")
             machinery.run([machinery.RUNTIME, "mapper", "check", mapper], {"XDG_CACHE_HOME": machinery.CACHE})
-            commands[name] = ours() + ["--mapper", mapper]
+            mapped[name] = ours() + ["--mapper", mapper]
+        commands = {"no mapper": ours(), **mapped}
         # A mapper makes as many experiences as it likes.
-        medians = median_runs(bench, commands, dict.fromkeys(commands, times), all_complete=False)
+        medians = median_runs(bench, commands, dict.fromkeys(commands, times), may_differ=mapped)
         plain = medians["no mapper"]
-        if plain.stored != bench.items:
-            raise SystemExit(f"bench: {plain.stored} of {bench.items} records stored")
         for name, run in medians.items():
             ratio = "" if run is plain else f"{plain.wall / run.wall:.2f}"
             row(rows, name, "", f"{bench.items / run.wall:,.0f}/s", f"{run.wall:.2f} s ({run.spread})", ratio)

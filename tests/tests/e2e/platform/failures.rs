@@ -180,9 +180,11 @@ async fn a_disk_that_fills_up_costs_no_record_and_the_platform_goes_on_when_ther
     let (process, id) = begun(&mut house).await;
     let filler = disk.path().join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
-    // In large pieces, so that it is full before a slow machine has read everything.
-    while file.write_all(&vec![0; 1 << 20]).is_ok() {}
-    while file.write_all(&[0; 4096]).is_ok() {}
+    // First in large pieces, so that it is full before a slow machine has read everything.
+    for piece_bytes in [1 << 20, 4096] {
+        let piece = vec![0; piece_bytes];
+        while file.write_all(&piece).is_ok() {}
+    }
     house
         .wait("a run that fails", async || {
             let shown = house.connection(&process, &id).await;
