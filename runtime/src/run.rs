@@ -41,7 +41,7 @@ use crate::report::{
 use crate::sandbox::limits::Limit;
 use crate::source::budget::Budget;
 use crate::source::client::{LARGE_BODIES, SchemeInUse, SourceClient};
-use crate::writer::{Forgetting, Origin, Target, Writer, WriterError, WriterSettings};
+use crate::writer::{Forgetting, Origin, PATIENCE, Target, Writer, WriterError, WriterSettings};
 
 /// How long a run that died without saying so keeps others away, where they cannot know that it is dead.
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
@@ -940,6 +940,11 @@ async fn drive(
         redactor: around.redactor.clone(),
         recorded_bytes: plan.recorded.most(!chain.is_empty()),
         wants_everything_again: maps_everything,
+        patience: match kind {
+            // Somebody may be waiting for it.
+            RunKind::Delivery => Duration::ZERO,
+            _ => PATIENCE,
+        },
     };
     if chain_changed && is_sync && !maps_everything {
         around.reporter.event(&Event::Log {

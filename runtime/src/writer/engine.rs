@@ -21,7 +21,8 @@ use super::schedule::{Predecessor, Schedule, Waiting};
 use super::sending::{Answered, Context, Draft, Landed, Turn, Writing, push_envelopes, send};
 use super::steps::{Cursor, Steps};
 use super::{
-    Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, cost, report_dead_letter,
+    Forgetting, Origin, Page, Target, Waiters, Work, WriterError, WriterSettings, cost,
+    report_dead_letter,
 };
 use crate::cortexdb::batch::BatchBuilder;
 use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
@@ -77,7 +78,7 @@ impl Group {
                     .sum::<usize>();
                 self.closed = self.records >= MOST_OF_A_BATCH || self.bytes >= MAX_BYTES;
             }
-            Work::Cursor { .. } => {}
+            Work::Cursor { .. } | Work::Hurry => {}
             Work::Retract { .. } | Work::Flush(_) | Work::Fail(_) => self.closed = true,
         }
         self.work.push(work);
@@ -140,6 +141,12 @@ pub(super) struct Engine {
     /// Scopes in which CortexDB permits less than the token says.
     forgetting_less: HashMap<String, Forgetting>,
     group: Group,
+    /// The component may hand over more.
+    open: bool,
+    /// Pages and cursors that wait for room in the queue.
+    waiters: Waiters,
+    /// Since when what is in the schedule is too little for a request.
+    too_little_since: Option<Instant>,
     schedule: Schedule<Box<Draft>>,
     steps: Steps,
     /// Later versions of records of which one is on its way: a version is settled before the next begins.
@@ -164,7 +171,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(settings: WriterSettings) -> Self {
+    pub(super) fn new(settings: WriterSettings, waiters: Waiters) -> Self {
         let writing = Writing::new(&settings);
         let (answers, answered) = mpsc::unbounded_channel();
         Self {
@@ -180,6 +187,9 @@ impl Engine {
             passed_over: HashSet::new(),
             forgetting_less: HashMap::new(),
             group: Group::default(),
+            open: true,
+            waiters,
+            too_little_since: None,
             schedule: Schedule::new(),
             steps: Steps::default(),
             later: VecDeque::new(),
@@ -248,9 +258,8 @@ impl Engine {
         &mut self,
         work: &mut mpsc::UnboundedReceiver<Work>,
     ) -> Result<(), WriterError> {
-        let mut open = true;
         loop {
-            if self.may_take_in() && !self.group.is_empty() && (self.is_due() || !open) {
+            if self.may_take_in() && !self.group.is_empty() && self.is_due() {
                 self.take_in().await?;
             }
             self.launch();
@@ -259,18 +268,20 @@ impl Engine {
                     self.pass(barrier).await?;
                     continue;
                 }
-                if !open && self.group.is_empty() {
+                if !self.open && self.group.is_empty() {
                     return Ok(());
                 }
             }
-            let until = self.group.until.filter(|_| self.may_take_in());
+            let until = self.next_look();
             tokio::select! {
                 biased;
                 Some(answered) = self.answered.recv(), if self.unanswered > 0 => self.release(&answered),
                 Some(flight) = self.flights.join_next() => self.land(landed(flight)?).await?,
-                next = work.recv(), if open && !self.group.closed => match next {
+                next = work.recv(), if self.open && !self.group.closed => match next {
+                    // It has been heard by now: what waits is looked at.
+                    Some(Work::Hurry) => {}
                     Some(next) => self.group.add(next),
-                    None => open = false,
+                    None => self.open = false,
                 },
                 () = sleep_until(until), if until.is_some() => {}
                 else => return Err(WriterError::Stuck),
@@ -281,7 +292,34 @@ impl Engine {
     /// Whether the group has waited long enough. While CortexDB has nothing to do, what is worth a request does not wait for company.
     fn is_due(&self) -> bool {
         let worth_it = self.group.records + self.schedule.ready() >= WORTH_A_REQUEST;
-        self.group.is_due() || (self.unanswered == 0 && worth_it)
+        self.group.is_due() || !self.open || (self.unanswered == 0 && worth_it)
+    }
+
+    /// Whether what is too little for a request has waited long enough for more of it: nothing is under way, and nothing more can come
+    /// before it goes, or nothing came for too long.
+    fn is_sent_alone(&mut self) -> bool {
+        if self.unanswered > 0 {
+            return false;
+        }
+        if !self.may_take_in() {
+            return true;
+        }
+        if !self.group.is_empty() {
+            return false;
+        }
+        let since = *self.too_little_since.get_or_insert_with(Instant::now);
+        !self.open || self.waiters.any() || since.elapsed() >= self.settings.patience
+    }
+
+    /// When something is due, whatever happens until then.
+    fn next_look(&self) -> Option<Instant> {
+        let group = self.group.until.filter(|_| self.may_take_in());
+        let may_launch = self.unanswered == 0 && self.flights.len() < BATCHES;
+        let alone = self
+            .too_little_since
+            .map(|since| since + self.settings.patience);
+        let alone = alone.filter(|_| may_launch && self.group.is_empty());
+        group.into_iter().chain(alone).min()
     }
 
     fn may_take_in(&self) -> bool {
@@ -364,6 +402,7 @@ impl Engine {
                         reason,
                     });
                 }
+                Work::Hurry => {}
                 Work::Flush(done) => last = Some(Barrier::Flush(done)),
                 Work::Fail(error) => last = Some(Barrier::Fail(error)),
             }
@@ -516,14 +555,15 @@ impl Engine {
         let Target::CortexDb { client, .. } = &self.settings.target else {
             return;
         };
+        let client = client.clone();
         while !self.schedule.is_empty()
             && self.unanswered < UNANSWERED
             && self.flights.len() < BATCHES
         {
-            let alone = self.unanswered == 0 && (self.group.is_empty() || !self.may_take_in());
-            if self.schedule.ready() < WORTH_A_REQUEST && !alone {
+            if self.schedule.ready() < WORTH_A_REQUEST && !self.is_sent_alone() {
                 return;
             }
+            self.too_little_since = None;
             let (mut records, mut bytes) = (0, 0);
             let batch = self.schedule.take(|draft| {
                 records += 1;

@@ -25,8 +25,13 @@ mod steps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +49,10 @@ use open_cursors::OpenCursors;
 
 /// Bytes of records that may wait in the queue, in KiB.
 const QUEUE_KIB: usize = 4 << 10;
+/// How long what is too little for a request waits for more, while the component goes on reading and nobody looks for what it has read. A distant
+/// GitLab gives its pages little by little, and each of them would be a few requests to CortexDB. From 125 records a second on, two
+/// seconds make a whole one.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// What a record costs beside its text: strings, labels, the envelope around it.
 const RECORD_OVERHEAD_BYTES: usize = 1536;
 /// Records that [`Writer::unlisted`] answers at a time, and that it reads from the ledger at a time.
@@ -144,6 +153,9 @@ pub struct WriterSettings {
     pub recorded_bytes: Option<u64>,
     /// Other mappers made what is held: the component is to hand over also what it would pass over as known.
     pub wants_everything_again: bool,
+    /// How long what is too little for a request to CortexDB may wait for more while the component goes on. It does not wait once the component
+    /// has ended, waits for room, or asks for what it has written to be settled.
+    pub patience: Duration,
 }
 
 /// A page of one origin, checked.
@@ -196,6 +208,8 @@ pub(crate) enum Work {
         room: OwnedSemaphorePermit,
     },
     Flush(oneshot::Sender<()>),
+    /// Somebody waits for room.
+    Hurry,
     /// Ends the run, after everything before it.
     Fail(WriterError),
 }
@@ -205,6 +219,7 @@ pub(crate) enum Work {
 pub struct Writer {
     queue: mpsc::UnboundedSender<Work>,
     room: Arc<Semaphore>,
+    waiters: Waiters,
     store: Arc<dyn Store>,
     connection: i64,
     counters: Arc<Counters>,
@@ -216,6 +231,30 @@ pub struct Writer {
     cursors: Arc<Mutex<OpenCursors>>,
     failure: Arc<OnceLock<String>>,
     stopped: CancellationToken,
+}
+
+/// How many wait for room in the queue: while somebody does, nothing in it waits for company.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Waiters(Arc<AtomicUsize>);
+
+impl Waiters {
+    fn wait(&self) -> Waiter {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Waiter(self.clone())
+    }
+
+    fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// One of them, until it is dropped.
+struct Waiter(Waiters);
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The running writer; ends when every [`Writer`] is gone and the queue is empty.
@@ -243,9 +282,11 @@ impl Writer {
     ) -> (Self, WriterTask) {
         let (queue, work) = mpsc::unbounded_channel();
         let failure = Arc::new(OnceLock::new());
+        let waiters = Waiters::default();
         let writer = Self {
             queue,
             room: Arc::new(Semaphore::new(QUEUE_KIB)),
+            waiters: waiters.clone(),
             store: Arc::clone(&settings.store),
             connection: settings.lease.connection,
             counters: Arc::clone(&settings.counters),
@@ -258,7 +299,7 @@ impl Writer {
             stopped: stopped.clone(),
         };
         let task = tokio::spawn(async move {
-            let result = engine::Engine::new(settings).run(work).await;
+            let result = engine::Engine::new(settings, waiters).run(work).await;
             if let Err(error) = &result {
                 let _ = failure.set(error.to_string());
                 stopped.cancel();
@@ -367,10 +408,19 @@ impl Writer {
     /// component that sets a cursor in a loop would fill the memory just as well.
     async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, String> {
         let cost = u32::try_from((bytes >> 10).clamp(1, QUEUE_KIB)).unwrap_or(1);
+        let mut room = pin!(Arc::clone(&self.room).acquire_many_owned(cost));
+        if !self.stopped.is_cancelled()
+            && let Poll::Ready(room) = poll!(room.as_mut())
+        {
+            return room.map_err(|_| self.why());
+        }
+        let _waiting = self.waiters.wait();
+        // Who has stopped needs no hurry.
+        let _ = self.send(Work::Hurry);
         tokio::select! {
             biased;
             () = self.stopped.cancelled() => Err(self.why()),
-            room = Arc::clone(&self.room).acquire_many_owned(cost) => room.map_err(|_| self.why()),
+            room = room => room.map_err(|_| self.why()),
         }
     }
 

@@ -15,6 +15,11 @@ const MOST_GROWTH_PERCENT: u64 = 133;
 
 /// A world of this size, read as one group; what is to be stored, and the least requests that this takes.
 async fn one_group(size: &Size) -> (Setup, Vec<Expected>, usize) {
+    one_group_away(size, Duration::ZERO).await
+}
+
+/// The same of a GitLab that takes so long to answer.
+async fn one_group_away(size: &Size, latency: Duration) -> (Setup, Vec<Expected>, usize) {
     let world = World::generate(7, size);
     let group = world.top_groups()[0];
     let selection = Selection::groups(&[group], TOKEN);
@@ -24,14 +29,18 @@ async fn one_group(size: &Size) -> (Setup, Vec<Expected>, usize) {
         schema_check: false,
         ..cortex::Options::full(KEY)
     };
-    let mut setup = Setup::with(world, gitlab::Options::default(), cortex_options).await;
+    let gitlab_options = gitlab::Options {
+        latency,
+        ..gitlab::Options::default()
+    };
+    let mut setup = Setup::with(world, gitlab_options, cortex_options).await;
     setup.set("GITLAB_GROUP_IDS", &group.to_string());
     (setup, expected, least)
 }
 
-/// The waves that the comments need: what answers a comment is written when that one has an event id. Of each page of a hundred
-/// merge requests or issues the longest line of answers counts, the record that it hangs from included.
-fn waves(expected: &[Expected]) -> usize {
+/// Of each record that has comments the longest line of answers, itself included: what answers a comment is written when that one has an
+/// event id, so that a line takes as many writes as it has records.
+fn lines(expected: &[Expected]) -> BTreeMap<&str, usize> {
     let before: BTreeMap<&str, &str> = expected
         .iter()
         .filter_map(|record| {
@@ -48,6 +57,12 @@ fn waves(expected: &[Expected]) -> usize {
             *deepest = depth(&note.source_id).max(*deepest);
         }
     }
+    depths
+}
+
+/// The writes that the comments need if no page shares one with another: of each page of a hundred merge requests or issues the longest line.
+fn waves(expected: &[Expected]) -> usize {
+    let depths = lines(expected);
     let mut lists: BTreeMap<(EventType, u64), Vec<usize>> = BTreeMap::new();
     for record in expected {
         if matches!(
@@ -113,6 +128,20 @@ async fn the_least_is_what_counting_by_hand_gives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_reading_writes_in_bulk() {
     let (setup, expected, _) = one_group(&Size::items(3_000)).await;
+    assert_written_within(&setup, &expected, waves(&expected)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_reading_writes_in_bulk_however_far_gitlab_is() {
+    let (setup, expected, _) =
+        one_group_away(&Size::items(3_000), Duration::from_millis(100)).await;
+    // Pages that come one by one share their writes, so that the longest line of all is what counts.
+    let longest = lines(&expected).into_values().max().unwrap_or(1);
+    assert_written_within(&setup, &expected, longest).await;
+}
+
+/// Reads everything, with a write for each two hundred records and these `lines` more.
+async fn assert_written_within(setup: &Setup, expected: &[Expected], lines: usize) {
     setup.run(&[]).await.expect(0);
     let stats = setup.cortex.stats();
     assert_eq!(stats.live_events, expected.len());
@@ -120,11 +149,36 @@ async fn a_first_reading_writes_in_bulk() {
         .routes
         .get(&cortex::Route::Bulk)
         .map_or(0, |route| route.requests);
-    let most = expected.len() / 200 + waves(&expected);
+    let most = expected.len() / 200 + lines;
     assert!(
         writes <= most as u64,
         "{writes} writes of {} records, at most {most}",
         expected.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_little_by_little_is_written_before_the_last_of_it_comes() {
+    // Too little for a request worth one, from a GitLab that takes ten seconds and more for all of it.
+    let (setup, expected, _) = one_group_away(&Size::items(100), Duration::from_millis(1500)).await;
+    let mut child = setup.start(&["--quiet"]);
+    let mut first = None;
+    let code = loop {
+        if let Some(code) = child.try_wait().unwrap() {
+            break code;
+        }
+        let stored = setup.cortex.stats().live_events;
+        if stored > 0 {
+            first.get_or_insert(stored);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(code.code(), Some(0));
+    assert_eq!(setup.cortex.stats().live_events, expected.len());
+    let first = first.expect("something is stored while the run goes on");
+    assert!(
+        first < expected.len(),
+        "all {first} came at once, at the end"
     );
 }
 
