@@ -556,6 +556,9 @@ impl Engine {
             return;
         };
         let client = client.clone();
+        if self.schedule.is_empty() {
+            self.too_little_since = None;
+        }
         while !self.schedule.is_empty()
             && self.unanswered < UNANSWERED
             && self.flights.len() < BATCHES

@@ -159,10 +159,11 @@ async fn assert_written_within(setup: &Setup, expected: &[Expected], lines: usiz
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_little_by_little_is_written_before_the_last_of_it_comes() {
-    // Too little for a request worth one, from a GitLab that takes ten seconds and more for all of it.
-    let (setup, expected, _) = one_group_away(&Size::items(100), Duration::from_millis(1500)).await;
+    // Too little for a request worth one, from a GitLab that takes twenty seconds and more for all of it.
+    let (setup, expected, _) = one_group_away(&Size::items(100), Duration::from_secs(5)).await;
     let mut child = setup.start(&["--quiet"]);
-    let mut first = None;
+    let process = format!("/proc/{}/stat", child.id().unwrap());
+    let (mut first, mut computed) = (None, 0);
     let code = loop {
         if let Some(code) = child.try_wait().unwrap() {
             break code;
@@ -171,6 +172,7 @@ async fn what_comes_little_by_little_is_written_before_the_last_of_it_comes() {
         if stored > 0 {
             first.get_or_insert(stored);
         }
+        computed = hundredths_computed(&process).unwrap_or(computed);
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(code.code(), Some(0));
@@ -180,6 +182,21 @@ async fn what_comes_little_by_little_is_written_before_the_last_of_it_comes() {
         first < expected.len(),
         "all {first} came at once, at the end"
     );
+    // A tenth of a second is what reading takes; a writer that looks again and again whether it has waited long enough takes a core.
+    assert!(computed > 0, "what it computed was never seen");
+    assert!(
+        computed < 60,
+        "it computed {computed} hundredths of a second"
+    );
+}
+
+/// Hundredths of a second that a process has computed.
+fn hundredths_computed(stat: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(stat).ok()?;
+    // Behind its name, which is in brackets: the 12th and 13th field.
+    let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
+    let times = fields.get(11..13)?.iter().map(|ticks| ticks.parse::<u64>());
+    times.sum::<Result<u64, _>>().ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]
