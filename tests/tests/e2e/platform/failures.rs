@@ -45,7 +45,7 @@ async fn until_written(house: &House, before: usize) -> Duration {
 }
 
 async fn house(kind: Kind, seed: u64) -> Option<House> {
-    let world = World::generate(seed, &Size::items(1500));
+    let world = World::generate(seed, &Size::items(3000));
     House::new(kind, world, Duration::from_millis(60)).await
 }
 
@@ -172,7 +172,8 @@ async fn a_disk_that_fills_up_costs_no_record_and_the_platform_goes_on_when_ther
         println!("nothing may be mounted here");
         return;
     };
-    let world = World::generate(715, &Size::items(1500));
+    // The first records are stored once there is a batch of them: by then most of this is still to be read.
+    let world = World::generate(715, &Size::items(6000));
     let mut house = House::new(Kind::Sqlite, world, Duration::from_millis(60))
         .await
         .unwrap();
