@@ -11,7 +11,7 @@ use std::io::{BufWriter, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use super::schedule::{Predecessor, Schedule, Waiting};
 use super::sending::{Answered, Context, Draft, Landed, Turn, Writing, push_envelopes, send};
 use super::steps::{Cursor, Steps};
 use super::{
-    Forgetting, Origin, Page, Target, Waiters, Work, WriterError, WriterSettings, cost,
+    Forgetting, Origin, PLENTY_KIB, Page, Target, Work, WriterError, WriterSettings, cost,
     report_dead_letter,
 };
 use crate::cortexdb::batch::BatchBuilder;
@@ -143,8 +143,8 @@ pub(super) struct Engine {
     group: Group,
     /// The component may hand over more.
     open: bool,
-    /// Pages and cursors that wait for room in the queue.
-    waiters: Waiters,
+    /// What is free in the queue, in KiB. Nothing while somebody waits for more of it.
+    room: Arc<Semaphore>,
     /// Since when what is in the schedule is too little for a request.
     too_little_since: Option<Instant>,
     schedule: Schedule<Box<Draft>>,
@@ -171,7 +171,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(settings: WriterSettings, waiters: Waiters) -> Self {
+    pub(super) fn new(settings: WriterSettings, room: Arc<Semaphore>) -> Self {
         let writing = Writing::new(&settings);
         let (answers, answered) = mpsc::unbounded_channel();
         Self {
@@ -188,7 +188,7 @@ impl Engine {
             forgetting_less: HashMap::new(),
             group: Group::default(),
             open: true,
-            waiters,
+            room,
             too_little_since: None,
             schedule: Schedule::new(),
             steps: Steps::default(),
@@ -308,7 +308,9 @@ impl Engine {
             return false;
         }
         let since = *self.too_little_since.get_or_insert_with(Instant::now);
-        !self.open || self.waiters.any() || since.elapsed() >= self.settings.patience
+        !self.open
+            || self.room.available_permits() < PLENTY_KIB
+            || since.elapsed() >= self.settings.patience
     }
 
     /// When something is due, whatever happens until then.

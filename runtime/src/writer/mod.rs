@@ -26,7 +26,6 @@ mod steps;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -53,6 +52,8 @@ const QUEUE_KIB: usize = 4 << 10;
 /// GitLab gives its pages little by little, and each of them would be a few requests to CortexDB. From 125 records a second on, two
 /// seconds make a whole one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// Where less than this of it is free, nothing in the queue waits for company: the component would soon have to wait for it.
+const PLENTY_KIB: usize = QUEUE_KIB / 2;
 /// What a record costs beside its text: strings, labels, the envelope around it.
 const RECORD_OVERHEAD_BYTES: usize = 1536;
 /// Records that [`Writer::unlisted`] answers at a time, and that it reads from the ledger at a time.
@@ -154,7 +155,7 @@ pub struct WriterSettings {
     /// Other mappers made what is held: the component is to hand over also what it would pass over as known.
     pub wants_everything_again: bool,
     /// How long what is too little for a request to CortexDB may wait for more while the component goes on. It does not wait once the component
-    /// has ended, waits for room, or asks for what it has written to be settled.
+    /// has ended, has filled half of the queue, or asks for what it has written to be settled.
     pub patience: Duration,
 }
 
@@ -219,7 +220,6 @@ pub(crate) enum Work {
 pub struct Writer {
     queue: mpsc::UnboundedSender<Work>,
     room: Arc<Semaphore>,
-    waiters: Waiters,
     store: Arc<dyn Store>,
     connection: i64,
     counters: Arc<Counters>,
@@ -231,30 +231,6 @@ pub struct Writer {
     cursors: Arc<Mutex<OpenCursors>>,
     failure: Arc<OnceLock<String>>,
     stopped: CancellationToken,
-}
-
-/// How many wait for room in the queue: while somebody does, nothing in it waits for company.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Waiters(Arc<AtomicUsize>);
-
-impl Waiters {
-    fn wait(&self) -> Waiter {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Waiter(self.clone())
-    }
-
-    fn any(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
-    }
-}
-
-/// One of them, until it is dropped.
-struct Waiter(Waiters);
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The running writer; ends when every [`Writer`] is gone and the queue is empty.
@@ -282,11 +258,10 @@ impl Writer {
     ) -> (Self, WriterTask) {
         let (queue, work) = mpsc::unbounded_channel();
         let failure = Arc::new(OnceLock::new());
-        let waiters = Waiters::default();
+        let room = Arc::new(Semaphore::new(QUEUE_KIB));
         let writer = Self {
             queue,
-            room: Arc::new(Semaphore::new(QUEUE_KIB)),
-            waiters: waiters.clone(),
+            room: Arc::clone(&room),
             store: Arc::clone(&settings.store),
             connection: settings.lease.connection,
             counters: Arc::clone(&settings.counters),
@@ -299,7 +274,7 @@ impl Writer {
             stopped: stopped.clone(),
         };
         let task = tokio::spawn(async move {
-            let result = engine::Engine::new(settings, waiters).run(work).await;
+            let result = engine::Engine::new(settings, room).run(work).await;
             if let Err(error) = &result {
                 let _ = failure.set(error.to_string());
                 stopped.cancel();
@@ -414,7 +389,6 @@ impl Writer {
         {
             return room.map_err(|_| self.why());
         }
-        let _waiting = self.waiters.wait();
         // Who has stopped needs no hurry.
         let _ = self.send(Work::Hurry);
         tokio::select! {
