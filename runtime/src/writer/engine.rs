@@ -11,18 +11,18 @@ use std::io::{BufWriter, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::forgetting::{Forgotten, forget};
 use super::letters::Letters;
+use super::room::Room;
 use super::schedule::{Predecessor, Schedule, Waiting};
 use super::sending::{Answered, Context, Draft, Landed, Turn, Writing, push_envelopes, send};
 use super::steps::{Cursor, Steps};
 use super::{
-    Forgetting, Origin, PLENTY_KIB, Page, Target, Work, WriterError, WriterSettings, cost,
-    report_dead_letter,
+    Forgetting, Origin, Page, Target, Work, WriterError, WriterSettings, cost, report_dead_letter,
 };
 use crate::cortexdb::batch::BatchBuilder;
 use crate::cortexdb::bulk::{MAX_BYTES, MAX_ITEMS};
@@ -78,7 +78,7 @@ impl Group {
                     .sum::<usize>();
                 self.closed = self.records >= MOST_OF_A_BATCH || self.bytes >= MAX_BYTES;
             }
-            Work::Cursor { .. } | Work::Hurry => {}
+            Work::Cursor { .. } => {}
             Work::Retract { .. } | Work::Flush(_) | Work::Fail(_) => self.closed = true,
         }
         self.work.push(work);
@@ -143,8 +143,7 @@ pub(super) struct Engine {
     group: Group,
     /// The component may hand over more.
     open: bool,
-    /// What is free in the queue, in KiB. Nothing while somebody waits for more of it.
-    room: Arc<Semaphore>,
+    room: Room,
     /// Since when what is in the schedule is too little for a request.
     too_little_since: Option<Instant>,
     schedule: Schedule<Box<Draft>>,
@@ -171,7 +170,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(settings: WriterSettings, room: Arc<Semaphore>) -> Self {
+    pub(super) fn new(settings: WriterSettings, room: Room) -> Self {
         let writing = Writing::new(&settings);
         let (answers, answered) = mpsc::unbounded_channel();
         Self {
@@ -278,12 +277,11 @@ impl Engine {
                 Some(answered) = self.answered.recv(), if self.unanswered > 0 => self.release(&answered),
                 Some(flight) = self.flights.join_next() => self.land(landed(flight)?).await?,
                 next = work.recv(), if self.open && !self.group.closed => match next {
-                    // It has been heard by now: what waits is looked at.
-                    Some(Work::Hurry) => {}
                     Some(next) => self.group.add(next),
                     None => self.open = false,
                 },
                 () = sleep_until(until), if until.is_some() => {}
+                () = self.room.wanted(), if until.is_some() => {}
                 else => return Err(WriterError::Stuck),
             }
         }
@@ -308,9 +306,7 @@ impl Engine {
             return false;
         }
         let since = *self.too_little_since.get_or_insert_with(Instant::now);
-        !self.open
-            || self.room.available_permits() < PLENTY_KIB
-            || since.elapsed() >= self.settings.patience
+        !self.open || self.room.is_short() || since.elapsed() >= self.settings.patience
     }
 
     /// When something is due, whatever happens until then.
@@ -404,7 +400,6 @@ impl Engine {
                         reason,
                     });
                 }
-                Work::Hurry => {}
                 Work::Flush(done) => last = Some(Barrier::Flush(done)),
                 Work::Fail(error) => last = Some(Barrier::Fail(error)),
             }
@@ -554,10 +549,6 @@ impl Engine {
 
     /// Begins batches, as long as they are worth it.
     fn launch(&mut self) {
-        let Target::CortexDb { client, .. } = &self.settings.target else {
-            return;
-        };
-        let client = client.clone();
         if self.schedule.is_empty() {
             self.too_little_since = None;
         }
@@ -569,6 +560,10 @@ impl Engine {
                 return;
             }
             self.too_little_since = None;
+            // A dry run schedules nothing.
+            let Target::CortexDb { client, .. } = &self.settings.target else {
+                return;
+            };
             let (mut records, mut bytes) = (0, 0);
             let batch = self.schedule.take(|draft| {
                 records += 1;

@@ -13,25 +13,24 @@
 //! * [`letters`]: dead letters that wait for an older version.
 //! * [`resend`]: dead letters, sent again on demand.
 //! * `open_cursors`: the cursors as the component sees them.
+//! * `room`: room in the queue.
 
 mod engine;
 mod forgetting;
 mod letters;
 mod open_cursors;
 pub mod resend;
+mod room;
 mod schedule;
 mod sending;
 mod steps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::poll;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::census::Census;
@@ -45,15 +44,12 @@ use crate::redact::Redactor;
 use crate::report::{Counters, Event, Reporter};
 use crate::scope::{ScopeError, ScopeTemplate};
 use open_cursors::OpenCursors;
+use room::Room;
 
-/// Bytes of records that may wait in the queue, in KiB.
-const QUEUE_KIB: usize = 4 << 10;
 /// How long what is too little for a request waits for more, while the component goes on reading and nobody looks for what it has read. A distant
 /// GitLab gives its pages little by little, and each of them would be a few requests to CortexDB. From 125 records a second on, two
 /// seconds make a whole one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// Where less than this of it is free, nothing in the queue waits for company: the component would soon have to wait for it.
-const PLENTY_KIB: usize = QUEUE_KIB / 2;
 /// What a record costs beside its text: strings, labels, the envelope around it.
 const RECORD_OVERHEAD_BYTES: usize = 1536;
 /// Records that [`Writer::unlisted`] answers at a time, and that it reads from the ledger at a time.
@@ -209,8 +205,6 @@ pub(crate) enum Work {
         room: OwnedSemaphorePermit,
     },
     Flush(oneshot::Sender<()>),
-    /// Somebody waits for room.
-    Hurry,
     /// Ends the run, after everything before it.
     Fail(WriterError),
 }
@@ -219,7 +213,7 @@ pub(crate) enum Work {
 #[derive(Clone)]
 pub struct Writer {
     queue: mpsc::UnboundedSender<Work>,
-    room: Arc<Semaphore>,
+    room: Room,
     store: Arc<dyn Store>,
     connection: i64,
     counters: Arc<Counters>,
@@ -258,10 +252,10 @@ impl Writer {
     ) -> (Self, WriterTask) {
         let (queue, work) = mpsc::unbounded_channel();
         let failure = Arc::new(OnceLock::new());
-        let room = Arc::new(Semaphore::new(QUEUE_KIB));
+        let room = Room::new();
         let writer = Self {
             queue,
-            room: Arc::clone(&room),
+            room: room.clone(),
             store: Arc::clone(&settings.store),
             connection: settings.lease.connection,
             counters: Arc::clone(&settings.counters),
@@ -382,19 +376,10 @@ impl Writer {
     /// Waits until the queue has room for this many bytes. Whatever waits in the queue holds its room: not only pages, because a
     /// component that sets a cursor in a loop would fill the memory just as well.
     async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, String> {
-        let cost = u32::try_from((bytes >> 10).clamp(1, QUEUE_KIB)).unwrap_or(1);
-        let mut room = pin!(Arc::clone(&self.room).acquire_many_owned(cost));
-        if !self.stopped.is_cancelled()
-            && let Poll::Ready(room) = poll!(room.as_mut())
-        {
-            return room.map_err(|_| self.why());
-        }
-        // Who has stopped needs no hurry.
-        let _ = self.send(Work::Hurry);
         tokio::select! {
             biased;
             () = self.stopped.cancelled() => Err(self.why()),
-            room = room => room.map_err(|_| self.why()),
+            room = self.room.take(bytes) => room.map_err(|_| self.why()),
         }
     }
 

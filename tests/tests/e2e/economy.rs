@@ -161,22 +161,15 @@ async fn assert_written_within(setup: &Setup, expected: &[Expected], lines: usiz
 async fn what_comes_little_by_little_is_written_before_the_last_of_it_comes() {
     // Too little for a request worth one, from a GitLab that takes twenty seconds and more for all of it.
     let (setup, expected, _) = one_group_away(&Size::items(100), Duration::from_secs(5)).await;
-    let mut child = setup.start(&["--quiet"]);
-    let process = format!("/proc/{}/stat", child.id().unwrap());
     let (mut first, mut computed) = (None, 0);
-    let code = loop {
-        if let Some(code) = child.try_wait().unwrap() {
-            break code;
-        }
+    read_watched(&setup, expected.len(), |process| {
         let stored = setup.cortex.stats().live_events;
         if stored > 0 {
             first.get_or_insert(stored);
         }
-        computed = hundredths_computed(&process).unwrap_or(computed);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    assert_eq!(code.code(), Some(0));
-    assert_eq!(setup.cortex.stats().live_events, expected.len());
+        computed = hundredths_computed(&format!("{process}/stat")).unwrap_or(computed);
+    })
+    .await;
     let first = first.expect("something is stored while the run goes on");
     assert!(
         first < expected.len(),
@@ -188,6 +181,21 @@ async fn what_comes_little_by_little_is_written_before_the_last_of_it_comes() {
         computed < 60,
         "it computed {computed} hundredths of a second"
     );
+}
+
+/// A first reading to its end, which stores so many records. `look` sees the process's folder under `/proc` from time to time.
+async fn read_watched(setup: &Setup, records: usize, mut look: impl FnMut(&str)) {
+    let mut child = setup.start(&["--quiet"]);
+    let process = format!("/proc/{}", child.id().unwrap());
+    let code = loop {
+        if let Some(code) = child.try_wait().unwrap() {
+            break code;
+        }
+        look(&process);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(code.code(), Some(0));
+    assert_eq!(setup.cortex.stats().live_events, records);
 }
 
 /// Hundredths of a second that a process has computed.
@@ -213,18 +221,12 @@ async fn a_first_reading_takes_no_more_memory_the_more_there_is_to_read() {
 /// VmHWM of a first reading of about so many records.
 async fn peak_kib(items: usize) -> u64 {
     let (setup, expected, _) = one_group(&Size::items(items)).await;
-    let mut child = setup.start(&["--quiet"]);
-    let status = format!("/proc/{}/status", child.id().unwrap());
     let mut peak = 0;
-    let code = loop {
-        if let Some(code) = child.try_wait().unwrap() {
-            break code;
-        }
-        peak = high_water(&status).unwrap_or(0).max(peak);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
-    assert_eq!(code.code(), Some(0));
-    assert_eq!(setup.cortex.stats().live_events, expected.len());
+    read_watched(&setup, expected.len(), |process| {
+        let now = high_water(&format!("{process}/status"));
+        peak = now.unwrap_or(0).max(peak);
+    })
+    .await;
     assert!(peak > 0, "the peak was never seen");
     peak
 }
