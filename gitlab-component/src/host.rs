@@ -4,7 +4,7 @@
 //! instead, so that the whole connector compiles natively and is tested against a host made of ordinary Rust; the module
 //! `face` is the one place that translates between the two. The types mirror `wit/`, which documents them.
 
-use std::collections::BTreeSet;
+use crate::sorted::SortedSet;
 
 /// Names one request of this run. Never used twice.
 pub type Ticket = u64;
@@ -225,7 +225,7 @@ pub struct RunContext {
     /// What the run is for.
     pub mode: Mode,
     /// Streams that an interrupted pass has compared before: this run, which goes on with it, reads of them only what is new.
-    pub compared: BTreeSet<String>,
+    pub compared: SortedSet<String>,
 }
 
 /// Why a run could not be completed.

@@ -48,6 +48,7 @@ mod reconciling;
 mod scenarios;
 mod selection;
 mod settings;
+pub mod sorted;
 mod streams;
 #[cfg(test)]
 mod testing;

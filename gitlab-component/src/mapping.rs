@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use crate::gitlab::{Commit, Issue, Label, MergeRequest, Milestone, Note, Pipeline, Release, User};
 use crate::host::{Experience, Modality, Origin, Thread};
+use crate::sorted::SortedSet;
 use crate::time::{Moment, rfc3339};
 
 /// Labels and attributes of one record, together. CortexDB takes 64; the rest is for marks of the host.
@@ -488,7 +489,7 @@ impl Marks {
 
     fn people<'a>(&mut self, role: &str, people: impl Iterator<Item = &'a User>) {
         let labels = people.filter_map(|user| label(role, user.username.as_deref()?));
-        self.add_sorted(labels.collect());
+        self.add_sorted(labels);
     }
 
     fn milestone(&mut self, milestone: Option<&Milestone>) {
@@ -501,14 +502,12 @@ impl Marks {
         let labels = labels
             .iter()
             .filter_map(|title| label("label", title.0.as_deref()?));
-        self.add_sorted(labels.collect());
+        self.add_sorted(labels);
     }
 
     /// GitLab's own order of people and labels is not promised.
-    fn add_sorted(&mut self, mut labels: Vec<String>) {
-        labels.sort_unstable();
-        labels.dedup();
-        self.open.append(&mut labels);
+    fn add_sorted(&mut self, labels: impl Iterator<Item = String>) {
+        self.open.extend(labels.collect::<SortedSet<_>>());
     }
 
     fn text(&mut self, key: &'static str, value: Option<&str>) {

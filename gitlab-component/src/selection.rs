@@ -3,7 +3,7 @@
 //! Nothing is written before every name has been resolved: a typing error in one of ten projects must not look like a run that
 //! went well. Names are resolved to numeric ids at once, because paths change and ids do not.
 
-use std::collections::BTreeSet;
+use crate::sorted::SortedSet;
 
 use crate::client::{Client, Fault, Listing, Refusal, Sizing, Slice};
 use crate::executor::gather;
@@ -148,7 +148,7 @@ pub(crate) async fn resolve(
         .iter()
         .map(async |name| Ok((name, group(client, name).await)));
     let resolved = gather(CONCURRENT, named).await.map_err(failure)?;
-    let mut in_a_group = BTreeSet::new();
+    let mut in_a_group = SortedSet::default();
     for (name, result) in resolved {
         match result {
             Ok((segment, path, projects)) => {
@@ -241,7 +241,7 @@ pub(crate) fn was_read(client: &Client<'_>, name: &Name) -> bool {
 #[derive(Default)]
 struct Selected {
     projects: Vec<Project>,
-    ids: BTreeSet<u64>,
+    ids: SortedSet<u64>,
 }
 
 impl Selected {

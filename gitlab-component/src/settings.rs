@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::sorted::SortedSet;
+
 /// JSON Schema of the settings, as the component publishes it.
 pub const SCHEMA: &str = include_str!("settings.schema.json");
 
@@ -238,7 +240,7 @@ fn events(settings: &Map<String, Value>) -> Result<Events, String> {
 }
 
 fn statuses(settings: &Map<String, Value>) -> Result<Vec<String>, String> {
-    let mut statuses = list(settings, "pipeline_statuses")?
+    let statuses = list(settings, "pipeline_statuses")?
         .unwrap_or_else(|| FINISHED.map(str::to_owned).to_vec());
     if let Some(unknown) = statuses
         .iter()
@@ -249,9 +251,7 @@ fn statuses(settings: &Map<String, Value>) -> Result<Vec<String>, String> {
             PIPELINE_STATUSES.join(", ")
         ));
     }
-    statuses.sort_unstable();
-    statuses.dedup();
-    Ok(statuses)
+    Ok(SortedSet::from_iter(statuses).into_iter().collect())
 }
 
 fn minutes(settings: &Map<String, Value>, key: &str, default: u32) -> Result<u32, String> {

@@ -9,8 +9,8 @@
 //! That fails where a whole page has one time, as after a bulk edit or an import. Such a *tie* is read page by page in a window
 //! of that one millisecond, sorted by something that does not change; if its size changed meanwhile it is read again.
 
+use crate::sorted::SortedSet;
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
@@ -89,7 +89,7 @@ impl<'c, T: Row> TimeWalk<'c, T> {
             tie_order,
             after,
             offset: 0,
-            seen: BTreeSet::new(),
+            seen: SortedSet::default(),
             tie: None,
             finished: false,
             asked: false,
@@ -178,7 +178,7 @@ struct Course {
     /// Only above 0 where rows without a time, or none at all, leave nothing to start again from.
     offset: u64,
     /// Rows from `after` on that were handed out.
-    seen: BTreeSet<(Moment, u64)>,
+    seen: SortedSet<(Moment, u64)>,
     tie: Option<Tie>,
     finished: bool,
     asked: bool,
@@ -310,7 +310,7 @@ impl Course {
     }
 
     fn go_on_from(&mut self, position: Stamp) {
-        self.seen = self.seen.split_off(&(position.moment, 0));
+        self.seen.retain(|(moment, _)| *moment >= position.moment);
         self.after = Some(position);
         self.offset = 0;
     }

@@ -4,8 +4,8 @@
 //! not looked at: the record is read as it is now, by the code that the streams use, so that a call and a poll write the same bytes.
 //! The only state that is kept is what is written, and a call that comes twice, late or in the wrong order does no harm.
 
+use crate::sorted::{SortedMap, SortedSet};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
@@ -50,11 +50,11 @@ impl fmt::Display for Item {
 /// What is wanted of one project, and what is known about each before.
 #[derive(Default)]
 struct Wanted {
-    merge_requests: BTreeMap<u64, Mention>,
-    issues: BTreeMap<u64, Mention>,
-    pipelines: BTreeSet<u64>,
+    merge_requests: SortedMap<u64, Mention>,
+    issues: SortedMap<u64, Mention>,
+    pipelines: SortedSet<u64>,
     /// By tag, and whether some call told of the release itself.
-    releases: BTreeMap<String, bool>,
+    releases: SortedMap<String, bool>,
     commits: bool,
 }
 
@@ -67,7 +67,7 @@ pub(crate) async fn handle(
         .iter()
         .map(|delivery| hint(session, delivery))
         .collect();
-    let ids: BTreeSet<u64> = hints
+    let ids: SortedSet<u64> = hints
         .iter()
         .filter_map(|hint| match hint {
             Hint::Record(project, _) | Hint::Project(project, _) => Some(*project),
@@ -78,9 +78,9 @@ pub(crate) async fn handle(
     let places = selection::locate(session.client, session.settings, &ids)
         .await
         .map_err(selection::failure)?;
-    let places: BTreeMap<u64, Result<Place, Fault>> = ids.into_iter().zip(places).collect();
+    let places: SortedMap<u64, Result<Place, Fault>> = ids.into_iter().zip(places).collect();
 
-    let mut wanted: BTreeMap<u64, Wanted> = BTreeMap::new();
+    let mut wanted: SortedMap<u64, Wanted> = SortedMap::default();
     for hint in &hints {
         if let Hint::Record(id, record) = hint
             && let Some(Ok(Place::Selected(project))) = places.get(id)
@@ -88,7 +88,7 @@ pub(crate) async fn handle(
             wanted.entry(*id).or_default().add(project, record);
         }
     }
-    let found: RefCell<BTreeMap<(u64, Item), Found>> = RefCell::default();
+    let found: RefCell<SortedMap<(u64, Item), Found>> = RefCell::default();
     let mut readings = Vec::new();
     for (id, wanted) in &wanted {
         if let Some(Ok(Place::Selected(project))) = places.get(id) {
@@ -145,7 +145,7 @@ fn is_read(project: &Project, branches: &[String]) -> bool {
 
 impl Wanted {
     fn add(&mut self, project: &Project, record: &Record) {
-        let mention = |mentions: &mut BTreeMap<u64, Mention>, iid: u64, told: &Told| {
+        let mention = |mentions: &mut SortedMap<u64, Mention>, iid: u64, told: &Told| {
             let mention = mentions.entry(iid).or_default();
             mention.notes.extend(told.note);
             mention.updated = mention.updated.max(told.updated);
@@ -168,7 +168,7 @@ impl Wanted {
         &'a self,
         session: &'a Session<'a>,
         project: &'a Project,
-        found: &'a RefCell<BTreeMap<(u64, Item), Found>>,
+        found: &'a RefCell<SortedMap<(u64, Item), Found>>,
     ) -> Vec<LocalBoxFuture<'a, Result<(), Failure>>> {
         let keep = move |item: Item, one: Found| match one {
             Err(Fault::Stop(failure)) => Err(failure),
@@ -177,7 +177,7 @@ impl Wanted {
                 Ok(())
             }
         };
-        let keep_all = move |all: BTreeMap<u64, Found>, item: fn(u64) -> Item| {
+        let keep_all = move |all: SortedMap<u64, Found>, item: fn(u64) -> Item| {
             all.into_iter()
                 .try_for_each(|(iid, one)| keep(item(iid), one))
         };
@@ -203,7 +203,7 @@ impl Wanted {
                 async move { keep(Item::Commits, single::commits(session, project).await) };
             readings.push(reading.boxed_local());
         }
-        for id in &self.pipelines {
+        for id in self.pipelines.iter() {
             let reading = async move {
                 keep(
                     Item::Pipeline(*id),
@@ -246,8 +246,8 @@ async fn is_their_own(
 fn verdict(
     session: &Session<'_>,
     hint: Hint,
-    places: &BTreeMap<u64, Result<Place, Fault>>,
-    found: &BTreeMap<(u64, Item), Found>,
+    places: &SortedMap<u64, Result<Place, Fault>>,
+    found: &SortedMap<(u64, Item), Found>,
 ) -> Verdict {
     let (id, hint) = match hint {
         Hint::Poll(reason) => return Verdict::Poll(reason),

@@ -8,12 +8,12 @@
 //! The places where hooks were made are remembered in the state `hooks`, so that they are found again when the selection has changed.
 //! What is more than one value of the state may hold goes on in `hooks/2`, `hooks/3` and so on.
 
+use crate::sorted::{SortedMap, SortedSet, sorted, sorted_by_key};
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::FutureExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::registry::{self, Kept, Place};
 use crate::client::Client;
@@ -52,12 +52,12 @@ const REASON_CHARS: usize = 2_000;
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Memory {
     /// Places that may have a hook of ours.
-    places: BTreeSet<String>,
+    places: SortedSet<String>,
     /// Projects that refused one, with the reason.
-    refused: BTreeMap<String, String>,
+    refused: SortedMap<String, String>,
     refused_at: Option<Moment>,
     /// The newest call that was sent again, by place.
-    resent: BTreeMap<String, u64>,
+    resent: SortedMap<String, u64>,
 }
 
 impl Memory {
@@ -124,7 +124,7 @@ impl Memory {
             ..Self::default()
         };
         let mut pages = vec![(0, first)];
-        for place in &self.places {
+        for place in self.places.iter() {
             let page = page_with_room(&mut pages, place.len());
             page.places.insert(place.clone());
         }
@@ -142,12 +142,20 @@ impl Memory {
 
     fn to_json(&self) -> Value {
         json!({
-            "places": self.places,
-            "resent": self.resent,
-            "refused": self.refused,
+            "places": self.places.iter().collect::<Vec<_>>(),
+            "resent": object(&self.resent),
+            "refused": object(&self.refused),
             "refused_at": self.refused_at.map(|at| at.to_string()),
         })
     }
+}
+
+fn object<V: Clone + Into<Value>>(pairs: &SortedMap<String, V>) -> Value {
+    let mut object = Map::new();
+    for (key, value) in pairs {
+        object.insert(key.clone(), value.clone().into());
+    }
+    Value::Object(object)
 }
 
 /// The last page, or a new one if it has no room for an entry of so many bytes and the signs around it.
@@ -278,7 +286,7 @@ struct Making<'c> {
     /// Hooks whose calls have been looked at.
     looked_at: Cell<usize>,
     /// What could not be had: what of which places, by reason.
-    lacking: RefCell<BTreeMap<(String, String), Vec<String>>>,
+    lacking: RefCell<SortedMap<(String, String), Vec<String>>>,
 }
 
 impl Making<'_> {
@@ -387,8 +395,8 @@ impl Making<'_> {
     /// Everything that is lacking, told once for each reason.
     fn finish(self) -> Plan {
         let mut plan = self.plan.into_inner();
-        for ((what, reason), mut subjects) in self.lacking.into_inner() {
-            subjects.sort_unstable();
+        for ((what, reason), subjects) in self.lacking.into_inner() {
+            let subjects = sorted(subjects);
             let subject = if let [subject] = subjects.as_slice() {
                 format!("{what} of {subject}")
             } else {
@@ -402,7 +410,7 @@ impl Making<'_> {
             };
             plan.polled.push(Polled { subject, reason });
         }
-        plan.hooks.sort_by(|one, other| one.id.cmp(&other.id));
+        plan.hooks = sorted_by_key(plan.hooks, |hook| hook.id.clone());
         plan
     }
 }
@@ -450,7 +458,7 @@ async fn make(
     now: Moment,
 ) -> Result<(), Failure> {
     let before = making.memory.borrow().places.clone();
-    let mut used: BTreeSet<String> = BTreeSet::new();
+    let mut used: SortedSet<String> = SortedSet::default();
     let mut events = wanted(settings);
 
     if reads_instance(settings) && !of_instance(settings).is_empty() {
@@ -521,7 +529,7 @@ async fn below(
     selection: &Selection,
     events: &[&'static str],
     now: Moment,
-    used: &mut BTreeSet<String>,
+    used: &mut SortedSet<String>,
 ) -> Result<(), Failure> {
     let everything = *events == wanted(settings);
     let what = if everything {
@@ -529,8 +537,8 @@ async fn below(
     } else {
         in_words(events)
     };
-    let mut covered: BTreeSet<u64> = BTreeSet::new();
-    let mut refusals: BTreeMap<u64, String> = BTreeMap::new();
+    let mut covered: SortedSet<u64> = SortedSet::default();
+    let mut refusals: SortedMap<u64, String> = SortedMap::default();
     if settings.hooks != Hooks::Project {
         for group in top_most(&selection.groups) {
             let below = selection.projects.iter().filter(|project| {
@@ -590,8 +598,8 @@ async fn below(
     }
     // What is likely to change soon comes first.
     let by_activity = |project: &&Project| Reverse(project.last_activity);
-    known.sort_by_key(by_activity);
-    unknown.sort_by_key(by_activity);
+    let known = sorted_by_key(known, by_activity);
+    let mut unknown = sorted_by_key(unknown, by_activity);
     let later = unknown.split_off(unknown.len().min(NEW_AT_ONCE));
     used.extend(known.iter().map(|project| of_project(project).path));
     let keeping = known.into_iter().chain(unknown).map(|project| {
@@ -662,9 +670,9 @@ pub(super) async fn disconnect(
 ) -> Result<Vec<Polled>, Failure> {
     let made = match client.host.state(MEMORY) {
         Some(_) => Memory::read(client.host, None).places,
-        None => BTreeSet::new(),
+        None => SortedSet::default(),
     };
-    let mut places: BTreeMap<String, Place> = made
+    let mut places: SortedMap<String, Place> = made
         .iter()
         .map(|path| (path.clone(), remembered(path)))
         .collect();
@@ -700,7 +708,7 @@ pub(super) async fn disconnect(
             .entry(String::new())
             .or_insert_with(|| remembered(""));
     }
-    let stay: RefCell<BTreeSet<String>> = RefCell::default();
+    let stay: RefCell<SortedSet<String>> = RefCell::default();
     let failed: RefCell<Vec<Polled>> = RefCell::default();
     let clearing = places.values().map(|place| {
         let (made, stay, failed) = (&made, &stay, &failed);

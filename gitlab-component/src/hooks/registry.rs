@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::client::{Client, Fault, Listing, Sizing, Slice};
 use crate::gitlab::{self, HookCall};
 use crate::host::{Failure, Hook, HookState, Method, Target};
+use crate::sorted::sorted;
 use crate::walk;
 
 /// Calls of one hook that are sent again at once: GitLab allows five a minute. The others follow the next time.
@@ -415,18 +416,14 @@ async fn resend(
         Err(fault @ Fault::Stop(_)) => return Err(fault),
         Err(_) => return Ok(Failed::default()),
     };
-    let mut calls: Vec<(u64, bool)> = calls
-        .rows
-        .into_iter()
-        .filter_map(|call| {
-            let status = call.response_status?;
-            Some((
-                call.id?,
-                !status.starts_with('2') && !status.starts_with('3'),
-            ))
-        })
-        .collect();
-    calls.sort_unstable();
+    let calls = calls.rows.into_iter().filter_map(|call| {
+        let status = call.response_status?;
+        Some((
+            call.id?,
+            !status.starts_with('2') && !status.starts_with('3'),
+        ))
+    });
+    let calls: Vec<(u64, bool)> = sorted(calls);
     let mut failed = Failed {
         last: calls.last().is_some_and(|(_, failed)| *failed),
         ..Failed::default()

@@ -13,8 +13,8 @@ pub(crate) mod shared;
 pub(crate) mod single;
 pub(crate) mod threads;
 
+use crate::sorted::{SortedMap, SortedSet};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Map, Value};
@@ -55,7 +55,7 @@ pub(crate) struct Session<'h> {
     /// Read again from here.
     pub(crate) since: Option<&'h Stamp>,
     /// Streams that this pass has compared in an earlier run.
-    pub(crate) compared: &'h BTreeSet<String>,
+    pub(crate) compared: &'h SortedSet<String>,
     /// So many projects that asking each for everything every time is too much.
     pub(crate) many: bool,
     /// Bytes of commits that wait in memory for the end of their history.
@@ -201,7 +201,7 @@ impl<'s> Stream<'s> {
     /// Hands over records, oldest first.
     pub(crate) fn write(&self, experiences: &[Experience]) -> Result<(), Fault> {
         if self.reading != Reading::New {
-            let mut listed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+            let mut listed: SortedMap<&str, Vec<String>> = SortedMap::default();
             for experience in experiences {
                 let ids = listed.entry(experience.event_type).or_default();
                 ids.push(experience.source_id.clone());

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 
 use super::{STREAMS, Session, Stream};
 use crate::mapping::Project;
+use crate::sorted::sorted_by_key;
 use crate::time::Moment;
 use crate::walk::Stamp;
 
@@ -15,12 +16,7 @@ pub(crate) fn least_behind_first<'p>(
     session: &Session<'_>,
     projects: &'p [Project],
 ) -> Vec<&'p Project> {
-    let mut projects: Vec<_> = projects
-        .iter()
-        .map(|project| (Reverse(read_up_to(session, project)), project))
-        .collect();
-    projects.sort_by_key(|(read_up_to, _)| *read_up_to);
-    projects.into_iter().map(|(_, project)| project).collect()
+    sorted_by_key(projects, |project| Reverse(read_up_to(session, project)))
 }
 
 /// Up to when all streams were read whose cursors say a time; `None` if there is no such cursor.

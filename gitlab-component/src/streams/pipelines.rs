@@ -4,7 +4,7 @@
 //! that is still running is counted and left out; it is listed again when it changes. Child pipelines are hidden from the list and
 //! need a second walk with a position of their own.
 
-use std::collections::BTreeMap;
+use crate::sorted::SortedMap;
 
 use serde_json::{Map, Value, json};
 
@@ -149,7 +149,7 @@ async fn walk(
 /// id, is enough.
 async fn write_timeless(stream: &Stream<'_>, listing: Listing) -> Result<(), Fault> {
     let listing = listing.with("order_by", "id").with("sort", "asc");
-    let mut timeless = BTreeMap::new();
+    let mut timeless = SortedMap::default();
     walk::listing(stream.client(), &listing, &mut |rows: Vec<Pipeline>| {
         let old = rows.into_iter().filter(|row| row.updated_at.is_none());
         timeless.extend(old.filter_map(|row| Some((row.id?, row))));

@@ -1,6 +1,6 @@
 //! Releases. They have no id and no visible time of change, but the list can be filtered by it.
 
-use std::collections::BTreeSet;
+use crate::sorted::SortedSet;
 
 use serde_json::json;
 
@@ -49,7 +49,7 @@ async fn list(stream: &Stream<'_>, after: Option<&Stamp>) -> Result<Option<Momen
     if let Some(after) = after {
         listing = listing.with("updated_after", &after.text);
     }
-    let mut seen = BTreeSet::new();
+    let mut seen = SortedSet::default();
     walk::listing(stream.client(), &listing, &mut |rows: Vec<Release>| {
         let mapper = stream.mapper();
         let mut experiences = Vec::with_capacity(rows.len());

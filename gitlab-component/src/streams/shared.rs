@@ -7,8 +7,8 @@
 //!
 //! A group that does not answer with such a list is not asked again for a day; its projects are read one by one.
 
+use crate::sorted::SortedMap;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use futures_util::future::FutureExt;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ pub(crate) fn plan<'s>(session: &Session<'s>, selection: &'s Selection) -> Vec<S
     let events = session.settings.events;
     let mut plan = Vec::new();
     if session.many && session.since.is_none() {
-        let projects: BTreeMap<u64, &Project> = selection
+        let projects: SortedMap<u64, &Project> = selection
             .projects
             .iter()
             .map(|project| (project.id, project))
@@ -74,7 +74,7 @@ impl<'s> Shared<'s> {
     fn of<T: Commented>(
         session: &Session<'_>,
         group: &'s Group,
-        projects: &BTreeMap<u64, &'s Project>,
+        projects: &SortedMap<u64, &'s Project>,
     ) -> Option<Self> {
         let members: Vec<Member<'s>> = group
             .projects
@@ -127,7 +127,7 @@ impl<'s> Shared<'s> {
     }
 
     async fn read_as<T: Commented>(&self, session: &Session<'_>) -> Result<(), Fault> {
-        let members: BTreeMap<u64, Reader<'_>> = self
+        let members: SortedMap<u64, Reader<'_>> = self
             .members
             .iter()
             .map(|member| {
@@ -171,7 +171,7 @@ impl<'s> Shared<'s> {
     async fn walk<T: Commented>(
         &self,
         session: &Session<'_>,
-        members: &BTreeMap<u64, Reader<'_>>,
+        members: &SortedMap<u64, Reader<'_>>,
     ) -> Result<(), Fault> {
         let listing = Listing::new(
             format!("/groups/{}/{}", self.group.segment, T::LIST),
@@ -182,7 +182,7 @@ impl<'s> Shared<'s> {
         let oldest = oldest.min_by_key(|from| from.moment).cloned();
         let mut walk = TimeWalk::<T>::new(session.client, listing, "created_at", oldest);
         while let Some(batch) = walk.next().await? {
-            let mut by_project: BTreeMap<u64, Vec<T>> = BTreeMap::new();
+            let mut by_project: SortedMap<u64, Vec<T>> = SortedMap::default();
             for row in batch.rows {
                 let Some(project) = row.project_id() else {
                     return Err(Fault::Unavailable(
@@ -259,7 +259,7 @@ impl Reader<'_> {
         };
         rows.retain(is_new);
         let count = rows.len();
-        match threads::write_page(&self.stream, rows, &Announced::new()).await {
+        match threads::write_page(&self.stream, rows, &Announced::default()).await {
             Ok(_) => self.stream.progress(count, None),
             Err(fault @ Fault::Stop(_)) => return Err(fault),
             Err(fault) => *self.failed.borrow_mut() = Some(fault),
@@ -269,7 +269,11 @@ impl Reader<'_> {
 }
 
 /// Moves the cursors of all members that have come this far.
-fn move_to<T: Commented>(members: &BTreeMap<u64, Reader<'_>>, at: &Stamp, started: Option<Moment>) {
+fn move_to<T: Commented>(
+    members: &SortedMap<u64, Reader<'_>>,
+    at: &Stamp,
+    started: Option<Moment>,
+) {
     for member in members.values() {
         let ahead = at.moment > member.from.moment;
         if ahead && member.failed.borrow().is_none() {

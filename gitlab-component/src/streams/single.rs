@@ -4,8 +4,8 @@
 //! functions behind them. So a record comes out with the same bytes, whichever way it was met. No cursor of a list is moved,
 //! because nothing is known about the other records of it; commits move their own, which is a place and not a time.
 
+use crate::sorted::{SortedMap, SortedSet};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::FutureExt;
 
@@ -34,7 +34,7 @@ pub(crate) type Found = Result<Verdict, Fault>;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Mention {
     /// Comments on it that were told of.
-    pub(crate) notes: BTreeSet<u64>,
+    pub(crate) notes: SortedSet<u64>,
     /// When it is said to have changed last.
     pub(crate) updated: Option<Moment>,
 }
@@ -43,8 +43,8 @@ pub(crate) struct Mention {
 pub(crate) async fn threads<T: Commented>(
     session: &Session<'_>,
     project: &Project,
-    mentions: &BTreeMap<u64, Mention>,
-) -> Result<BTreeMap<u64, Found>, Failure> {
+    mentions: &SortedMap<u64, Mention>,
+) -> Result<SortedMap<u64, Found>, Failure> {
     if !T::enabled(project) {
         let off = format!(
             "{} are switched off in {} or hidden from this token",
@@ -55,7 +55,7 @@ pub(crate) async fn threads<T: Commented>(
         return Ok(mentions.keys().map(ignored).collect());
     }
     let stream = Stream::new(session, project, T::LIST);
-    let found = RefCell::new(BTreeMap::new());
+    let found = RefCell::new(SortedMap::default());
     let iids: Vec<u64> = mentions.keys().copied().collect();
     let pages = iids.chunks(AT_ONCE).map(|page| {
         let (stream, found) = (&stream, &found);
@@ -81,12 +81,12 @@ pub(crate) async fn threads<T: Commented>(
 /// Reads up to a hundred of them. An error is one of the list.
 async fn page_of<T: Commented>(
     stream: &Stream<'_>,
-    mentions: &BTreeMap<u64, Mention>,
+    mentions: &SortedMap<u64, Mention>,
     page: &[u64],
-    found: &RefCell<BTreeMap<u64, Found>>,
+    found: &RefCell<SortedMap<u64, Found>>,
 ) -> Result<(), Fault> {
     let mut rows = list::<T>(stream, page, 0).await?;
-    let is_late = |iid: &u64, rows: &BTreeMap<u64, T>| {
+    let is_late = |iid: &u64, rows: &SortedMap<u64, T>| {
         let told = mentions.get(iid).and_then(|mention| mention.updated);
         rows.get(iid).is_none_or(|row| {
             let shown = row.updated_at().and_then(Moment::parse);
@@ -101,7 +101,7 @@ async fn page_of<T: Commented>(
     if !late.is_empty() {
         rows.extend(list::<T>(stream, &late, LAG_MS).await?);
     }
-    let still_late: BTreeSet<u64> = late.into_iter().filter(|iid| is_late(iid, &rows)).collect();
+    let still_late: SortedSet<u64> = late.into_iter().filter(|iid| is_late(iid, &rows)).collect();
     let readings = page.iter().map(|iid| {
         let row = rows.remove(iid);
         let late = still_late.contains(iid);
@@ -126,13 +126,13 @@ async fn list<T: Commented>(
     stream: &Stream<'_>,
     iids: &[u64],
     delay_ms: u32,
-) -> Result<BTreeMap<u64, T>, Fault> {
+) -> Result<SortedMap<u64, T>, Fault> {
     let mut listing = Listing::new(stream.path(T::LIST), T::QUERY).after_ms(delay_ms);
     for iid in iids {
         listing = listing.and("iids[]", &iid.to_string());
     }
     let mut sizing = Sizing::default();
-    let mut rows = BTreeMap::new();
+    let mut rows = SortedMap::default();
     let mut offset = 0;
     loop {
         let slice: Slice<T> = stream.client().slice(&listing, offset, &mut sizing).await?;

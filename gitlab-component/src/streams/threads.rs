@@ -4,8 +4,8 @@
 //! read in full: GitLab has no list of changed comments. Parents are written before their comments, because a comment refers
 //! to what it answers.
 
+use crate::sorted::{SortedMap, SortedSet};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::FutureExt;
 use serde::de::IgnoredAny;
@@ -175,7 +175,7 @@ pub(crate) async fn read<T: Commented>(stream: &Stream<'_>) -> Result<End, Fault
     let mut walk = TimeWalk::<T>::new(stream.client(), listing, "created_at", start);
     while let Some(batch) = walk.next().await? {
         let rows = batch.rows.len();
-        write_page(stream, batch.rows, &Announced::new()).await?;
+        write_page(stream, batch.rows, &Announced::default()).await?;
         stream.progress(rows, walk.total());
         if let Some(at) = batch.resume {
             let horizon = stream.horizon(walk.started());
@@ -228,7 +228,7 @@ pub(super) fn position<T: Commented>(
 }
 
 /// Comments that are known to exist, by the iid of their parent, whatever GitLab says about its number of comments.
-pub(super) type Announced = BTreeMap<u64, BTreeSet<u64>>;
+pub(super) type Announced = SortedMap<u64, SortedSet<u64>>;
 
 /// Writes a page of parents, and then everything that was said about them. Answers which of the announced comments were not met.
 pub(super) async fn write_page<T: Commented>(
@@ -324,7 +324,7 @@ impl<'s> Notes<'s> {
             &[],
         );
         let announced = self.announced.get(&iid);
-        let mut seen = BTreeSet::new();
+        let mut seen = SortedSet::default();
         let mut sizing = Sizing::default();
         for pass in 0..DISCUSSION_PASSES {
             let mut offset = 0;
@@ -357,9 +357,8 @@ impl<'s> Notes<'s> {
                     self.flush()?;
                 }
                 if !slice.page.more {
-                    let unmet: BTreeSet<u64> = announced
-                        .map(|announced| announced.difference(&seen).copied().collect())
-                        .unwrap_or_default();
+                    let mut unmet = announced.cloned().unwrap_or_default();
+                    unmet.retain(|id| !seen.contains(id));
                     let missing = comments > 0 && seen.is_empty() || !unmet.is_empty();
                     let doubtful = pass == 0 && missing;
                     if !doubtful && (offset == 0 || slice.page.total == total) {
@@ -413,7 +412,7 @@ impl<'s> Notes<'s> {
     }
 
     /// The comments of one discussion, in order. Each answers the one before it, the first one the parent.
-    fn add(&self, discussion: &Discussion, parent: &Parent, seen: &mut BTreeSet<u64>) {
+    fn add(&self, discussion: &Discussion, parent: &Parent, seen: &mut SortedSet<u64>) {
         let mapper = self.stream.mapper();
         let count = |counter: &Cell<u64>| counter.set(counter.get() + 1);
         let mut before = parent.source_id.clone();

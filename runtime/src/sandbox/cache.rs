@@ -2,11 +2,12 @@
 //!
 //! Compiling a connector takes most of a second, loading what was compiled a millisecond. But compiled code is machine code: whoever can
 //! put a file into the cache runs whatever they like, outside the sandbox. So only what this installation wrote is ever loaded: the
-//! folder and every file must belong to the user and be closed to others, and each file begins with an authentication code under
+//! folder and every file must belong to the user and be closed to others, and each file ends with an authentication code under
 //! a key that lives beside it. What does not fit is compiled anew, without a word: the cache can be deleted at any time.
 //!
-//! Checking must not cost what loading saves: BLAKE3 reads the three megabytes of `gitlab.wasm` in half a millisecond, where HMAC-SHA-256 took
-//! two; and the file is checked in two halves, side by side. The code is then mapped from the file and not copied, which would cost a millisecond. The file is opened once, and
+//! Checking must not cost what loading saves, so the code is AES-GCM's (GMAC), which processors have instructions for: it takes a third of the time of BLAKE3, and HMAC-SHA-256 took
+//! four times as long as that. A file has a key of its own, made of the installation's and a salt; its parts are authenticated in order, two halves side by side, and
+//! their codes together with the file's name. The code is then mapped from the file and not copied, which would cost a millisecond. The file is opened once, and
 //! judged, checked and mapped by that one handle, so no other file can take its place in between. Its bytes can be changed by this user alone, who also holds the key;
 //! this program never does so, but puts a new file in the place of the old one.
 //!
@@ -26,17 +27,25 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::rules::RULES_VERSION;
 
 const KEY_BYTES: usize = 64;
-const TAG_BYTES: usize = blake3::OUT_LEN;
+const SALT_BYTES: usize = 32;
+const TAG_BYTES: usize = 16;
+/// What follows the code in a file: the salt of its key, and the authentication code.
+const SEAL_BYTES: usize = SALT_BYTES + TAG_BYTES;
 /// What the key of the installation is used for here.
-const PURPOSE: &str = "connector-runtime 2026-11-22 authentication of compiled components";
-/// What is read at a time for checking: stays in the processor's own memory.
+const PURPOSE: &[u8] = b"connector-runtime 2026-12-02 authentication of compiled components";
+/// What is read and authenticated at a time: stays in the processor's own memory.
 const PART_BYTES: usize = 64 << 10;
+/// The number under which the codes of all parts are authenticated. Parts are numbered from zero.
+const WHOLE: u32 = u32::MAX;
 /// What all files may take.
 const MOST_BYTES: u64 = 1 << 30;
 /// The time of a file's last use is exact to this. What another process is writing is younger.
@@ -48,8 +57,14 @@ const OPEN_TO_OTHERS: u32 = 0o077;
 #[derive(Debug)]
 pub struct CodeCache {
     folder: PathBuf,
-    key: [u8; blake3::KEY_LEN],
+    key: hmac::Key,
 }
+
+/// The key of one file.
+struct FileKey(LessSafeKey);
+
+type Salt = [u8; SALT_BYTES];
+type Tag = [u8; TAG_BYTES];
 
 impl CodeCache {
     /// Opens the user's cache (`$XDG_CACHE_HOME` or `~/.cache`). `None` where there is no safe place for one.
@@ -84,7 +99,7 @@ impl CodeCache {
         }
         Ok(Self {
             folder: folder.to_owned(),
-            key: blake3::derive_key(PURPOSE, &key),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
         })
     }
 
@@ -93,12 +108,13 @@ impl CodeCache {
         let name = file_name(engine, digest);
         let file = open_private(&self.folder.join(&name)).ok()?;
         let metadata = file.metadata().ok()?;
-        let length = metadata.len().checked_sub(TAG_BYTES as u64)?;
-        let halves = self.halves_of(&file, length)?;
-        let mut tag = [0; TAG_BYTES];
-        file.read_exact_at(&mut tag, length).ok()?;
-        // Compares in constant time.
-        (self.tag(&name, halves) == tag).then_some(())?;
+        let length = metadata.len().checked_sub(SEAL_BYTES as u64)?;
+        let mut seal = [0; SEAL_BYTES];
+        file.read_exact_at(&mut seal, length).ok()?;
+        let (salt, tag) = seal.split_first_chunk()?;
+        let key = self.key_of_file(salt)?;
+        let parts = key.parts_of_file(&file, usize::try_from(length).ok()?)?;
+        verify_slices_are_equal(&key.whole(&name, &parts)?, tag).ok()?;
         if is_older(&metadata, USE_IS_EXACT_TO) {
             let _ = file.set_modified(SystemTime::now());
         }
@@ -111,18 +127,24 @@ impl CodeCache {
     /// Where files may not be executed (`noexec`), their contents in memory may.
     fn copied(&self, engine: &Engine, name: &str) -> Option<Component> {
         let bytes = read_private(&self.folder.join(name)).ok()?;
-        let (code, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_BYTES)?)?;
-        let tag = <[u8; TAG_BYTES]>::try_from(tag).ok()?;
-        (self.tag(name, self.halves(code)) == tag).then_some(())?;
+        let (code, seal) = bytes.split_last_chunk::<SEAL_BYTES>()?;
+        let (salt, tag) = seal.split_first_chunk()?;
+        verify_slices_are_equal(&self.tag(name, salt, code)?, tag).ok()?;
         trusted(engine, code).ok()
     }
 
     /// Keeps what our compiler made of a component. Failing to is no failure: it will be compiled again.
     pub fn store(&self, engine: &Engine, digest: &str, code: &[u8]) {
         let name = file_name(engine, digest);
-        let tag = self.tag(&name, self.halves(code));
+        let mut salt = [0; SALT_BYTES];
+        if aws_lc_rs::rand::fill(&mut salt).is_err() {
+            return;
+        }
+        let Some(tag) = self.tag(&name, &salt, code) else {
+            return;
+        };
         // Behind the code, which has to begin on a page.
-        let bytes = [code, tag.as_bytes()].concat();
+        let bytes = [code, &salt, &tag].concat();
         let _ = write_private(&self.folder.join(&name), &bytes);
         let _ = self.trim(MOST_BYTES);
     }
@@ -155,49 +177,69 @@ impl CodeCache {
         Ok(())
     }
 
+    /// No two files have the same, so that in none a number is used twice for different contents.
+    fn key_of_file(&self, salt: &Salt) -> Option<FileKey> {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(PURPOSE);
+        context.update(salt);
+        let key = UnboundKey::new(&AES_256_GCM, context.sign().as_ref()).ok()?;
+        Some(FileKey(LessSafeKey::new(key)))
+    }
+
+    fn tag(&self, name: &str, salt: &Salt, code: &[u8]) -> Option<Tag> {
+        let key = self.key_of_file(salt)?;
+        let parts = (0..).zip(code.chunks(PART_BYTES));
+        let parts: Option<Vec<_>> = parts.map(|(number, part)| key.tag(number, part)).collect();
+        key.whole(name, &parts?)
+    }
+}
+
+impl FileKey {
+    /// Authenticates without encrypting: what GCM calls additional data. Each number stands for one text only.
+    fn tag(&self, number: u32, text: &[u8]) -> Option<Tag> {
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..size_of::<u32>()].copy_from_slice(&number.to_be_bytes());
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let sealed = self
+            .0
+            .seal_in_place_separate_tag(nonce, Aad::from(text), &mut []);
+        sealed.ok()?.as_ref().try_into().ok()
+    }
+
     /// A file is good under its own name only.
-    fn tag(&self, name: &str, halves: [blake3::Hash; 2]) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(name.as_bytes()).update(b"\0");
-        for half in halves {
-            hasher.update(half.as_bytes());
-        }
-        hasher.finalize()
+    fn whole(&self, name: &str, parts: &[Tag]) -> Option<Tag> {
+        self.tag(
+            WHOLE,
+            &[name.as_bytes(), b"\0", parts.as_flattened()].concat(),
+        )
     }
 
-    fn halves(&self, code: &[u8]) -> [blake3::Hash; 2] {
-        let (first, second) = code.split_at(code.len() / 2);
-        [first, second].map(|half| blake3::keyed_hash(&self.key, half))
-    }
-
-    /// The same of a file, both at a time.
-    fn halves_of(&self, file: &File, length: u64) -> Option<[blake3::Hash; 2]> {
-        let middle = length / 2;
-        let second = || self.half_of(file, middle..length);
+    /// The codes of the file's parts, of which two are read at a time.
+    fn parts_of_file(&self, file: &File, length: usize) -> Option<Vec<Tag>> {
+        let count = length.div_ceil(PART_BYTES);
+        let middle = count / 2;
+        let second = || self.parts_in(file, length, middle..count);
         thread::scope(|scope| {
             let beside = thread::Builder::new().spawn_scoped(scope, second);
-            let first = self.half_of(file, 0..middle);
+            let first = self.parts_in(file, length, 0..middle);
             // Where there may be no more threads, one after the other.
             let second = match beside {
                 Ok(beside) => beside.join().ok()?,
                 Err(_) => second(),
             };
-            Some([first?, second?])
+            Some([first?, second?].concat())
         })
     }
 
-    fn half_of(&self, file: &File, place: Range<u64>) -> Option<blake3::Hash> {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        let mut part = vec![0; PART_BYTES];
-        let mut at = place.start;
-        while at < place.end {
-            let left = usize::try_from(place.end - at).unwrap_or(usize::MAX);
-            let size = left.min(PART_BYTES);
-            file.read_exact_at(&mut part[..size], at).ok()?;
-            hasher.update(&part[..size]);
-            at += size as u64;
-        }
-        Some(hasher.finalize())
+    fn parts_in(&self, file: &File, length: usize, numbers: Range<usize>) -> Option<Vec<Tag>> {
+        let mut buffer = vec![0; PART_BYTES];
+        let mut tag = |number: usize| {
+            let start = number * PART_BYTES;
+            let part = &mut buffer[..PART_BYTES.min(length - start)];
+            file.read_exact_at(part, start as u64).ok()?;
+            self.tag(u32::try_from(number).ok()?, part)
+        };
+        numbers.map(&mut tag).collect()
     }
 }
 
@@ -368,6 +410,45 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_many_parts_is_authenticated_as_what_was_stored_was() {
+        let filled = filled();
+        let cache = CodeCache::open(&cache_in(&filled.folder)).unwrap();
+        let key = cache.key_of_file(&[7; SALT_BYTES]).unwrap();
+        let parts_of_a_file = |code: &[u8]| {
+            let path = filled.folder.path().join("code");
+            std::fs::write(&path, code).unwrap();
+            let file = File::open(path).unwrap();
+            key.whole("name", &key.parts_of_file(&file, code.len()).unwrap())
+        };
+        for length in [0, 1, PART_BYTES - 1, PART_BYTES, 5 * PART_BYTES + 1] {
+            let code: Vec<u8> = (0..=250).cycle().take(length).collect();
+            let tag = cache.tag("name", &[7; SALT_BYTES], &code).unwrap();
+            assert_eq!(parts_of_a_file(&code), Some(tag), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn parts_that_changed_places_or_are_missing_are_not_what_was_stored() {
+        let filled = filled();
+        let cache = CodeCache::open(&cache_in(&filled.folder)).unwrap();
+        let tag = |code: &[u8]| cache.tag("name", &[7; SALT_BYTES], code).unwrap();
+        let [a, b, c] = [1, 2, 3].map(|byte| [byte; PART_BYTES]);
+        let stored = tag(&[a, b, c].concat());
+        for other in [
+            vec![b, a, c],
+            vec![a, c, b],
+            vec![a, b],
+            vec![b, c],
+            vec![a, b, c, c],
+        ] {
+            assert_ne!(tag(&other.concat()), stored);
+        }
+        let code = [a, b, c].concat();
+        assert_ne!(cache.tag("other", &[7; SALT_BYTES], &code), Some(stored));
+        assert_ne!(cache.tag("name", &[8; SALT_BYTES], &code), Some(stored));
+    }
+
+    #[test]
     fn a_file_that_others_may_write_is_not_loaded() {
         let filled = filled();
         std::fs::set_permissions(filled.file(), std::fs::Permissions::from_mode(0o666)).unwrap();
@@ -386,7 +467,7 @@ mod tests {
     #[test]
     fn a_file_that_was_cut_short_is_not_loaded() {
         let filled = filled();
-        for length in [0, TAG_BYTES - 1, TAG_BYTES, TAG_BYTES + 1] {
+        for length in [0, SEAL_BYTES - 1, SEAL_BYTES, SEAL_BYTES + 1, PART_BYTES] {
             let bytes = std::fs::read(filled.file()).unwrap();
             std::fs::write(filled.file(), &bytes[..length.min(bytes.len())]).unwrap();
             assert!(!filled.loads(), "{length} bytes");
