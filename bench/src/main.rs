@@ -10,7 +10,6 @@
 mod canned;
 mod guest;
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use canned::{Answers, Canned, Source};
 use connector_runtime::sandbox::compiler::{Allowance, compile_with};
 use connector_runtime::sandbox::engine;
 use gitlab_component::host::{Mode, RunContext};
+use gitlab_component::sorted::SortedSet;
 use guest::Guest;
 use serde_json::{Value, json};
 use simulators::gitlab::{Options, Server, Size, World};
@@ -33,7 +33,7 @@ fn context(settings: &str, mode: Mode) -> RunContext {
         now: "2026-02-13T12:00:00Z".to_owned(),
         since: None,
         mode,
-        compared: BTreeSet::new(),
+        compared: SortedSet::default(),
     }
 }
 

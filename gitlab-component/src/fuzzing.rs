@@ -2,7 +2,7 @@
 //! nobody else has those; and a delivery needs a host to be handled by.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use serde::de::DeserializeOwned;
 
@@ -12,6 +12,7 @@ use crate::host::{
     RunContext, StreamState, Ticket, Verdict, WriteError,
 };
 use crate::mapping::{Mapper, Parent, Project};
+use crate::sorted::SortedSet;
 
 const THREAD: &str = "gl:issue:42/1";
 
@@ -78,7 +79,7 @@ pub fn deliver(body: &str) -> Result<(Vec<Verdict>, Vec<Request>), Failure> {
         now: "2026-11-22T00:00:00Z".to_owned(),
         since: None,
         mode: Mode::Poll,
-        compared: BTreeSet::new(),
+        compared: SortedSet::default(),
     };
     let host = EmptyProject::default();
     let verdicts = crate::hooks::handle_delivery(&host, &context, &batch)?;

@@ -123,7 +123,10 @@ fn a_pass_that_goes_on_reads_of_what_it_has_compared_before_only_what_is_new() {
     host.gitlab.borrow_mut().add("issues", 6, now, body);
     let goes_on = RunContext {
         mode: Mode::Reconcile,
-        compared: ["42/issues", "42/commits"].map(str::to_owned).into(),
+        compared: ["42/issues", "42/commits"]
+            .map(str::to_owned)
+            .into_iter()
+            .collect(),
         ..context(&settings(), None)
     };
     host.sync_with(&goes_on).expect("reconciles");

@@ -14,6 +14,7 @@ use crate::host::{
     Delivery, Experience, Held, Host, HttpError, Level, Mode, Origin, Outcome, Request, Response,
     RunContext, StreamState, Ticket, Verdict, WriteError,
 };
+use crate::sorted::SortedSet;
 use crate::time::Moment;
 
 /// The host's clock, and GitLab's unless a test moves it.
@@ -533,7 +534,7 @@ pub(crate) fn context(settings: &Value, since: Option<&str>) -> RunContext {
         now: NOW.to_owned(),
         since: since.map(str::to_owned),
         mode: Mode::Poll,
-        compared: BTreeSet::new(),
+        compared: SortedSet::default(),
     }
 }
 

@@ -372,7 +372,7 @@ pub(crate) async fn listing<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
     use serde_json::json;

@@ -44,7 +44,7 @@ fn the_gitlab_component_imports_the_connector_package_and_nothing_else() {
 }
 
 #[test]
-fn the_gitlab_component_is_smaller_than_a_mebibyte_and_a_quarter() {
+fn the_gitlab_component_is_smaller_than_a_mebibyte() {
     let size = std::fs::metadata(dist("gitlab.wasm")).unwrap().len();
-    assert!(size < 5 << 18, "{size} bytes");
+    assert!(size < 1 << 20, "{size} bytes");
 }
