@@ -7,7 +7,8 @@ use crate::setup::{KEY, Setup};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_run_stores_every_visible_record_once_and_whole() {
-    let setup = Setup::tiny(1).await;
+    let mut setup = Setup::tiny(1).await;
+    setup.compiles_itself();
     let receipt = setup.run(&[]).await.expect(0).receipt();
     setup.assert_complete(&setup.membership());
     assert_eq!(

@@ -14,6 +14,7 @@
 mod backfill;
 mod change;
 mod command_line;
+mod compiled;
 mod component;
 mod crashes;
 mod dead_letters;

@@ -1,11 +1,12 @@
 //! No run of any test shows or keeps a secret.
 //!
 //! [`crate::setup`] calls this for what every run says, and for every file that a test's runs leave behind: the state file, the ledger
-//! with its log, dead letters in it, compiled code, `--out`. So each test of this suite, hostile guests and broken servers included, is
+//! with its log, dead letters in it, `--out`, compiled code where it is kept with them. So each test of this suite, hostile guests and broken servers included, is
 //! also a test of this.
 
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
 use simulators::gitlab::{OWNER_TOKEN, TOKEN};
 
 use crate::setup::KEY;
@@ -15,11 +16,9 @@ const SECRETS: [&str; 4] = [TOKEN, OWNER_TOKEN, KEY, "sim-runners-secret"];
 
 /// Which secret is in these bytes.
 fn in_bytes(bytes: &[u8]) -> Option<&'static str> {
-    SECRETS.into_iter().find(|secret| {
-        bytes
-            .windows(secret.len())
-            .any(|window| window == secret.as_bytes())
-    })
+    SECRETS
+        .into_iter()
+        .find(|secret| memmem::find(bytes, secret.as_bytes()).is_some())
 }
 
 /// The first file below `folder` that holds a secret. `state.json` is the user's own: `cortexdb init` writes the key into it.

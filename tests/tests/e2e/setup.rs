@@ -12,6 +12,7 @@ use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::compiled;
 use crate::secrets;
 
 /// The key of the simulated CortexDB. Long enough to be looked for in every output.
@@ -178,12 +179,19 @@ impl Setup {
         self
     }
 
+    /// Nothing was compiled before, and what its runs compile is kept below `home`.
+    pub fn compiles_itself(&mut self) -> &mut Self {
+        let cache = self.home.path().join(".cache");
+        self.set("XDG_CACHE_HOME", cache.to_str().unwrap())
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(dist("runtime"));
         command
             .args(arguments)
             .env_clear()
             .env("HOME", self.home.path())
+            .env("XDG_CACHE_HOME", compiled::cache())
             .envs(&self.variables)
             .current_dir(self.home.path())
             .stdin(Stdio::null())

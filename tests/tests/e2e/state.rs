@@ -83,7 +83,9 @@ async fn two_runs_at_once_on_one_state_are_one_run_and_a_refusal() {
     )
     .await;
     let first = setup.start(&[]);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    while setup.gitlab.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let second = setup.run(&[]).await.expect(1);
     assert!(
         second.receipt()["reason"]
@@ -112,7 +114,7 @@ async fn killed_at_any_moment_the_next_run_completes_without_doubles() {
         .await;
         for attempt in 0..3 {
             let mut child = setup.start(&[]);
-            tokio::time::sleep(Duration::from_millis(900 + 170 * round + 130 * attempt)).await;
+            tokio::time::sleep(Duration::from_millis(60 + 170 * round + 130 * attempt)).await;
             child.kill().await.unwrap();
             assert_eq!(
                 setup.cortex.cortex().invariant_violations(),

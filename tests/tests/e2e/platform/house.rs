@@ -12,6 +12,7 @@ use sqlx::Connection as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::compiled;
 use crate::hooks::free_address;
 use crate::setup::{KEY, Setup, dist};
 
@@ -150,6 +151,7 @@ impl House {
             .args(arguments)
             .env_clear()
             .env("HOME", self.setup.home.path())
+            .env("XDG_CACHE_HOME", compiled::cache())
             .envs(self.variables.iter().cloned())
             .current_dir(self.setup.home.path())
             .stdin(Stdio::null())
@@ -188,6 +190,7 @@ impl House {
             .args(arguments)
             .env_clear()
             .env("HOME", self.setup.home.path())
+            .env("XDG_CACHE_HOME", compiled::cache())
             .current_dir(self.setup.home.path())
             .stdin(Stdio::null());
         if let Some(database) = &self.database {
