@@ -432,15 +432,11 @@ mod tests {
         let filled = filled();
         let cache = CodeCache::open(&cache_in(&filled.folder)).unwrap();
         let tag = |code: &[u8]| cache.tag("name", &[7; SALT_BYTES], code).unwrap();
-        let [a, b, c] = [1, 2, 3].map(|byte| [byte; PART_BYTES]);
+        let parts = [1, 2, 3].map(|byte| vec![byte; PART_BYTES]);
+        let [a, b, c] = parts.each_ref().map(Vec::as_slice);
         let stored = tag(&[a, b, c].concat());
-        for other in [
-            vec![b, a, c],
-            vec![a, c, b],
-            vec![a, b],
-            vec![b, c],
-            vec![a, b, c, c],
-        ] {
+        let others: [&[&[u8]]; 5] = [&[b, a, c], &[a, c, b], &[a, b], &[b, c], &[a, b, c, c]];
+        for other in others {
             assert_ne!(tag(&other.concat()), stored);
         }
         let code = [a, b, c].concat();
