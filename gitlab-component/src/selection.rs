@@ -3,14 +3,13 @@
 //! Nothing is written before every name has been resolved: a typing error in one of ten projects must not look like a run that
 //! went well. Names are resolved to numeric ids at once, because paths change and ids do not.
 
-use crate::sorted::SortedSet;
-
 use crate::client::{Client, Fault, Listing, Refusal, Sizing, Slice};
 use crate::executor::gather;
 use crate::gitlab;
 use crate::host::{Failure, Level};
 use crate::mapping::Project;
 use crate::settings::{Name, Settings};
+use crate::sorted::SortedSet;
 use crate::streams;
 use crate::walk;
 

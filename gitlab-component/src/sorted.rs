@@ -20,6 +20,12 @@ impl<K, V> Default for SortedMap<K, V> {
     }
 }
 
+impl<K, V> SortedMap<K, V> {
+    pub(crate) fn into_values(self) -> impl Iterator<Item = V> {
+        self.into_iter().map(|(_, value)| value)
+    }
+}
+
 impl<K, V> Deref for SortedMap<K, V> {
     type Target = LiteMap<K, V>;
 
@@ -76,12 +82,6 @@ pub struct SortedSet<K>(SortedMap<K, ()>);
 impl<K> Default for SortedSet<K> {
     fn default() -> Self {
         Self(SortedMap::default())
-    }
-}
-
-impl<K, V> SortedMap<K, V> {
-    pub(crate) fn into_values(self) -> impl Iterator<Item = V> {
-        self.into_iter().map(|(_, value)| value)
     }
 }
 

@@ -9,7 +9,6 @@
 //! That fails where a whole page has one time, as after a bulk edit or an import. Such a *tie* is read page by page in a window
 //! of that one millisecond, sorted by something that does not change; if its size changed meanwhile it is read again.
 
-use crate::sorted::SortedSet;
 use std::cmp::Ordering;
 use std::marker::PhantomData;
 
@@ -17,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::client::{Client, Fault, Listing, Page, Sizing, Slice};
 use crate::host::Level;
+use crate::sorted::SortedSet;
 use crate::time::Moment;
 
 /// How often a tie is read before the walk gives up on it. A further pass is only needed when records left the tie during

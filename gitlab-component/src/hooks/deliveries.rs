@@ -4,7 +4,6 @@
 //! not looked at: the record is read as it is now, by the code that the streams use, so that a call and a poll write the same bytes.
 //! The only state that is kept is what is written, and a call that comes twice, late or in the wrong order does no harm.
 
-use crate::sorted::{SortedMap, SortedSet};
 use std::cell::RefCell;
 use std::fmt;
 
@@ -19,6 +18,7 @@ use crate::host::{Delivery, Failure, Verdict};
 use crate::mapping::Project;
 use crate::selection::{self, Place};
 use crate::settings::{Events, Name};
+use crate::sorted::{SortedMap, SortedSet};
 use crate::streams::Session;
 use crate::streams::single::{self, Found, Mention};
 

@@ -8,7 +8,6 @@
 //! The places where hooks were made are remembered in the state `hooks`, so that they are found again when the selection has changed.
 //! What is more than one value of the state may hold goes on in `hooks/2`, `hooks/3` and so on.
 
-use crate::sorted::{SortedMap, SortedSet, sorted, sorted_by_key};
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 
@@ -22,6 +21,7 @@ use crate::host::{Failure, Host, Level, Plan, Polled, Target};
 use crate::mapping::Project;
 use crate::selection::{self, Group, Selection};
 use crate::settings::{Hooks, Settings};
+use crate::sorted::{SortedMap, SortedSet, sorted, sorted_by_key};
 use crate::time::Moment;
 
 /// Places that are looked at at the same time.

@@ -13,7 +13,6 @@ pub(crate) mod shared;
 pub(crate) mod single;
 pub(crate) mod threads;
 
-use crate::sorted::{SortedMap, SortedSet};
 use std::cell::{Cell, RefCell};
 
 use futures_util::future::LocalBoxFuture;
@@ -25,6 +24,7 @@ use crate::gitlab;
 use crate::host::{Experience, Failure, Host, Level, Mode, Origin, StreamState};
 use crate::mapping::{Mapper, Project};
 use crate::settings::Settings;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::time::Moment;
 use crate::walk::Stamp;
 use shared::Shared;

@@ -4,8 +4,6 @@
 //! that is still running is counted and left out; it is listed again when it changes. Child pipelines are hidden from the list and
 //! need a second walk with a position of their own.
 
-use crate::sorted::SortedMap;
-
 use serde_json::{Map, Value, json};
 
 use super::{End, Stream, child_fault};
@@ -14,6 +12,7 @@ use crate::executor::gather;
 use crate::gitlab::Pipeline;
 use crate::host::Verdict;
 use crate::settings::Settings;
+use crate::sorted::SortedMap;
 use crate::time::Moment;
 use crate::walk::{self, Row, Stamp, TimeWalk};
 

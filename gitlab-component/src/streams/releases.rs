@@ -1,13 +1,12 @@
 //! Releases. They have no id and no visible time of change, but the list can be filtered by it.
 
-use crate::sorted::SortedSet;
-
 use serde_json::json;
 
 use super::{End, Stream};
 use crate::client::{Fault, Listing};
 use crate::gitlab::Release;
 use crate::settings::percent_encode;
+use crate::sorted::SortedSet;
 use crate::time::Moment;
 use crate::walk::{self, Stamp, is_ahead};
 

@@ -7,7 +7,6 @@
 //!
 //! A group that does not answer with such a list is not asked again for a day; its projects are read one by one.
 
-use crate::sorted::SortedMap;
 use std::cell::RefCell;
 
 use futures_util::future::FutureExt;
@@ -23,6 +22,7 @@ use crate::gitlab;
 use crate::host::{Level, Mode, StreamState};
 use crate::mapping::Project;
 use crate::selection::{Group, Selection};
+use crate::sorted::SortedMap;
 use crate::time::Moment;
 use crate::walk::{Stamp, TimeWalk, is_ahead};
 

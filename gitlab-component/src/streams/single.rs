@@ -4,7 +4,6 @@
 //! functions behind them. So a record comes out with the same bytes, whichever way it was met. No cursor of a list is moved,
 //! because nothing is known about the other records of it; commits move their own, which is a place and not a time.
 
-use crate::sorted::{SortedMap, SortedSet};
 use std::cell::RefCell;
 
 use futures_util::future::FutureExt;
@@ -16,6 +15,7 @@ use crate::client::{Fault, Listing, Sizing, Slice};
 use crate::executor::side_by_side;
 use crate::host::{Failure, Held, Verdict};
 use crate::mapping::Project;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::time::Moment;
 
 /// Numbers in one request. GitLab answers them on one page.

@@ -4,7 +4,6 @@
 //! read in full: GitLab has no list of changed comments. Parents are written before their comments, because a comment refers
 //! to what it answers.
 
-use crate::sorted::{SortedMap, SortedSet};
 use std::cell::{Cell, RefCell};
 
 use futures_util::future::FutureExt;
@@ -18,6 +17,7 @@ use crate::gitlab::{Discussion, Issue, MergeRequest};
 use crate::host::Experience;
 use crate::mapping::{self, Mapper, Parent, Project};
 use crate::settings::Settings;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::walk::{Row, Stamp, TimeWalk};
 
 /// Parents whose discussions are read at the same time, within the limit for the whole run.

@@ -88,7 +88,8 @@ impl CodeCache {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut fresh = [0; KEY_BYTES];
-                File::open("/dev/urandom")?.read_exact(&mut fresh)?;
+                aws_lc_rs::rand::fill(&mut fresh)
+                    .map_err(|_| io::Error::other("there is no randomness"))?;
                 write_private(&path, &fresh)?;
                 read_private(&path)?
             }
@@ -233,13 +234,13 @@ impl FileKey {
 
     fn parts_in(&self, file: &File, length: usize, numbers: Range<usize>) -> Option<Vec<Tag>> {
         let mut buffer = vec![0; PART_BYTES];
-        let mut tag = |number: usize| {
+        let tags = numbers.map(|number| {
             let start = number * PART_BYTES;
             let part = &mut buffer[..PART_BYTES.min(length - start)];
             file.read_exact_at(part, start as u64).ok()?;
             self.tag(u32::try_from(number).ok()?, part)
-        };
-        numbers.map(&mut tag).collect()
+        });
+        tags.collect()
     }
 }
 
