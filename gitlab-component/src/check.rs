@@ -6,6 +6,7 @@ use crate::client::{Client, Fault, Listing, Sizing, Slice};
 use crate::executor::gather;
 use crate::gitlab::{Metadata, Token, User};
 use crate::host::{Failure, Finding, Severity};
+use crate::json::AnyObject;
 use crate::mapping::Project;
 use crate::selection::{self, Kind, Unresolved};
 use crate::settings::{Name, Settings};
@@ -264,7 +265,7 @@ async fn features(
             continue;
         }
         let listing = Listing::new(format!("/projects/{}/{path}", project.id), &[]);
-        let answer: Result<Slice<serde::de::IgnoredAny>, Fault> =
+        let answer: Result<Slice<AnyObject>, Fault> =
             client.slice(&listing, 0, &mut Sizing::single()).await;
         match answer {
             Ok(_) => {}

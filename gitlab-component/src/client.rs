@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::fmt;
 
 use futures_util::future::LocalBoxFuture;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::executor::{Permits, Queue};
@@ -242,7 +241,7 @@ impl<'h> Client<'h> {
 
     /// One request that changes something, and what GitLab says afterwards; nothing where it says nothing that can be read. The host
     /// repeats none of these. What is refused is refused for this request alone, a scope of the token that is too small too.
-    pub(crate) async fn change<T: DeserializeOwned>(
+    pub(crate) async fn change<T: json::Read>(
         &self,
         method: Method,
         path: &str,
@@ -331,7 +330,7 @@ impl<'h> Client<'h> {
     }
 
     /// A single object.
-    pub(crate) async fn object<T: DeserializeOwned>(
+    pub(crate) async fn object<T: json::Read>(
         &self,
         path: &str,
         query: &[(&str, &str)],
@@ -339,16 +338,7 @@ impl<'h> Client<'h> {
         let query = Listing::new(String::new(), query).query;
         let mut object = None;
         let result = {
-            let mut read = into(&mut object);
-            let mut parse = |body: &str| {
-                // serde reads a list as an object whose fields come in order; an empty one would be an object that knows nothing.
-                if body.trim_start().starts_with('[') {
-                    return Err(serde::de::Error::custom(
-                        "a list where an object was expected",
-                    ));
-                }
-                read(body)
-            };
+            let mut parse = into(&mut object);
             self.fetch(path, &query, OnTimeout::Retry, 0, &mut parse)
                 .await
         };
@@ -363,7 +353,7 @@ impl<'h> Client<'h> {
     }
 
     /// The rows of a list from `offset` on: as many as GitLab manages to answer in one go.
-    pub(crate) async fn slice<T: DeserializeOwned>(
+    pub(crate) async fn slice<T: json::Read>(
         &self,
         listing: &Listing,
         offset: u64,
@@ -440,7 +430,7 @@ impl<'h> Client<'h> {
     /// All rows of a list that pages by `Link` alone (`pagination=keyset`) and is sorted by id, page by page through `each`, which answers
     /// the highest id of a page. Where a proxy has removed the header, a full page is followed by what is behind that id: stopping would
     /// lose records.
-    pub(crate) async fn keyset<T: DeserializeOwned>(
+    pub(crate) async fn keyset<T: json::Read>(
         &self,
         listing: &Listing,
         mut each: impl FnMut(Vec<T>) -> Option<u64>,
@@ -508,7 +498,7 @@ fn date(response: &Response) -> Option<Moment> {
 type Parse<'p> = dyn FnMut(&str) -> Result<(), json::Error> + 'p;
 
 /// Reads a body as a `T` and keeps it in `slot`.
-fn into<T: DeserializeOwned>(slot: &mut Option<T>) -> impl FnMut(&str) -> Result<(), json::Error> {
+fn into<T: json::Read>(slot: &mut Option<T>) -> impl FnMut(&str) -> Result<(), json::Error> {
     |body| {
         *slot = Some(json::from_str(body)?);
         Ok(())
@@ -628,15 +618,20 @@ fn next_link(link: &str) -> Option<&str> {
     while let Some(start) = rest.find('<') {
         let (url, parameters) = rest[start + 1..].split_once('>')?;
         let parameters_end = parameters.find('<').unwrap_or(parameters.len());
-        let relation = parameters[..parameters_end]
-            .replace(' ', "")
-            .to_ascii_lowercase();
-        if relation.contains("rel=\"next\"") || relation.contains("rel=next") {
+        let mut of_this_url = parameters[..parameters_end].split([';', ',']);
+        if of_this_url.any(leads_to_next) {
             return Some(url);
         }
         rest = &parameters[parameters_end..];
     }
     None
+}
+
+fn leads_to_next(parameter: &str) -> bool {
+    parameter.split_once('=').is_some_and(|(name, value)| {
+        name.trim().eq_ignore_ascii_case("rel")
+            && value.trim().trim_matches('"').eq_ignore_ascii_case("next")
+    })
 }
 
 /// The query of the next page, decoded. Only the query: scheme and host of a `Link` are those that GitLab believes to have,

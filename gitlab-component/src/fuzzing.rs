@@ -4,13 +4,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use serde::de::DeserializeOwned;
-
 use crate::gitlab::Discussion;
 use crate::host::{
     Delivery, Experience, Failure, Held, Host, Level, Mode, Origin, Outcome, Request, Response,
     RunContext, StreamState, Ticket, Verdict, WriteError,
 };
+use crate::json;
 use crate::mapping::{Mapper, Parent, Project};
 use crate::sorted::SortedSet;
 
@@ -19,8 +18,8 @@ const THREAD: &str = "gl:issue:42/1";
 /// Reads one JSON text as every kind of record, and maps what it can be read as.
 #[must_use]
 pub fn map_every_kind(json: &[u8]) -> Vec<Experience> {
-    fn row<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
-        serde_json::from_slice(json).ok()
+    fn row<T: json::Read>(json: &[u8]) -> Option<T> {
+        json::from_str(std::str::from_utf8(json).ok()?).ok()
     }
     let project = row(json).and_then(Project::new).or_else(|| {
         row(br#"{"id":42,"path_with_namespace":"acme/widget"}"#).and_then(Project::new)

@@ -52,6 +52,7 @@ pub mod sorted;
 mod streams;
 #[cfg(test)]
 mod testing;
+mod text;
 mod time;
 mod walk;
 

@@ -109,44 +109,28 @@ struct Parts {
 
 impl Parts {
     fn parse(text: &str) -> Option<Self> {
-        let date = text.get(..10)?;
+        let (date, rest) = text.as_bytes().split_first_chunk()?;
         let midnight = parse_date(date)?;
-        let rest = &text[10..];
-        if rest.is_empty() {
-            return Some(Self {
+        let Some((clock, rest)) = rest.split_first_chunk() else {
+            return rest.is_empty().then_some(Self {
                 moment: Moment(midnight),
                 strict: false,
             });
-        }
-        let separator = *rest.as_bytes().first()?;
+        };
+        let [separator, h1, h2, b':', m1, m2, b':', s1, s2] = *clock else {
+            return None;
+        };
         if !matches!(separator, b'T' | b't' | b' ') {
             return None;
         }
-        let clock = rest.get(1..9)?;
-        let bytes = clock.as_bytes();
-        if bytes[2] != b':' || bytes[5] != b':' {
-            return None;
-        }
-        let (hour, minute, second) = (
-            digits(&clock[..2])?,
-            digits(&clock[3..5])?,
-            digits(&clock[6..])?,
-        );
+        let (hour, minute, second) = (number([h1, h2])?, number([m1, m2])?, number([s1, s2])?);
         let time = time_of_day(hour, minute, second)?;
 
-        let mut rest = &rest[9..];
-        let mut micros = 0;
-        let mut fraction_length = 0;
-        if let Some(fraction) = rest.strip_prefix('.') {
-            fraction_length = fraction.bytes().take_while(u8::is_ascii_digit).count();
-            if fraction_length == 0 {
-                return None;
-            }
-            let kept = &fraction[..fraction_length.min(6)];
-            micros = digits(kept)? * 10_i64.pow(6 - u32::try_from(kept.len()).ok()?);
-            rest = &fraction[fraction_length..];
-        }
-        let offset = Offset::parse(rest.strip_prefix(' ').unwrap_or(rest))?;
+        let (micros, fraction_length, rest) = match rest {
+            [b'.', rest @ ..] => fraction(rest)?,
+            _ => (0, 0, rest),
+        };
+        let offset = Offset::parse(rest.strip_prefix(b" ").unwrap_or(rest))?;
         let moment = Moment((midnight + time + micros).checked_sub(offset.seconds * SECOND)?);
         let in_range = YEARS.contains(&moment.0);
         in_range.then_some(Self {
@@ -155,7 +139,7 @@ impl Parts {
                 && second < 60
                 && fraction_length <= 9
                 && offset.strict
-                && !rest.starts_with(' '),
+                && !rest.starts_with(b" "),
         })
     }
 }
@@ -166,63 +150,66 @@ struct Offset {
 }
 
 impl Offset {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "Z" => {
-                return Some(Self {
-                    seconds: 0,
-                    strict: true,
-                });
-            }
-            "z" | "UTC" | "GMT" => {
-                return Some(Self {
-                    seconds: 0,
-                    strict: false,
-                });
-            }
-            _ => {}
-        }
-        let sign = match text.as_bytes().first()? {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let (sign, hours, minutes, strict) = match *text {
+            [b'Z'] => return Some(Self::utc(true)),
+            [b'z'] | [b'U', b'T', b'C'] | [b'G', b'M', b'T'] => return Some(Self::utc(false)),
+            [sign, h1, h2, b':', m1, m2] => (sign, [h1, h2], [m1, m2], true),
+            [sign, h1, h2, m1, m2] => (sign, [h1, h2], [m1, m2], false),
+            _ => return None,
+        };
+        let sign = match sign {
             b'+' => 1,
             b'-' => -1,
             _ => return None,
         };
-        let (hours, minutes, strict) = match text[1..].split_once(':') {
-            Some((hours, minutes)) => (hours, minutes, true),
-            None => (text.get(1..3)?, text.get(3..)?, false),
-        };
-        if hours.len() != 2 || minutes.len() != 2 {
-            return None;
-        }
-        let (hours, minutes) = (digits(hours)?, digits(minutes)?);
+        let (hours, minutes) = (number(hours)?, number(minutes)?);
         (hours < 24 && minutes < 60).then_some(Self {
             seconds: sign * (hours * 3600 + minutes * 60),
             strict,
         })
     }
+
+    fn utc(strict: bool) -> Self {
+        Self { seconds: 0, strict }
+    }
 }
 
 /// Microseconds from 1970 to the start of `YYYY-MM-DD`.
-fn parse_date(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    if !text.is_ascii() || bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
+fn parse_date(text: &[u8; 10]) -> Option<i64> {
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *text else {
         return None;
-    }
+    };
     midnight(
-        digits(&text[..4])?,
-        digits(&text[5..7])?,
-        digits(&text[8..])?,
+        number([y1, y2, y3, y4])?,
+        number([m1, m2])?,
+        number([d1, d2])?,
     )
 }
 
-fn digits(text: &str) -> Option<i64> {
-    // More than a time has; fewer than would overflow.
-    let few = (1..=18).contains(&text.len());
-    let value = text.bytes().try_fold(0, |value, byte| {
-        byte.is_ascii_digit()
-            .then(|| value * 10 + i64::from(byte - b'0'))
-    });
-    value.filter(|_| few)
+/// What the digits at the beginning of a text are in millionths, how many they are, and what follows them.
+fn fraction(text: &[u8]) -> Option<(i64, usize, &[u8])> {
+    // As GitLab prints it.
+    if let [a, b, c, rest @ ..] = text
+        && let Some(thousandths) = number([*a, *b, *c])
+        && !rest.first().is_some_and(u8::is_ascii_digit)
+    {
+        return Some((thousandths * 1_000, 3, rest));
+    }
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = text.split_at(length);
+    let mut kept = [b'0'; 6];
+    kept.iter_mut()
+        .zip(digits)
+        .for_each(|(kept, digit)| *kept = *digit);
+    (length > 0).then_some((number(kept)?, length, rest))
+}
+
+/// Of few enough digits that nothing can overflow.
+fn number<const DIGITS: usize>(digits: [u8; DIGITS]) -> Option<i64> {
+    let values = digits.map(|digit| i64::from(digit) - i64::from(b'0'));
+    let valid = digits.iter().all(u8::is_ascii_digit);
+    valid.then(|| values.iter().fold(0, |number, digit| number * 10 + digit))
 }
 
 /// Second 60 is a leap second and counts as the first of the next minute.
@@ -274,6 +261,38 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_fraction_has_any_number_of_digits_and_six_of_them_count() {
+        for (fraction, micros) in [
+            ("5", 500_000),
+            ("12", 120_000),
+            ("123", 123_000),
+            ("1234", 123_400),
+            ("123456", 123_456),
+            ("1234569", 123_456),
+            ("123456789012345678901", 123_456),
+        ] {
+            for (offset, seconds) in [
+                ("Z", 0),
+                (" UTC", 0),
+                ("+02:00", -7200),
+                ("-0130", 5400),
+                (" +0200", -7200),
+            ] {
+                let text = format!("1970-01-01T00:00:00.{fraction}{offset}");
+                let expected = Moment(micros + seconds * SECOND);
+                assert_eq!(Moment::parse(&text), Some(expected), "{text}");
+            }
+            for offset in [
+                "", "UTZ", "+2:00", "+02:0", "+02:000", "*02:00", "Z Z", ":00",
+            ] {
+                let text = format!("1970-01-01T00:00:00.{fraction}{offset}");
+                assert_eq!(Moment::parse(&text), None, "{text}");
+            }
+        }
+        assert_eq!(Moment::parse("1970-01-01T00:00:00.Z"), None);
+    }
 
     #[test]
     fn every_form_that_gitlab_prints_is_read() {

@@ -12,10 +12,9 @@
 use std::cmp::Ordering;
 use std::marker::PhantomData;
 
-use serde::de::DeserializeOwned;
-
 use crate::client::{Client, Fault, Listing, Page, Sizing, Slice};
 use crate::host::Level;
+use crate::json;
 use crate::sorted::SortedSet;
 use crate::time::Moment;
 
@@ -27,7 +26,7 @@ const TIE_PASSES: u8 = 8;
 const LISTING_PASSES: u8 = 3;
 
 /// A record that has a place in time.
-pub(crate) trait Row: DeserializeOwned {
+pub(crate) trait Row: json::Read {
     /// Unique in its list.
     fn id(&self) -> Option<u64>;
     /// As GitLab prints it.
@@ -340,7 +339,7 @@ pub(crate) fn is_ahead(position: Option<&Stamp>, clock: Option<Moment>) -> bool 
 /// Reads a list without times to its end, page by page through `each`. If it became shorter meanwhile, so that a row may
 /// have slipped to a page that was read already, it is read again: `each` must expect repetitions. Answers GitLab's clock at
 /// the first answer.
-pub(crate) async fn listing<T: DeserializeOwned>(
+pub(crate) async fn listing<T: json::Read>(
     client: &Client<'_>,
     listing: &Listing,
     each: &mut dyn FnMut(Vec<T>) -> Result<(), Fault>,

@@ -8,13 +8,13 @@ use std::cell::RefCell;
 use std::fmt;
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use serde::de::IgnoredAny;
 
 use super::payload::{self, Hint, Record, Told};
 use crate::client::{Client, Fault};
 use crate::executor::side_by_side;
 use crate::gitlab;
 use crate::host::{Delivery, Failure, Verdict};
+use crate::json::AnyObject;
 use crate::mapping::Project;
 use crate::selection::{self, Place};
 use crate::settings::{Events, Name};
@@ -236,7 +236,7 @@ async fn is_their_own(
     let Some(reason) = unanswered.next() else {
         return Ok(());
     };
-    match client.object::<IgnoredAny>("/version", &[]).await {
+    match client.object::<AnyObject>("/version", &[]).await {
         Ok(_) | Err(Fault::Refused(_)) => Ok(()),
         Err(Fault::Stop(failure)) => Err(failure),
         Err(Fault::TooMuch(_) | Fault::Unavailable(_)) => Err(Failure::Unavailable(reason.clone())),

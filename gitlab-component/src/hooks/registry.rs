@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::client::{Client, Fault, Listing, Sizing, Slice};
 use crate::gitlab::{self, HookCall};
 use crate::host::{Failure, Hook, HookState, Method, Target};
+use crate::json::AnyObject;
 use crate::sorted::sorted;
 use crate::walk;
 
@@ -286,7 +287,10 @@ async fn mend(
     };
     for surplus in &ours {
         let path = path_of(place, surplus);
-        match client.change::<Value>(Method::Delete, &path, None).await {
+        match client
+            .change::<AnyObject>(Method::Delete, &path, None)
+            .await
+        {
             Ok(_) => done.push("removed one too many".to_owned()),
             Err(fault @ Fault::Stop(_)) => return Err(fault),
             Err(fault) => done.push(format!("one too many stays: {}", words(fault))),
@@ -369,7 +373,7 @@ async fn revive(
     // A test needs something to tell of: a project without commits has no push, one without issues no issue.
     for trigger in std::iter::once(&"push_events").chain(others).take(TRIGGERS) {
         let test = format!("{path}/test/{trigger}");
-        match client.change::<Value>(Method::Post, &test, None).await {
+        match client.change::<AnyObject>(Method::Post, &test, None).await {
             Ok(_) => {
                 let now: Result<gitlab::Hook, Fault> = client.object(&path, &[]).await;
                 return match now {
@@ -436,7 +440,7 @@ async fn resend(
     failed.some = !unsent.is_empty();
     for id in unsent.into_iter().take(RESENT_AT_ONCE) {
         let again = format!("{path}/events/{id}/resend");
-        match client.change::<Value>(Method::Post, &again, None).await {
+        match client.change::<AnyObject>(Method::Post, &again, None).await {
             Ok(_) => failed.sent += 1,
             Err(fault @ Fault::Stop(_)) => return Err(fault),
             // It is too old, its hook was made anew, or it failed again: the poll has it.
@@ -461,7 +465,10 @@ pub(super) async fn clear(
     };
     for hook in &ours {
         let path = path_of(place, hook);
-        match client.change::<Value>(Method::Delete, &path, None).await {
+        match client
+            .change::<AnyObject>(Method::Delete, &path, None)
+            .await
+        {
             Ok(_) => {}
             Err(Fault::Refused(refusal)) if refusal.status == 404 => {}
             Err(fault) => return refused(fault).map(Some),

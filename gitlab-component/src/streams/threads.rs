@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 
 use futures_util::future::FutureExt;
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::{End, Stream, child_fault};
@@ -15,6 +14,7 @@ use crate::client::{Fault, Listing, Refusal, Sizing, Slice};
 use crate::executor::side_by_side;
 use crate::gitlab::{Discussion, Issue, MergeRequest};
 use crate::host::Experience;
+use crate::json::AnyObject;
 use crate::mapping::{self, Mapper, Parent, Project};
 use crate::settings::Settings;
 use crate::sorted::{SortedMap, SortedSet};
@@ -386,7 +386,7 @@ impl<'s> Notes<'s> {
         refusal: &Refusal,
     ) -> Result<(), Fault> {
         let exists = |path: String| async move {
-            match self.stream.client().object::<IgnoredAny>(&path, &[]).await {
+            match self.stream.client().object::<AnyObject>(&path, &[]).await {
                 Ok(_) => Ok(true),
                 Err(Fault::Refused(refusal)) if refusal.status == 404 => Ok(false),
                 Err(fault) => Err(child_fault(fault, &parent.source_id)),
