@@ -60,7 +60,8 @@ fn list_of(layout: Layout) -> Option<usize> {
 // SAFETY: a block belongs to one list or to its owner, never both; a list holds blocks of its size alone, aligned to `STEP`; what is not
 // from a list is the standard library's, and the layout that tells which is the same at both ends of a block's life.
 unsafe impl GlobalAlloc for Lists {
-    #[inline(never)]
+    // Taking a block is inlined, giving it back is not: the one is a fortieth more code, the other a seventh.
+    #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(list) = list_of(layout) else {
             return unsafe { System.alloc(layout) };

@@ -195,7 +195,12 @@ impl<'t> Reader<'t> {
             if place.is_some() {
                 return place;
             }
-            self.skip();
+            // What is passed over is a text more often than not, and here that takes no call.
+            if self.opens(b'"') {
+                self.skip_string();
+            } else {
+                self.skip();
+            }
         }
         None
     }
@@ -498,9 +503,7 @@ impl<'t> Reader<'t> {
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    if self.short_string().is_none() {
-                        self.skip_string();
-                    }
+                    self.skip_string();
                 }
                 Some(b'{' | b'[') => {
                     self.at += 1;
@@ -536,7 +539,16 @@ impl<'t> Reader<'t> {
             .unwrap_or(rest.len());
     }
 
+    /// Passes a string whose quotation mark has been passed.
+    #[inline(always)]
     fn skip_string(&mut self) {
+        if self.short_string().is_none() {
+            self.skip_long_string();
+        }
+    }
+
+    #[inline(never)]
+    fn skip_long_string(&mut self) {
         loop {
             let Some(end) = self.plain(self.at) else {
                 return self.endless();

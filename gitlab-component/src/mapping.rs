@@ -723,8 +723,7 @@ mod tests {
             "released_at": "2027-01-01T00:00:00Z", "author": {"id": 7, "username": "ada"}, "commit": {"id": "abc1234"},
             "milestones": [{"title": "18.9"}],
         });
-        let experience =
-            with_mapper(|mapper| mapper.release(&read(&release))).expect("mapped");
+        let experience = with_mapper(|mapper| mapper.release(&read(&release))).expect("mapped");
         insta::assert_debug_snapshot!(experience);
         let mut plain = release;
         plain["name"] = "v2.0".into();

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use tokio::io::BufReader;
@@ -19,6 +19,9 @@ use super::throttle::{EndpointLimit, Throttle};
 use super::webhooks::{self, Errand, Storm, WebhookFaults};
 use super::wire::{self, Request};
 use super::world::{World, digest40};
+
+/// How long a test may wait for the world: nobody works on it for that long.
+const LOCKED: Duration = Duration::from_secs(60);
 
 /// How to serve a world.
 #[derive(Clone, Debug)]
@@ -235,8 +238,23 @@ impl Server {
     }
 
     /// The world, locked. Do not hold it across an `await`.
+    ///
+    /// # Panics
+    /// If it stays locked for a minute, as it does where the caller has it already: waiting for ever would stop the whole suite.
+    #[track_caller]
     pub fn world(&self) -> MutexGuard<'_, World> {
-        lock(&self.shared.world)
+        let asked = Instant::now();
+        loop {
+            match self.shared.world.try_lock() {
+                Ok(world) => return world,
+                Err(TryLockError::Poisoned(world)) => return world.into_inner(),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(100)),
+            }
+            assert!(
+                asked.elapsed() < LOCKED,
+                "the simulated GitLab's world is locked for a minute: does who asks for it here have it already?"
+            );
+        }
     }
 
     /// The world, to share.

@@ -313,7 +313,8 @@ async fn a_write_that_always_times_out_ends_with_the_patience() {
     let stats = setup.cortex.stats();
     let writes = stats.routes[&Route::Bulk].requests;
     // After each of them it is asked once of each record whether it was stored.
-    let records = setup.gitlab.world().expected(&setup.membership()).len() as u64;
+    let membership = setup.membership();
+    let records = setup.gitlab.world().expected(&membership).len() as u64;
     assert!(
         writes < 10 && stats.requests < writes * (records + 1) + 20,
         "{records} records: {stats:?}"
