@@ -4,7 +4,7 @@
 //! was a number, an object where there was a string. A page must not be lost because one field of one row has another
 //! shape. So every field is optional, and one of an unexpected type counts as absent.
 
-use crate::json::{Field, Name, Names, Object, Read, Reader};
+use crate::json::{Field, Name, Names, Object, Reader};
 
 /// Defines an object of the API: every field is optional and [`Field`], unknown ones are ignored. `field = "name"` has another name in JSON.
 macro_rules! api_object {
@@ -27,12 +27,6 @@ macro_rules! api_object {
                     $(if place == Place::$field as usize {
                         return self.$field.read_loosely(reader);
                     })*
-                }
-            }
-
-            impl Read for $object {
-                fn read(&mut self, reader: &mut Reader<'_>) {
-                    reader.object(self);
                 }
             }
 
@@ -415,7 +409,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn read<T: Read>(value: &Value) -> T {
+    pub(crate) fn read<T: json::Read>(value: &Value) -> T {
         json::from_str(&value.to_string()).expect("readable")
     }
 

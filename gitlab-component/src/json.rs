@@ -78,6 +78,15 @@ impl Read for AnyObject {
     }
 }
 
+impl<T: Object> Read for T {
+    fn read(&mut self, reader: &mut Reader<'_>) {
+        if !reader.opens(b'{') {
+            return reader.wrong("no object");
+        }
+        reader.fields(self);
+    }
+}
+
 impl<T: Read> Read for Vec<T> {
     fn read(&mut self, reader: &mut Reader<'_>) {
         if !reader.opens(b'[') {
@@ -150,14 +159,6 @@ impl<'t> Reader<'t> {
             self.error = Some(Error(format!("{what} at byte {}", self.at)));
         }
         self.at = self.text.len();
-    }
-
-    /// An object that is the whole of what is asked for.
-    pub(crate) fn object<T: Object>(&mut self, object: &mut T) {
-        if !self.opens(b'{') {
-            return self.wrong("no object");
-        }
-        self.fields(object);
     }
 
     /// The fields of an object whose bracket has been passed.
@@ -587,10 +588,9 @@ impl<'t> Reader<'t> {
         let negative = self.byte(self.at) == Some(b'-');
         self.at += usize::from(negative);
         let whole = self.at;
-        let (mut value, digits) = match self.text.as_bytes().get(whole..) {
-            Some(rest) => rest.first_chunk().map_or((0, 0), first_digits),
-            None => (0, 0),
-        };
+        let rest = self.text.as_bytes().get(whole..);
+        let eight = rest.and_then(<[u8]>::first_chunk);
+        let (mut value, digits) = eight.map_or((0, 0), first_digits);
         self.at += digits;
         // Nineteen digits are always a `u64`, so only what comes behind them is checked: a checked multiplication is a call in the sandbox.
         while let Some(digit @ b'0'..=b'9') = self.byte(self.at)

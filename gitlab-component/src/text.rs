@@ -37,23 +37,13 @@ fn is_printable(block: [u8; BLOCK]) -> bool {
 
 /// Fewer bytes than a block, and spaces.
 fn padded(text: &[u8]) -> [u8; BLOCK] {
-    let mut block = [b' '; BLOCK];
-    match (text.first_chunk::<4>(), text.last_chunk::<4>()) {
-        (Some(first), Some(last)) => {
-            let [a, b, c, d] = *first;
-            let [e, f, g, h] = *last;
-            block = [a, b, c, d, e, f, g, h];
-        }
+    match (text.first_chunk(), text.last_chunk()) {
+        (Some(&[a, b, c, d]), Some(&[e, f, g, h])) => [a, b, c, d, e, f, g, h],
         _ => {
-            for (place, byte) in [0, 1, 2]
-                .into_iter()
-                .zip([text.first(), text.get(1), text.get(2)])
-            {
-                block[place] = byte.copied().unwrap_or(b' ');
-            }
+            let byte = |place: usize| text.get(place).copied().unwrap_or(b' ');
+            [byte(0), byte(1), byte(2), b' ', b' ', b' ', b' ', b' ']
         }
     }
-    block
 }
 
 #[cfg(test)]
