@@ -8,11 +8,13 @@
 //!   the same token.
 //! * *A refusal without such headers* (429). Everything waits for as long as it says. One may have any reason; if the next minutes bring
 //!   another, then from there on no more requests start within a minute than went well in the minute before it, and only a long time
-//!   without a refusal raises that number again. It never falls below what GitLab's own limits allow.
+//!   without a refusal raises that number again. It never falls below what GitLab's own limits allow. GitLab before 18.9 sends its headers
+//!   with refusals alone: their limit, which is one by the minute, holds from the first refusal on.
 //! * *A refusal of one endpoint*: GitLab limits some of them by themselves and then answers with JSON. That is believed once: only
 //!   this endpoint waits. If another one is refused meanwhile, it was not about the endpoint.
 //!
-//! Limits count by the minute, GitLab's documentation says; where a limit counts by the hour, what is learned is only too careful.
+//! Limits count by the minute, GitLab's documentation says; where a limit counts by the hour, what is learned is only too careful. What a window
+//! allows is not its `RateLimit-Limit`, which GitLab converts to a minute, but what was used of it and what is left.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,8 +31,10 @@ use crate::cortexdb::client::retry_after;
 const SPREAD_BELOW: f64 = 0.1;
 /// One request in so many is left to other users of the token.
 const RESERVE: u64 = 100;
-/// Without a hint, a refusal waits this long, twice as long at the next one.
+/// Without a hint, a refusal waits this long, twice as long at the next one if nothing went well in between.
 const FIRST_UNHINTED_WAIT: Duration = Duration::from_secs(5);
+/// The same where the hint is to come back at once: less than a second was left, or somebody's clock is wrong.
+const FIRST_WAIT_AFTER_NO_WAIT: Duration = Duration::from_secs(1);
 /// Waits from this length on are said.
 const WORTH_A_WORD: Duration = Duration::from_secs(5);
 /// GitLab's limits count minutes.
@@ -60,6 +64,8 @@ struct State {
     /// Limits of single endpoints, by class.
     endpoints: HashMap<String, Limit>,
     announced: Option<Announced>,
+    /// Whether answers that were no refusals have announced anything.
+    announces: bool,
     unhinted_refusals: u32,
     /// The end of the wait that was last spoken of.
     told: Option<Instant>,
@@ -91,6 +97,31 @@ struct Limit {
     since: Option<Instant>,
     /// The last refusal that may have been about a limit by the minute.
     refused_at: Option<Instant>,
+    /// The last answer that was no refusal.
+    answered_at: Option<Instant>,
+}
+
+/// What is known of a limit that was just met.
+#[derive(Debug, Clone, Copy)]
+enum Knowledge {
+    /// Every answer says what is left, so nothing has to be learned.
+    Announced,
+    /// Only the refusal says it: so many within a minute.
+    Told(usize),
+    /// Nothing says it, so that it has to be counted. The requests without an answer will hardly have a better one.
+    Counted { under_way: usize },
+}
+
+/// What headers say of a window.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    /// Requests in the window.
+    limit: u64,
+    /// Requests in a minute.
+    by_the_minute: u64,
+    remaining: u64,
+    /// Unix seconds.
+    reset: u64,
 }
 
 /// A request that has its turn. Dropped when it is answered.
@@ -110,8 +141,8 @@ impl Drop for Turn<'_> {
 #[derive(Debug, PartialEq, Eq)]
 enum Wait {
     Until(Instant),
-    /// For one of those under way: its answer says what is left.
-    ForAnAnswer,
+    /// For one of those under way, whose answer says what is left; not longer than to the end of the window.
+    ForAnAnswer(Instant),
 }
 
 impl Budget {
@@ -130,14 +161,24 @@ impl Budget {
                     }
                     tokio::time::sleep_until(at).await;
                 }
-                Some(Wait::ForAnAnswer) => answered.await,
+                Some(Wait::ForAnAnswer(ends)) => {
+                    let _ = tokio::time::timeout_at(ends, answered).await;
+                }
             }
         }
     }
 
-    /// Learns from an answer.
-    pub fn learn(&self, headers: &HeaderMap) {
-        self.lock().learn(headers, Instant::now());
+    /// Learns from an answer that is no 429.
+    pub fn learn(&self, class: &str, headers: &HeaderMap) {
+        self.lock().learn(class, headers, Instant::now());
+    }
+
+    /// Whether an endpoint of this class has answered anything but a 429 since then.
+    #[must_use]
+    pub fn has_answered_since(&self, class: &str, since: std::time::Instant) -> bool {
+        let state = self.lock();
+        let limit = state.endpoints.get(class);
+        limit.is_some_and(|limit| limit.answered_at > Some(Instant::from_std(since)))
     }
 
     /// A 429. Returns for how long whoever got it has to wait.
@@ -183,7 +224,7 @@ impl State {
             if sure == 0 {
                 // A server that only counts down to nothing must not be waited for by a request that it would answer.
                 return Some(if self.under_way > 0 {
-                    Wait::ForAnAnswer
+                    Wait::ForAnAnswer(announced.ends)
                 } else {
                     Wait::Until(announced.ends)
                 });
@@ -209,11 +250,23 @@ impl State {
         None
     }
 
-    fn learn(&mut self, headers: &HeaderMap, now: Instant) {
-        let Some((limit, remaining, reset)) = announced(headers) else {
-            return;
-        };
+    fn learn(&mut self, class: &str, headers: &HeaderMap, now: Instant) {
         self.unhinted_refusals = 0;
+        let endpoint = self.endpoints.entry(class.to_owned()).or_default();
+        endpoint.answered_at = Some(now);
+        if let Some(said) = said(headers) {
+            self.announces = true;
+            self.believe(said, headers, now);
+        }
+    }
+
+    fn believe(&mut self, said: Said, headers: &HeaderMap, now: Instant) {
+        let Said {
+            limit,
+            remaining,
+            reset,
+            ..
+        } = said;
         let ends = now + until_reset(headers, reset);
         match &mut self.announced {
             // Answers overtake each other; within a window the smallest number is the newest.
@@ -236,18 +289,20 @@ impl State {
     }
 
     fn refused(&mut self, class: &str, headers: &HeaderMap, body: &[u8], now: Instant) -> Duration {
-        let known = announced(headers);
-        let wait = match (retry_after(headers), known) {
-            (Some(asked), _) => asked,
-            (None, Some((_, _, reset))) => until_reset(headers, reset),
-            (None, None) => {
-                self.unhinted_refusals = (self.unhinted_refusals + 1).min(8);
-                (FIRST_UNHINTED_WAIT * 2_u32.pow(self.unhinted_refusals - 1)).min(WINDOW)
-            }
-        };
-        let wait = wait.max(Duration::from_millis(200));
-        let about_the_endpoint = known.is_none() && is_json_object(body);
+        let said = said(headers);
+        if let Some(said) = said {
+            self.believe(said, headers, now);
+        }
         let under_way = usize::try_from(self.under_way).unwrap_or(usize::MAX);
+        let knowledge = match said {
+            Some(_) if self.announces => Knowledge::Announced,
+            Some(said) => Knowledge::Told(
+                usize::try_from(said.by_the_minute - said.by_the_minute.div_ceil(RESERVE))
+                    .unwrap_or(usize::MAX),
+            ),
+            None => Knowledge::Counted { under_way },
+        };
+        let about_the_endpoint = said.is_none() && is_json_object(body);
         let others_wait = self
             .endpoints
             .iter()
@@ -257,7 +312,19 @@ impl State {
         } else {
             &mut self.all
         };
-        limit.refuse(now, wait, known.is_none().then_some(under_way));
+        let hint =
+            retry_after(headers).or_else(|| said.map(|said| until_reset(headers, said.reset)));
+        let wait = match (hint, limit.not_before) {
+            (Some(hint), _) if !hint.is_zero() => hint,
+            // Those that were under way together are refused together, which is one refusal.
+            (_, Some(at)) if at > now => at - now,
+            (hint, _) => {
+                let first = hint.map_or(FIRST_UNHINTED_WAIT, |_| FIRST_WAIT_AFTER_NO_WAIT);
+                self.unhinted_refusals = (self.unhinted_refusals + 1).min(8);
+                (first * 2_u32.pow(self.unhinted_refusals - 1)).min(WINDOW)
+            }
+        };
+        limit.refuse(now, wait, knowledge);
         wait
     }
 }
@@ -285,40 +352,55 @@ impl Limit {
         }
     }
 
-    /// `under_way`: where the source does not say how much it allows, so that it has to be counted, the requests without an answer,
-    /// which will hardly have a better one.
-    fn refuse(&mut self, now: Instant, wait: Duration, under_way: Option<usize>) {
+    fn refuse(&mut self, now: Instant, wait: Duration, knowledge: Knowledge) {
         let repeated = self.not_before.is_some_and(|at| at > now);
         self.not_before = self.not_before.max(Some(now + wait));
         // Those that were under way at the first refusal are refused for the same reason.
-        let by_the_minute = wait >= SHORTEST_WAIT_OF_A_WINDOW;
-        let Some(under_way) = under_way.filter(|_| by_the_minute && !repeated) else {
-            return;
-        };
-        let before = self.refused_at.replace(now);
-        if before.is_none_or(|before| before + MEMORY < now) {
-            // The source counts from new when the wait is over.
-            self.started.clear();
+        if repeated {
             return;
         }
-        let lately = now
-            .checked_sub(WINDOW)
-            .map_or(self.started.count(), |at| self.started.later_than(at));
-        let counted = lately.saturating_sub(under_way).max(LEAST_LEARNED);
-        self.most = Some(self.most.map_or(counted, |most| most.min(counted)));
-        self.since = Some(now);
+        match knowledge {
+            Knowledge::Announced => {}
+            Knowledge::Told(most) => {
+                self.most = Some(most.max(1));
+                self.since = None;
+                // The source counts from new when the wait is over.
+                self.started.clear();
+            }
+            Knowledge::Counted { under_way } if wait >= SHORTEST_WAIT_OF_A_WINDOW => {
+                self.count(now, under_way);
+            }
+            Knowledge::Counted { .. } => {}
+        }
+    }
+
+    fn count(&mut self, now: Instant, under_way: usize) {
+        let before = self.refused_at.replace(now);
+        if before.is_some_and(|before| before + MEMORY >= now) {
+            let lately = now
+                .checked_sub(WINDOW)
+                .map_or(self.started.count(), |at| self.started.later_than(at));
+            let counted = lately.saturating_sub(under_way).max(LEAST_LEARNED);
+            self.most = Some(self.most.map_or(counted, |most| most.min(counted)));
+            self.since = Some(now);
+        }
+        // The source counts from new when the wait is over.
         self.started.clear();
     }
 }
 
-/// Limit, remaining, and reset in Unix seconds, where the source announces all three.
-fn announced(headers: &HeaderMap) -> Option<(u64, u64, u64)> {
+/// What the source announces, where it says all of limit, remaining and reset.
+fn said(headers: &HeaderMap) -> Option<Said> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
-    Some((
-        number("ratelimit-limit")?,
-        number("ratelimit-remaining")?,
-        number("ratelimit-reset")?,
-    ))
+    let by_the_minute = number("ratelimit-limit")?;
+    let remaining = number("ratelimit-remaining")?;
+    let observed = number("ratelimit-observed");
+    Some(Said {
+        limit: observed.map_or(by_the_minute, |observed| observed.saturating_add(remaining)),
+        by_the_minute,
+        remaining,
+        reset: number("ratelimit-reset")?,
+    })
 }
 
 fn is_json_object(body: &[u8]) -> bool {
@@ -379,22 +461,31 @@ mod tests {
             match state.take(class, now) {
                 None => return now,
                 Some(Wait::Until(at)) => now = at,
-                Some(Wait::ForAnAnswer) => panic!("nothing is under way"),
+                Some(Wait::ForAnAnswer(_)) => panic!("nothing is under way"),
             }
         }
+    }
+
+    /// Which answers have headers that say what is left.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Announces {
+        Always,
+        /// As GitLab before 18.9.
+        WithRefusals,
+        Never,
     }
 
     /// A source that allows so many requests in each minute of its clock; counts what it refuses.
     struct Source {
         allows: usize,
         begins: Instant,
-        announces: bool,
+        announces: Announces,
         counted: Vec<usize>,
         refused: usize,
     }
 
     impl Source {
-        fn new(allows: usize, begins: Instant, announces: bool) -> Self {
+        fn new(allows: usize, begins: Instant, announces: Announces) -> Self {
             Self {
                 allows,
                 begins,
@@ -419,7 +510,9 @@ mod tests {
             let date = chrono::DateTime::from_timestamp(i64::try_from(start + second).unwrap(), 0);
             let mut headers = headers(&[("date", &date.unwrap().to_rfc2822())]);
             let reset = start + (second / 60 + 1) * 60;
-            if self.announces {
+            if self.announces == Announces::Always
+                || !good && self.announces == Announces::WithRefusals
+            {
                 let left = self.allows - self.counted[minute];
                 for (name, value) in [
                     ("ratelimit-limit", self.allows as u64),
@@ -430,7 +523,7 @@ mod tests {
                 }
             }
             if good {
-                state.learn(&headers, now);
+                state.learn(CLASS, &headers, now);
             } else {
                 headers.insert("retry-after", (60 - second % 60).into());
                 state.refused(CLASS, &headers, b"Retry later\n", now);
@@ -461,7 +554,7 @@ mod tests {
 
     #[test]
     fn an_announced_limit_is_used_up_and_never_met() {
-        let mut source = Source::new(600, Instant::now(), true);
+        let mut source = Source::new(600, Instant::now(), Announces::Always);
         ask(&mut source, 32);
         assert_eq!(source.refused, 0);
         for minute in &source.counted[..5] {
@@ -471,20 +564,68 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_not_announced_is_met_twice_and_then_used_up() {
-        let mut source = Source::new(600, Instant::now(), false);
+        let mut source = Source::new(600, Instant::now(), Announces::Never);
         ask(&mut source, 1);
         assert_eq!(source.refused, 2);
         for minute in &source.counted[..5] {
             assert!(*minute >= 570, "{:?}", source.counted);
         }
         // Those that are under way when it is met are refused together.
-        let mut source = Source::new(600, Instant::now(), false);
+        let mut source = Source::new(600, Instant::now(), Announces::Never);
         ask(&mut source, 32);
         assert!(source.refused <= 64, "{}", source.refused);
         assert!(
             source.counted[1..5].iter().all(|minute| *minute >= 560),
             "{:?}",
             source.counted
+        );
+    }
+
+    #[test]
+    fn a_limit_that_only_refusals_tell_is_met_once_and_then_used_up() {
+        for under_way in [1, 32] {
+            let mut source = Source::new(600, Instant::now(), Announces::WithRefusals);
+            ask(&mut source, under_way);
+            assert!(
+                source.refused <= under_way,
+                "{} of {under_way}",
+                source.refused
+            );
+            assert!(
+                source.counted[..5].iter().all(|minute| *minute >= 570),
+                "{:?}",
+                source.counted
+            );
+        }
+    }
+
+    #[test]
+    fn of_a_limit_by_the_hour_the_last_tenth_of_the_hour_is_spread_and_not_of_a_minute() {
+        let mut state = State::default();
+        let now = Instant::now();
+        let hour = |observed: u64| {
+            headers(&[
+                ("date", "Sun, 22 Nov 2026 10:00:00 GMT"),
+                // GitLab's 7,200 an hour, by the minute.
+                ("ratelimit-limit", "120"),
+                ("ratelimit-observed", &observed.to_string()),
+                ("ratelimit-remaining", &(7200 - observed).to_string()),
+                ("ratelimit-reset", "1795345200"),
+            ])
+        };
+        state.learn(CLASS, &hour(6400), now);
+        assert_eq!(
+            [turn(&mut state, CLASS, now), turn(&mut state, CLASS, now)],
+            [now; 2]
+        );
+        state.learn(CLASS, &hour(6500), now);
+        turn(&mut state, CLASS, now);
+        assert!(turn(&mut state, CLASS, now) > now, "it is scarce");
+        state.under_way = 0;
+        state.learn(CLASS, &hour(7128), now);
+        assert!(
+            matches!(state.take(CLASS, now), Some(Wait::Until(_))),
+            "a hundredth is left to others"
         );
     }
 
@@ -547,14 +688,51 @@ mod tests {
         assert_eq!(turn(&mut state, "/other", now), now + WINDOW);
     }
 
+    /// How many seconds are waited after each of so many refusals with these headers, the next when the wait is over.
+    fn waits(state: &mut State, hints: &HeaderMap, count: usize) -> Vec<u64> {
+        let mut now = Instant::now();
+        let refusals = 0..count;
+        refusals
+            .map(|_| {
+                let wait = state.refused(CLASS, hints, b"", now);
+                now += wait;
+                wait.as_secs()
+            })
+            .collect()
+    }
+
     #[test]
     fn a_refusal_without_a_hint_waits_longer_each_time_but_never_over_a_minute() {
         let mut state = State::default();
+        assert_eq!(waits(&mut state, &headers(&[]), 6), [5, 10, 20, 40, 60, 60]);
+        state.learn(CLASS, &headers(&[]), Instant::now());
+        assert_eq!(
+            waits(&mut State::default(), &headers(&[]), 2),
+            [5, 10],
+            "something went well"
+        );
+    }
+
+    #[test]
+    fn to_be_asked_back_at_once_is_no_hint() {
+        for value in ["0", "Sun, 22 Nov 2020 10:00:00 GMT"] {
+            let hints = headers(&[("retry-after", value)]);
+            assert_eq!(
+                waits(&mut State::default(), &hints, 8),
+                [1, 2, 4, 8, 16, 32, 60, 60]
+            );
+        }
+    }
+
+    #[test]
+    fn those_that_are_refused_together_wait_together() {
+        let mut state = State::default();
         let now = Instant::now();
-        let waits: Vec<u64> = (0..6)
-            .map(|_| state.refused(CLASS, &headers(&[]), b"", now).as_secs())
-            .collect();
-        assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
+        for milliseconds in 0..11 {
+            let now = now + Duration::from_millis(milliseconds);
+            state.refused(CLASS, &headers(&[]), b"<html>", now);
+        }
+        assert_eq!(turn(&mut state, CLASS, now), now + FIRST_UNHINTED_WAIT);
     }
 
     #[test]
@@ -562,6 +740,7 @@ mod tests {
         let mut state = State::default();
         let start = Instant::now();
         state.learn(
+            CLASS,
             &said(16, 1_795_341_610, "Sun, 22 Nov 2026 10:00:00 GMT"),
             start,
         );
@@ -570,6 +749,7 @@ mod tests {
             let at = turn(&mut state, CLASS, turns.last().copied().unwrap_or(start));
             state.under_way -= 1;
             state.learn(
+                CLASS,
                 &said(left, 1_795_341_610, "Sun, 22 Nov 2026 10:00:00 GMT"),
                 start,
             );
@@ -592,16 +772,19 @@ mod tests {
         let now = Instant::now();
         for remaining in [300, 100, 200] {
             state.learn(
+                CLASS,
                 &said(remaining, 1_795_341_610, "Sun, 22 Nov 2026 10:00:00 GMT"),
                 now,
             );
         }
         state.learn(
+            CLASS,
             &said(599, 1_795_341_550, "Sun, 22 Nov 2026 10:00:00 GMT"),
             now,
         );
         assert_eq!(state.announced.unwrap().remaining, 100);
         state.learn(
+            CLASS,
             &said(599, 1_795_341_670, "Sun, 22 Nov 2026 10:00:00 GMT"),
             now,
         );
@@ -613,11 +796,11 @@ mod tests {
         let mut state = State::default();
         let now = Instant::now();
         let date = "Sun, 22 Nov 2026 10:00:00 GMT";
-        state.learn(&said(599, u64::MAX, date), now);
+        state.learn(CLASS, &said(599, u64::MAX, date), now);
         let later = now + Duration::from_secs(3600);
-        state.learn(&said(7, 1_795_341_660, date), later - WINDOW);
+        state.learn(CLASS, &said(7, 1_795_341_660, date), later - WINDOW);
         assert_eq!(state.announced.unwrap().remaining, 599);
-        state.learn(&said(7, 1_795_341_660, date), later);
+        state.learn(CLASS, &said(7, 1_795_341_660, date), later);
         assert_eq!(state.announced.unwrap().remaining, 7);
     }
 
@@ -626,6 +809,7 @@ mod tests {
         let mut state = State::default();
         let now = Instant::now();
         state.learn(
+            CLASS,
             &said(500, 1_795_341_660, "Sun, 22 Nov 2026 10:00:00 GMT"),
             now,
         );
@@ -653,9 +837,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_for_an_answer_that_does_not_come_goes_on_in_the_next_window() {
+        let budget = Budget::default();
+        budget.learn(
+            CLASS,
+            &said(7, 1_795_341_601, "Sun, 22 Nov 2026 10:00:00 GMT"),
+        );
+        let _slow = budget.turn(CLASS, |_| ()).await;
+        let next = tokio::time::timeout(WINDOW, budget.turn(CLASS, |_| ())).await;
+        assert!(next.is_ok(), "the window lasts a second");
+    }
+
+    #[tokio::test]
     async fn whoever_waits_for_an_answer_goes_on_with_it() {
         let budget = Budget::default();
-        budget.learn(&said(8, 1_795_341_660, "Sun, 22 Nov 2026 10:00:00 GMT"));
+        budget.learn(
+            CLASS,
+            &said(8, 1_795_341_660, "Sun, 22 Nov 2026 10:00:00 GMT"),
+        );
         let first = budget.turn(CLASS, |_| ()).await;
         budget.lock().announced.as_mut().unwrap().next = None;
         let _second = budget.turn(CLASS, |_| ()).await;
@@ -666,7 +865,10 @@ mod tests {
         };
         let answer = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            budget.learn(&said(500, 1_795_341_720, "Sun, 22 Nov 2026 10:00:00 GMT"));
+            budget.learn(
+                CLASS,
+                &said(500, 1_795_341_720, "Sun, 22 Nov 2026 10:00:00 GMT"),
+            );
             drop(first);
         };
         let (waited, ()) = tokio::join!(third, answer);

@@ -20,7 +20,7 @@ use super::request::{Method, SourceRequest};
 use crate::cortexdb::client::retry_after;
 use crate::egress::Policy;
 use crate::http_client::{self, ExchangeError, HttpClient};
-use crate::patience::Patience;
+use crate::patience::{Attempts, Patience};
 use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Reporter};
 
@@ -160,6 +160,7 @@ pub struct SourceClient {
 }
 
 const MAX_REDIRECTS: usize = 5;
+const TOO_MANY_REQUESTS: u16 = 429;
 
 enum Attempt {
     Answer(SourceResponse),
@@ -169,6 +170,8 @@ enum Attempt {
         /// The source has certainly not acted on the request.
         untouched: bool,
     },
+    /// A 429; the budget knows for how long.
+    Limited(Duration),
     TimedOut(String),
     TooLarge,
     Redirect(url::Url),
@@ -230,6 +233,14 @@ impl SourceClient {
                 Attempt::Impossible(reason) => {
                     return Err(SourceError::Unavailable(format!("{}: {reason}", self.name)));
                 }
+                Attempt::Limited(wait) => {
+                    let reason = "429, the rate limit is used up";
+                    if !attempts.limited(wait, |at| self.budget.has_answered_since(&class, at)) {
+                        return Err(self.given_up(request, reason, &attempts));
+                    }
+                    self.say_that_it_is_tried_again(request, reason, wait);
+                    continue;
+                }
                 Attempt::TooLarge => return Err(SourceError::TooLarge(self.max_body_bytes as u64)),
                 Attempt::TimedOut(reason) if request.report_timeout => {
                     return Err(SourceError::TimedOut(reason));
@@ -248,22 +259,35 @@ impl SourceClient {
                 None
             };
             let Some(wait) = wait else {
-                return Err(SourceError::Unavailable(format!(
-                    "{} {}: {reason} (tried {} times, patience {})",
-                    self.name,
-                    request.path,
-                    attempts.failures().max(1),
-                    self.patience.describe()
-                )));
+                return Err(self.given_up(request, &reason, &attempts));
             };
-            self.counters.update(|totals| totals.retries += 1);
-            self.reporter.event(&Event::Waiting {
-                server: self.name.clone(),
-                reason: format!("{}: {reason}", request.path),
-                seconds: wait.as_secs_f64(),
-            });
+            self.say_that_it_is_tried_again(request, &reason, wait);
             self.sleep(wait).await?;
         }
+    }
+
+    fn given_up(
+        &self,
+        request: &SourceRequest,
+        reason: &str,
+        attempts: &Attempts<'_>,
+    ) -> SourceError {
+        SourceError::Unavailable(format!(
+            "{} {}: {reason} (tried {} times, patience {})",
+            self.name,
+            request.path,
+            attempts.failures().max(1),
+            self.patience.describe()
+        ))
+    }
+
+    fn say_that_it_is_tried_again(&self, request: &SourceRequest, reason: &str, wait: Duration) {
+        self.counters.update(|totals| totals.retries += 1);
+        self.reporter.event(&Event::Waiting {
+            server: self.name.clone(),
+            reason: format!("{}: {reason}", request.path),
+            seconds: wait.as_secs_f64(),
+        });
     }
 
     fn say_that_the_limit_is_used_up(&self, wait: Duration) {
@@ -302,7 +326,9 @@ impl SourceClient {
         };
         let status = response.status.as_u16();
         let headers = std::mem::take(&mut response.headers);
-        self.budget.learn(&headers);
+        if status != TOO_MANY_REQUESTS {
+            self.budget.learn(&class_of(&request.path), &headers);
+        }
         let left = self.budget.left();
         self.counters
             .update(|totals| totals.quota_left = left.or(totals.quota_left));
@@ -366,7 +392,7 @@ impl SourceClient {
         };
         *prepared.uri_mut() = http_client::uri(url.as_str())?;
         if let Some(body) = &request.body {
-            *prepared.body_mut() = body.clone().into();
+            *prepared.body_mut() = body.clone();
         }
         let headers = prepared.headers_mut();
         for (name, value) in &request.headers {
@@ -425,15 +451,9 @@ impl SourceClient {
                     return Attempt::Redirect(next);
                 }
             }
-            429 => {
-                let wait = self
-                    .budget
-                    .refused(&class_of(&request.path), headers, &body);
-                return Attempt::Passing {
-                    reason: "429, the rate limit is used up".into(),
-                    asked: Some(wait),
-                    untouched: true,
-                };
+            TOO_MANY_REQUESTS => {
+                let class = class_of(&request.path);
+                return Attempt::Limited(self.budget.refused(&class, headers, &body));
             }
             408 => {
                 return Attempt::TimedOut("the source answers 408, its query took too long".into());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 /// Longest path.
 const MAX_PATH_BYTES: usize = 4096;
 /// Longest query, encoded.
@@ -51,7 +53,7 @@ pub struct SourceRequest {
     /// Extra headers.
     pub headers: Vec<(String, String)>,
     /// Body, if any.
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Bytes>,
     /// A 2xx answer must be JSON.
     pub expect_json: bool,
     /// Report a timeout at the first time.

@@ -72,7 +72,7 @@ pub use model::{
 pub use mutate::{Done, Mutation, Refused};
 pub use server::{Options, Server};
 pub use size::Size;
-pub use throttle::EndpointLimit;
+pub use throttle::{EndpointLimit, RateLimitHeaders};
 pub use webhooks::{
     Announcement, Forgery, HookOwner, RefChange, Sent, Storm, Trigger, Webhook, WebhookCounts,
     WebhookFaults, signature, verify,

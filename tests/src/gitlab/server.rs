@@ -15,7 +15,7 @@ use super::faults::{Faults, Rule, matches};
 use super::log::{Counter, Entry, Log};
 use super::reply::Reply;
 use super::routes::{self, Inquiry};
-use super::throttle::{EndpointLimit, Throttle};
+use super::throttle::{EndpointLimit, RateLimitHeaders, Throttle};
 use super::webhooks::{self, Errand, Storm, WebhookFaults};
 use super::wire::{self, Request};
 use super::world::{World, digest40};
@@ -36,10 +36,12 @@ pub struct Options {
     pub gzip: bool,
     /// Added to every answer.
     pub latency: Duration,
-    /// Requests of one token in one window; nothing is no limit and no headers.
+    /// Requests of one token in one window; nothing is no limit and no headers, whatever `rate_limit_headers` says.
     pub rate_limit: Option<u64>,
     /// Length of that window. GitLab: one minute.
     pub rate_window: Duration,
+    /// Which answers tell of it.
+    pub rate_limit_headers: RateLimitHeaders,
     /// Limits on single endpoints.
     pub endpoint_limits: Vec<EndpointLimit>,
     /// Seed of the faults' probabilities.
@@ -58,6 +60,7 @@ impl Default for Options {
             latency: Duration::ZERO,
             rate_limit: None,
             rate_window: Duration::from_secs(60),
+            rate_limit_headers: RateLimitHeaders::Always,
             endpoint_limits: Vec::new(),
             seed: 0,
             faults: Vec::new(),
@@ -207,6 +210,7 @@ impl Server {
             throttle: Mutex::new(Throttle::new(
                 options.rate_limit,
                 options.rate_window,
+                options.rate_limit_headers,
                 options.endpoint_limits.clone(),
             )),
             hooks: Mutex::default(),

@@ -17,19 +17,38 @@ pub struct EndpointLimit {
     pub retry_after: bool,
 }
 
+/// Which answers have the headers `RateLimit-*`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateLimitHeaders {
+    /// All, as from GitLab 18.9 on.
+    #[default]
+    Always,
+    /// Refusals alone, as on self-managed instances before that.
+    WithRefusals,
+    /// None, as where a proxy limits.
+    Never,
+}
+
 /// Fixed windows, counted in real time: clients wait in real time, too.
 pub(crate) struct Throttle {
     limit: Option<u64>,
     window: Duration,
+    told: RateLimitHeaders,
     endpoints: Vec<EndpointLimit>,
     counters: HashMap<String, (Instant, u64)>,
 }
 
 impl Throttle {
-    pub(crate) fn new(limit: Option<u64>, window: Duration, endpoints: Vec<EndpointLimit>) -> Self {
+    pub(crate) fn new(
+        limit: Option<u64>,
+        window: Duration,
+        told: RateLimitHeaders,
+        endpoints: Vec<EndpointLimit>,
+    ) -> Self {
         Self {
             limit,
             window,
+            told,
             endpoints,
             counters: HashMap::new(),
         }
@@ -48,7 +67,7 @@ impl Throttle {
         )
     }
 
-    /// Counts a request. Gives the headers that every answer carries, and the refusal if there is one.
+    /// Counts a request. Gives the headers of the answer, and the refusal if there is one.
     pub(crate) fn admit(
         &mut self,
         who: &str,
@@ -75,6 +94,14 @@ impl Throttle {
             if observed > limit {
                 add("ratelimit-resettime", reset.http_date());
                 refusal = Some(Reply::retry_later(Some(seconds.max(1))));
+            }
+            let is_told = match self.told {
+                RateLimitHeaders::Always => true,
+                RateLimitHeaders::WithRefusals => refusal.is_some(),
+                RateLimitHeaders::Never => false,
+            };
+            if !is_told {
+                headers.clear();
             }
         }
         if refusal.is_none() {

@@ -227,19 +227,28 @@ async fn a_cortexdb_that_answers_only_a_count_is_asked_for_each_event_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_limit_is_waited_out_and_kept() {
-    let setup = Setup::with(
-        simulators::gitlab::World::generate(115, &simulators::gitlab::Size::tiny()),
-        simulators::gitlab::Options {
-            rate_limit: Some(60),
-            rate_window: std::time::Duration::from_secs(3),
-            ..simulators::gitlab::Options::default()
-        },
-        simulators::cortex::Options::full(crate::setup::KEY),
-    )
-    .await;
-    setup.run(&[]).await.expect(0);
-    setup.assert_complete(&setup.membership());
+async fn a_rate_limit_is_waited_out_whoever_tells_of_it_and_costs_no_patience() {
+    use simulators::gitlab::RateLimitHeaders;
+    for told in [
+        RateLimitHeaders::Always,
+        RateLimitHeaders::WithRefusals,
+        RateLimitHeaders::Never,
+    ] {
+        let setup = Setup::with(
+            simulators::gitlab::World::generate(115, &simulators::gitlab::Size::tiny()),
+            simulators::gitlab::Options {
+                rate_limit: Some(60),
+                rate_window: std::time::Duration::from_secs(3),
+                rate_limit_headers: told,
+                ..simulators::gitlab::Options::default()
+            },
+            simulators::cortex::Options::full(crate::setup::KEY),
+        )
+        .await;
+        // Less than one window.
+        setup.run(&["--patience", "1s"]).await.expect(0);
+        setup.assert_complete(&setup.membership());
+    }
 }
 
 /// Refused, with these words, and nothing written.

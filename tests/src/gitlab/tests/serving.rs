@@ -64,6 +64,35 @@ async fn the_rate_limit_announces_itself_and_then_refuses_in_plain_text() {
 }
 
 #[tokio::test]
+async fn a_rate_limit_is_told_of_by_the_answers_that_the_options_name() {
+    for (told, of_answers) in [
+        (RateLimitHeaders::Always, [true, true]),
+        (RateLimitHeaders::WithRefusals, [false, true]),
+        (RateLimitHeaders::Never, [false, false]),
+    ] {
+        let server = start(Options {
+            rate_limit: Some(1),
+            rate_limit_headers: told,
+            ..Options::default()
+        })
+        .await;
+        for (status, is_told) in [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS]
+            .into_iter()
+            .zip(of_answers)
+        {
+            let answer = fetch(&server, "/api/v4/user").await.expect("an answer");
+            assert_eq!(answer.status(), status, "{told:?}");
+            let headers = answer.headers();
+            assert_eq!(
+                headers.contains_key("ratelimit-remaining"),
+                is_told,
+                "{told:?} {status}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_limit_refuses_in_json_and_may_hide_when_to_come_back() {
     let limit = EndpointLimit {
         class: "user".to_owned(),
