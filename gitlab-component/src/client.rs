@@ -330,16 +330,26 @@ impl<'h> Client<'h> {
     }
 
     /// A single object.
-    pub(crate) async fn object<T: json::Read>(
+    pub(crate) fn object<T: json::Read>(
         &self,
         path: &str,
         query: &[(&str, &str)],
+    ) -> impl Future<Output = Result<T, Fault>> {
+        self.object_after(path, query, 0)
+    }
+
+    /// A single object, asked for only after a while.
+    pub(crate) async fn object_after<T: json::Read>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        delay_ms: u32,
     ) -> Result<T, Fault> {
         let query = Listing::new(String::new(), query).query;
         let mut object = None;
         let result = {
             let mut parse = into(&mut object);
-            self.fetch(path, &query, OnTimeout::Retry, 0, &mut parse)
+            self.fetch(path, &query, OnTimeout::Retry, delay_ms, &mut parse)
                 .await
         };
         match (result, object) {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::gitlab::tests::any_json;
-use crate::host::{Experience, Failure, HttpError, Outcome, Response, Verdict};
-use crate::testing::{Call, FakeGitLab, TestHost, project};
+use crate::host::{Experience, Failure, HttpError, Outcome, Response, RunContext, Verdict};
+use crate::testing::{Call, FakeGitLab, TestHost, context, project};
 
 fn all() -> Value {
     json!({"projects": [42]})
@@ -87,7 +87,11 @@ fn note_call(id: u64, kind: &str, parent: &str, iid: u64) -> Value {
 }
 
 fn pipeline_call(id: u64) -> Value {
-    json!({"object_kind": "pipeline", "project": {"id": 42}, "object_attributes": {"id": id, "status": "failed"}})
+    pipeline_call_of(id, "failed")
+}
+
+fn pipeline_call_of(id: u64, status: &str) -> Value {
+    json!({"object_kind": "pipeline", "project": {"id": 42}, "object_attributes": {"id": id, "status": status}})
 }
 
 fn release_call(tag: &str, action: &str) -> Value {
@@ -401,9 +405,61 @@ fn a_pipeline_that_runs_is_not_written() {
     let mut gitlab = world();
     add_pipeline(&mut gitlab, 9, "running");
     let host = TestHost::new(gitlab);
-    let verdicts = host.deliver(&all(), &[pipeline_call(1009)]).expect("reads");
+    let call = pipeline_call_of(1009, "running");
+    let verdicts = host.deliver(&all(), &[call]).expect("reads");
     assert!(is_ignored(&verdicts[0]), "{verdicts:?}");
     assert!(host.written().is_empty());
+    assert_eq!(host.requests.borrow().len(), 2, "no second look");
+}
+
+#[test]
+fn a_pipeline_that_is_said_to_have_ended_and_still_runs_is_asked_for_again_after_a_second() {
+    let running = || {
+        let mut gitlab = world();
+        add_pipeline(&mut gitlab, 9, "running");
+        gitlab
+    };
+    // In which order two calls come says nothing.
+    let calls = ["success", "running"].map(|status| pipeline_call_of(1009, status));
+    let host = TestHost::new(running()).hook(|gitlab, request| {
+        if request.delay_ms > 0 {
+            add_pipeline(gitlab, 9, "success");
+        }
+    });
+    let verdicts = host.deliver(&all(), &calls);
+    assert_eq!(verdicts, Ok(vec![Verdict::Handled; 2]));
+    assert_eq!(host.written_ids(), ["gl:pipeline:42/1009"]);
+
+    let host = TestHost::new(running());
+    let verdicts = host.deliver(&all(), &calls).expect("reads");
+    assert!(verdicts.iter().all(is_poll), "{verdicts:?}");
+    assert!(host.written().is_empty());
+    assert_eq!(host.requests.borrow().len(), 3);
+}
+
+#[test]
+fn a_release_that_is_said_to_be_deleted_and_still_shows_is_asked_for_again_after_a_second() {
+    let call = release_call("v1.0", "delete");
+    let remove = |gitlab: &mut FakeGitLab| {
+        gitlab.objects.remove("/projects/42/releases/v1.0");
+        let list = gitlab.plain.get_mut("/projects/42/releases");
+        list.expect("there").clear();
+    };
+    let host = TestHost::new(world()).hook(move |gitlab, request| {
+        if request.delay_ms > 0 {
+            remove(gitlab);
+        }
+    });
+    host.sync(&all()).expect("reads");
+    let verdicts = host.deliver(&all(), std::slice::from_ref(&call));
+    assert_eq!(verdicts, Ok(vec![Verdict::Handled]));
+    assert_eq!(host.retracted(), ["gl:release:42/v1.0"]);
+
+    let host = TestHost::new(world());
+    host.sync(&all()).expect("reads");
+    let verdicts = host.deliver(&all(), &[call]).expect("reads");
+    assert!(is_poll(&verdicts[0]), "{verdicts:?}");
+    assert!(host.retracted().is_empty(), "it may have been made again");
 }
 
 #[test]
@@ -643,13 +699,44 @@ fn any_row() -> impl Strategy<Value = Value> {
         })
 }
 
+/// Of a tag `v1`. Times are those before a run that begins at nine, and those between it and a call at ten.
+fn any_release() -> impl Strategy<Value = Value> {
+    let created = prop::sample::select(vec!["2026-11-20T10:00:00Z", "2026-11-22T09:30:00Z"]);
+    let released = prop::sample::select(vec![
+        Value::Null,
+        json!("2026-11-19T10:00:00Z"),
+        json!("2027-01-01T00:00:00Z"),
+    ]);
+    let text = prop::option::of("\\PC{0,40}");
+    (created, released, text.clone(), text, any_user()).prop_map(
+        |(created, released, name, description, author)| {
+            json!({"tag_name": "v1", "created_at": created, "released_at": released, "name": name, "description": description,
+                "author": author})
+        },
+    )
+}
+
+/// What only the detail of a pipeline has.
+fn any_pipeline() -> impl Strategy<Value = Value> {
+    let number = prop::option::of(0_u32..9_999);
+    let time = prop::sample::select(vec![Value::Null, json!("2026-11-20T09:59:00.000Z")]);
+    (number.clone(), number, time.clone(), time, any_user()).prop_map(
+        |(duration, coverage, created, finished, user)| {
+            json!({"status": "success", "duration": duration, "coverage": coverage.map(|percent| percent.to_string()),
+                "created_at": created, "finished_at": finished, "updated_at": "2026-11-20T10:00:00.000Z", "user": user})
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// Whatever a record looks like, it comes out with the same bytes, in the same stream, whether it was polled or told of.
+    /// Whatever a record looks like, it comes out with the same bytes, in the same stream, whether it was polled or told of later.
     #[test]
     fn hook_and_poll_write_the_same_bytes(
         row in any_row(),
+        release in any_release(),
+        pipeline in any_pipeline(),
         discussions in any_discussions(),
         list in prop::sample::select(vec!["merge_requests", "issues"]),
         include_confidential in any::<bool>(),
@@ -659,20 +746,25 @@ proptest! {
         gitlab.add(list, 17, "2026-11-20T10:00:00Z", row);
         let path = format!("/projects/42/{list}/17/discussions");
         gitlab.plain.insert(path, discussions.clone());
+        add_release(&mut gitlab, release);
+        add_pipeline(&mut gitlab, 8, "success");
+        gitlab.objects.insert("/projects/42/pipelines/1008".to_owned(), pipeline);
         let settings = json!({"projects": [42], "include_confidential": include_confidential});
         let mut again = FakeGitLab::with_project();
         again.lists.clone_from(&gitlab.lists);
         again.plain.clone_from(&gitlab.plain);
+        again.objects.clone_from(&gitlab.objects);
         let (polled, told) = (TestHost::new(gitlab), TestHost::new(again));
-        polled.sync(&settings).expect("reads");
+        let nine = RunContext { now: "2026-11-22T09:00:00Z".to_owned(), ..context(&settings, None) };
+        polled.sync_with(&nine).expect("reads");
         let call = match (list, told_by_note && !discussions.is_empty()) {
             ("issues", false) => issue_call(17),
             ("issues", true) => note_call(500, "Issue", "issue", 17),
             (_, false) => merge_request_call(17),
             (_, true) => note_call(500, "MergeRequest", "merge_request", 17),
         };
-        let verdicts = told.deliver(&settings, &[call]);
-        prop_assert_eq!(verdicts, Ok(vec![Verdict::Handled]));
+        let verdicts = told.deliver(&settings, &[call, pipeline_call(1008), release_call("v1", "create")]);
+        prop_assert_eq!(verdicts, Ok(vec![Verdict::Handled; 3]));
         prop_assert_eq!(by_id(&told), by_id(&polled));
         prop_assert_eq!(told.retracted(), polled.retracted());
     }

@@ -250,6 +250,7 @@ api_object! {
         reference = "ref": Option<String>,
         /// Of a release.
         tag: Option<String>,
+        action: Option<String>,
         /// Of a `repository_update`; other kinds have something else of this name.
         changes: Vec<Option<Box<RefChange>>>,
     }
@@ -262,6 +263,8 @@ api_object! {
         target_project_id: Option<u64>,
         noteable_type: Option<String>,
         updated_at: Option<String>,
+        /// Of a pipeline.
+        status: Option<String>,
     }
 
     /// A branch or tag that a push moved.

@@ -1,8 +1,11 @@
 //! A group of thirty projects: what is asked of GitLab, and that nothing is missed by asking less.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use serde_json::{Value, json};
 
-use crate::host::{Failure, Mode, RunContext, StreamState};
+use crate::host::{Failure, HttpError, Mode, RunContext, StreamState};
 use crate::testing::{FakeGitLab, Row, TestHost, context, micros};
 
 const PROJECTS: std::ops::Range<u64> = 101..131;
@@ -232,6 +235,49 @@ fn a_group_that_refuses_its_list_is_read_project_by_project_for_a_day() {
         about(&paths, "/merge_requests"),
         ["/groups/5/merge_requests"]
     );
+}
+
+/// A host whose GitLab can be made unable to answer for what ends in some path.
+fn with_outage() -> (TestHost, Rc<RefCell<&'static str>>) {
+    let broken = Rc::new(RefCell::new("nothing"));
+    let ending = Rc::clone(&broken);
+    let host = TestHost::new(group()).handler(move |request| {
+        let is_broken = request.path.ends_with(*ending.borrow());
+        is_broken.then(|| Err(HttpError::Unavailable("502 for ten minutes".to_owned())))
+    });
+    (host, broken)
+}
+
+#[test]
+fn an_outage_of_gitlab_is_no_refusal_of_the_groups_list() {
+    let (host, broken) = with_outage();
+    poll(&host, "10:00:00");
+    *broken.borrow_mut() = "/issues";
+    let failure = poll_with(&host, "10:05:00", &json!({"groups": [5]})).expect_err("fails");
+    assert!(matches!(failure, Failure::Unavailable(_)), "{failure:?}");
+    *broken.borrow_mut() = "nothing";
+    put(
+        &mut host.gitlab.borrow_mut(),
+        107,
+        "issues",
+        1,
+        "2026-11-22T10:01:00Z",
+        0,
+    );
+    let paths = poll(&host, "10:10:00");
+    assert_eq!(about(&paths, "/issues"), ["/groups/5/issues"]);
+    assert_eq!(host.written_ids(), ["gl:issue:107/1"]);
+}
+
+#[test]
+fn a_groups_list_that_alone_does_not_answer_is_not_asked_for_again_for_a_day() {
+    let (host, broken) = with_outage();
+    poll(&host, "10:00:00");
+    *broken.borrow_mut() = "/groups/5/issues";
+    assert_eq!(about(&poll(&host, "10:05:00"), "/issues").len(), 1 + 30);
+    let paths = poll(&host, "10:10:00");
+    assert_eq!(about(&paths, "/groups/5/issues").len(), 0);
+    assert_eq!(about(&paths, "/issues").len(), 30);
 }
 
 #[test]

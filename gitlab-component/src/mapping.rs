@@ -342,11 +342,11 @@ impl Mapper<'_> {
         );
         let title = name.map_or_else(|| tag.clone(), |name| format!("{name} ({tag})"));
         let content = titled(Some(&title), row.description.as_deref(), String::new);
-        // A release may be announced for a later day; it was observed no later than now.
+        // A release may be announced for a later day; it was observed no later than now. When it was made is GitLab's own time, and
+        // lies ahead only of a run that began before: it is part of the version in every run.
         let future = |time: &str| Moment::parse(time) > Moment::parse(self.now);
         let released = row.released_at.clone().filter(|time| !future(time));
-        let created = row.created_at.clone().filter(|time| !future(time));
-        let times = self.times([&released, &created], &created);
+        let times = self.times([&released, &row.created_at], &row.created_at);
         Some(self.experience(
             "release",
             &tag,
@@ -732,6 +732,36 @@ mod tests {
         let experience = with_mapper(|mapper| mapper.release(&read(&plain))).expect("mapped");
         assert_eq!(experience.content, "v2.0");
         assert_eq!(experience.observed_at, "2026-11-20T10:00:00Z");
+    }
+
+    #[test]
+    fn a_release_that_was_made_after_the_run_began_is_the_same_in_a_later_run() {
+        let map = |now, released: Value| {
+            let release = json!({"tag_name": "v2.0", "created_at": "2026-11-22T10:00:30Z", "released_at": released});
+            let project = project();
+            let mapper = Mapper {
+                project: &project,
+                now,
+            };
+            mapper.release(&read(&release)).expect("mapped")
+        };
+        for released in ["2026-11-22T10:00:30Z", "2027-01-01T00:00:00Z"] {
+            let before = map("2026-11-22T10:00:00Z", released.into());
+            assert_eq!(before.recorded_at.as_deref(), Some("2026-11-22T10:00:30Z"));
+            assert_eq!(before.observed_at, "2026-11-22T10:00:30Z");
+            assert_eq!(map("2026-11-22T10:05:00Z", released.into()), before);
+        }
+        assert_eq!(
+            map("2026-11-22T10:00:00Z", Value::Null),
+            map("2026-11-22T10:05:00Z", Value::Null)
+        );
+        // A day that was announced and has come: another time of what happened, which is no change.
+        let announced = map("2027-01-02T00:00:00Z", "2027-01-01T00:00:00Z".into());
+        assert_eq!(announced.observed_at, "2027-01-01T00:00:00Z");
+        assert_eq!(
+            announced.recorded_at.as_deref(),
+            Some("2026-11-22T10:00:30Z")
+        );
     }
 
     #[test]

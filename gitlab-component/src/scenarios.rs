@@ -769,6 +769,67 @@ fn pipelines_are_looked_up_when_they_are_finished_and_counted_when_not() {
     assert!(host.logged("pipeline_statuses has new values"));
 }
 
+/// Finished pipelines, the first of which have no `updated_at`.
+fn with_pipelines(timeless: u64, count: u64) -> FakeGitLab {
+    let mut gitlab = FakeGitLab::with_project();
+    for id in 1..=count {
+        let mut row = json!({"status": "success"});
+        if id <= timeless {
+            row["updated_at"] = Value::Null;
+        }
+        let at = format!("2026-11-20T10:{:02}:{:02}Z", id / 60, id % 60);
+        gitlab.add("pipelines", id, &at, row);
+        gitlab.objects.insert(
+            format!("/projects/42/pipelines/{}", 1000 + id),
+            json!({"id": 1000 + id, "status": "success", "created_at": "2026-11-20T10:00:00Z"}),
+        );
+    }
+    gitlab
+}
+
+#[test]
+fn pipelines_without_a_time_are_found_although_one_goes_and_one_comes_meanwhile() {
+    let mut lists = 0;
+    let host = TestHost::new(with_pipelines(130, 250)).hook(move |gitlab, request| {
+        let is_by_id = asked(request, "order_by") == Some("id");
+        lists += u64::from(is_by_id);
+        if is_by_id && lists == 2 {
+            // One on a page that was read, whichever end it began at, and as many new ones.
+            let rows = gitlab.lists.get_mut("/projects/42/pipelines");
+            rows.expect("there")
+                .retain(|row| ![1005, 1245].contains(&row.id));
+            for id in [251, 252] {
+                gitlab.add("pipelines", id, "2026-11-22T10:00:01Z", json!({}));
+            }
+        }
+    });
+    host.sync(&only("pipeline")).expect("reads");
+    let written = host.written_ids();
+    for id in (1..=130).filter(|id| *id != 5) {
+        let id = format!("gl:pipeline:42/{}", 1000 + id);
+        assert!(written.contains(&id), "{id}");
+    }
+}
+
+#[test]
+fn pipelines_without_a_time_are_found_although_as_many_are_met_twice() {
+    let mut lists = 0;
+    let host = TestHost::new(with_pipelines(3, 123)).hook(move |gitlab, request| {
+        lists += u64::from(request.path.ends_with("/pipelines"));
+        if lists == 2 {
+            lists += 1;
+            let rows = gitlab.lists.get_mut("/projects/42/pipelines");
+            for row in &mut rows.expect("there")[10..13] {
+                row.updated = micros("2026-11-22T10:00:01Z");
+            }
+        }
+    });
+    host.sync(&only("pipeline")).expect("reads");
+    let written: std::collections::BTreeSet<_> = host.written_ids().into_iter().collect();
+    assert_eq!(host.written_ids().len(), 123 + 3, "three are met twice");
+    assert_eq!(written.len(), 123);
+}
+
 #[test]
 fn child_pipelines_have_a_walk_and_a_position_of_their_own() {
     let mut gitlab = FakeGitLab::with_project();

@@ -45,7 +45,8 @@ type Handler = Box<dyn FnMut(&Request) -> Option<Outcome>>;
 /// GitLab, as far as the connector looks.
 #[derive(Default)]
 pub(crate) struct FakeGitLab {
-    /// Sorted and filtered by `updated`, by path below `/api/v4`.
+    /// Sorted and filtered by `updated`, by path below `/api/v4`. A row that says of itself that it has no `updated_at` has none: it
+    /// is in no window of time, and comes last.
     pub(crate) lists: BTreeMap<String, Vec<Row>>,
     /// Paged as they are.
     pub(crate) plain: BTreeMap<String, Vec<Value>>,
@@ -258,27 +259,35 @@ impl FakeGitLab {
     fn filtered(rows: &[Row], query: &BTreeMap<&str, &str>) -> Vec<Value> {
         let after = query.get("updated_after").map(|text| micros(text));
         let before = query.get("updated_before").map(|text| micros(text));
+        let timeless = |row: &Row| row.body.get("updated_at").is_some_and(Value::is_null);
         let mut rows: Vec<&Row> = rows
             .iter()
             .filter(|row| {
-                after.is_none_or(|after| row.updated >= after)
-                    && before.is_none_or(|before| row.updated <= before)
+                after.is_none_or(|after| row.updated >= after && !timeless(row))
+                    && before.is_none_or(|before| row.updated <= before && !timeless(row))
                     && query
                         .get("source")
                         .is_none_or(|source| row.body["source"] == **source)
             })
             .collect();
         match query.get("order_by").copied() {
-            Some("updated_at") => rows.sort_by_key(|row| (row.updated, Reverse(row.id))),
+            Some("updated_at") => {
+                rows.sort_by_key(|row| (timeless(row), row.updated, Reverse(row.id)));
+            }
             Some("created_at" | "id") => rows.sort_by_key(|row| row.id),
             None => {}
             other => panic!("unexpected order {other:?}"),
+        }
+        if query.get("sort") == Some(&"desc") {
+            rows.reverse();
         }
         rows.into_iter()
             .map(|row| {
                 let mut body = row.body.clone();
                 body["id"] = row.id.into();
-                body["updated_at"] = printed(row.updated).into();
+                if !timeless(row) {
+                    body["updated_at"] = printed(row.updated).into();
+                }
                 body
             })
             .collect()

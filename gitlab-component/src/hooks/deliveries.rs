@@ -9,7 +9,7 @@ use std::fmt;
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
 
-use super::payload::{self, Hint, Record, Told};
+use super::payload::{self, Hint, Record, Said, Told};
 use crate::client::{Client, Fault};
 use crate::executor::side_by_side;
 use crate::gitlab;
@@ -17,7 +17,7 @@ use crate::host::{Delivery, Failure, Verdict};
 use crate::json::AnyObject;
 use crate::mapping::Project;
 use crate::selection::{self, Place};
-use crate::settings::{Events, Name};
+use crate::settings::{Events, Name, Settings};
 use crate::sorted::{SortedMap, SortedSet};
 use crate::streams::Session;
 use crate::streams::single::{self, Found, Mention};
@@ -52,9 +52,9 @@ impl fmt::Display for Item {
 struct Wanted {
     merge_requests: SortedMap<u64, Mention>,
     issues: SortedMap<u64, Mention>,
-    pipelines: SortedSet<u64>,
-    /// By tag, and whether some call told of the release itself.
-    releases: SortedMap<String, bool>,
+    /// And whether some call told that it has come to an end that is recorded.
+    pipelines: SortedMap<u64, bool>,
+    releases: SortedMap<String, Said>,
     commits: bool,
 }
 
@@ -85,7 +85,8 @@ pub(crate) async fn handle(
         if let Hint::Record(id, record) = hint
             && let Some(Ok(Place::Selected(project))) = places.get(id)
         {
-            wanted.entry(*id).or_default().add(project, record);
+            let wanted = wanted.entry(*id).or_default();
+            wanted.add(session.settings, project, record);
         }
     }
     let found: RefCell<SortedMap<(u64, Item), Found>> = RefCell::default();
@@ -128,8 +129,8 @@ fn is_wanted(events: Events, record: &Record) -> bool {
     match record {
         Record::MergeRequest(_, told) => thread(events.merge_request, told),
         Record::Issue(_, told) => thread(events.issue, told),
-        Record::Pipeline(_) => events.pipeline,
-        Record::Release { .. } => events.release,
+        Record::Pipeline(..) => events.pipeline,
+        Record::Release(..) => events.release,
         Record::Commits(_) => events.commit,
     }
 }
@@ -144,7 +145,7 @@ fn is_read(project: &Project, branches: &[String]) -> bool {
 }
 
 impl Wanted {
-    fn add(&mut self, project: &Project, record: &Record) {
+    fn add(&mut self, settings: &Settings, project: &Project, record: &Record) {
         let mention = |mentions: &mut SortedMap<u64, Mention>, iid: u64, told: &Told| {
             let mention = mentions.entry(iid).or_default();
             mention.notes.extend(told.note);
@@ -153,11 +154,14 @@ impl Wanted {
         match record {
             Record::MergeRequest(iid, told) => mention(&mut self.merge_requests, *iid, told),
             Record::Issue(iid, told) => mention(&mut self.issues, *iid, told),
-            Record::Pipeline(id) => {
-                self.pipelines.insert(*id);
+            Record::Pipeline(id, status) => {
+                let mut told = status.iter();
+                *self.pipelines.entry(*id).or_default() |=
+                    told.any(|status| settings.pipeline_statuses.contains(status));
             }
-            Record::Release { tag, certain } => {
-                *self.releases.entry(tag.clone()).or_default() |= certain;
+            Record::Release(tag, said) => {
+                let before = self.releases.entry(tag.clone()).or_default();
+                *before = (*before).max(*said);
             }
             Record::Commits(branches) => self.commits |= is_read(project, branches),
         }
@@ -203,18 +207,16 @@ impl Wanted {
                 async move { keep(Item::Commits, single::commits(session, project).await) };
             readings.push(reading.boxed_local());
         }
-        for id in self.pipelines.iter() {
+        for (id, ended) in &self.pipelines {
             let reading = async move {
-                keep(
-                    Item::Pipeline(*id),
-                    single::pipeline(session, project, *id).await,
-                )
+                let one = single::pipeline(session, project, *id, *ended).await;
+                keep(Item::Pipeline(*id), one)
             };
             readings.push(reading.boxed_local());
         }
-        for (tag, certain) in &self.releases {
+        for (tag, said) in &self.releases {
             let reading = async move {
-                let one = single::release(session, project, tag, *certain).await;
+                let one = single::release(session, project, tag, *said).await;
                 keep(Item::Release(tag.clone()), one)
             };
             readings.push(reading.boxed_local());
@@ -272,8 +274,8 @@ fn verdict(
                 Record::MergeRequest(iid, _) => Item::MergeRequest(iid),
                 Record::Issue(iid, _) => Item::Issue(iid),
                 Record::Commits(_) => Item::Commits,
-                Record::Pipeline(id) => Item::Pipeline(id),
-                Record::Release { tag, .. } => Item::Release(tag),
+                Record::Pipeline(id, _) => Item::Pipeline(id),
+                Record::Release(tag, _) => Item::Release(tag),
             };
             let what = format!("{item} of {}", project.path);
             match found.get(&(id, item)) {

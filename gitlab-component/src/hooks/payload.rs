@@ -1,8 +1,8 @@
 //! What a webhook's body points at.
 //!
 //! A body may come from a GitLab of any age, may be cut short, reshaped by a template of the user's, or be a mere test. Nothing that it
-//! says about a record is believed; all that is taken from it is *which* record to look at. So this reads little, and what it
-//! cannot read becomes a wish for a poll and never a failure.
+//! says about a record is believed; all that is taken from it is *which* record to look at, and whether to look a second time. So this
+//! reads little, and what it cannot read becomes a wish for a poll and never a failure.
 
 use crate::gitlab::{Delivery, DeliverySubject};
 use crate::json;
@@ -32,14 +32,22 @@ pub(crate) enum Hint {
 pub(crate) enum Record {
     MergeRequest(u64, Told),
     Issue(u64, Told),
-    Pipeline(u64),
-    /// By its tag; `certain`: it is told of itself, not only its tag.
-    Release {
-        tag: String,
-        certain: bool,
-    },
+    /// With the status that it is said to have.
+    Pipeline(u64, Option<String>),
+    /// By its tag.
+    Release(String, Said),
     /// Names of branches; none where the call does not say.
     Commits(Vec<String>),
+}
+
+/// What is said about a release. Of several calls the one counts that says what comes last here.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Said {
+    /// Nothing, only of its tag.
+    #[default]
+    Tag,
+    Exists,
+    Deleted,
 }
 
 /// What else is said about a merge request or an issue.
@@ -158,12 +166,16 @@ fn point_at(kind: &str, delivery: &Delivery) -> Hint {
         "note" => note(delivery, project, &record),
         "pipeline" => record(
             project,
-            subject.and_then(|subject| Some(Record::Pipeline(subject.id?))),
+            subject.and_then(|subject| Some(Record::Pipeline(subject.id?, subject.status.clone()))),
         ),
-        "release" => record(
-            project,
-            delivery.tag.as_deref().and_then(|tag| release(tag, true)),
-        ),
+        "release" => {
+            let said = match delivery.action.as_deref() {
+                Some("delete") => Said::Deleted,
+                _ => Said::Exists,
+            };
+            let tag = delivery.tag.as_deref();
+            record(project, tag.and_then(|tag| release(tag, said)))
+        }
         "push" => match delivery.reference.as_deref() {
             Some(reference) => pushed(project, &[reference], &record),
             None => record(project, Some(Record::Commits(Vec::new()))),
@@ -182,7 +194,7 @@ fn point_at(kind: &str, delivery: &Delivery) -> Hint {
         "tag_push" => {
             let tag = delivery.reference.as_deref();
             let tag = tag.and_then(|reference| reference.strip_prefix("refs/tags/"));
-            match tag.and_then(|tag| release(tag, false)) {
+            match tag.and_then(|tag| release(tag, Said::Tag)) {
                 Some(release) => record(project, Some(release)),
                 None => Hint::Ignored("a tag changes no branch".to_owned()),
             }
@@ -250,17 +262,14 @@ fn pushed(
 }
 
 /// A tag becomes part of a path, so it has to be one that git would take.
-fn release(tag: &str, certain: bool) -> Option<Record> {
+fn release(tag: &str, said: Said) -> Option<Record> {
     let forbidden = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
     let mut parts = tag.split('/');
     let possible = tag.len() <= TAG_BYTES
         && !tag.contains(forbidden)
         && !tag.contains("..")
         && parts.all(|part| !part.is_empty() && !part.starts_with('.'));
-    possible.then(|| Record::Release {
-        tag: tag.to_owned(),
-        certain,
-    })
+    possible.then(|| Record::Release(tag.to_owned(), said))
 }
 
 /// The beginning of a text that may be of any length, for a reason.

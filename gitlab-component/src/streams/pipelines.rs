@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::single::{LAG_MS, not_yet};
 use super::{End, Stream, child_fault};
 use crate::client::{Fault, Listing};
 use crate::executor::gather;
@@ -52,9 +53,9 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
         cursor.remove(CHILDREN);
     }
     let was_read_before = cursor.contains_key(POSITION);
-    let met = walk(stream, &mut cursor, POSITION, None).await?;
+    let met_some = walk(stream, &mut cursor, POSITION, None).await?;
     // Where there never was a pipeline there is no child of one.
-    let may_have_children = met > 0 || was_read_before;
+    let may_have_children = met_some || was_read_before;
     if settings.child_pipelines {
         if may_have_children {
             match walk(stream, &mut cursor, CHILD_POSITION, Some(CHILD)).await {
@@ -86,13 +87,13 @@ fn covers_statuses(settings: &Settings, cursor: &Map<String, Value>) -> bool {
         .all(|status| before.iter().any(|before| before.as_str() == Some(status)))
 }
 
-/// Walks one list from the position that the cursor holds under `key`; answers how many rows it met.
+/// Walks one list from the position that the cursor holds under `key`; answers whether it met any row.
 async fn walk(
     stream: &Stream<'_>,
     cursor: &mut Map<String, Value>,
     key: &str,
     source: Option<&str>,
-) -> Result<u64, Fault> {
+) -> Result<bool, Fault> {
     let position = if cursor.contains_key(key) {
         stream.cursor_time(cursor, key)
     } else {
@@ -115,9 +116,16 @@ async fn walk(
     }
     let goes_on = !from_the_beginning && cursor.contains_key(&unread);
     let mut walk = TimeWalk::<Pipeline>::new(stream.client(), listing.clone(), "id", start);
-    let mut met = 0;
+    let mut met_some = false;
+    let mut settled = 0;
     while let Some(mut batch) = walk.next().await? {
-        met += batch.rows.len() as u64;
+        met_some = true;
+        let horizon = stream.horizon(walk.started());
+        settled += batch
+            .rows
+            .iter()
+            .filter(|row| is_settled(row, &horizon))
+            .count() as u64;
         // An instance that does not know the filter lists everything again.
         batch.rows.retain(|row| {
             source.is_none() || row.source.is_none() || row.source.as_deref() == source
@@ -126,7 +134,6 @@ async fn walk(
         write_page(stream, batch.rows).await?;
         stream.progress(rows, walk.total());
         if let Some(at) = batch.resume {
-            let horizon = stream.horizon(walk.started());
             let at = if at.moment < horizon.moment {
                 &at
             } else {
@@ -135,19 +142,27 @@ async fn walk(
             move_to(cursor, at);
         }
     }
-    let some_were_not_met = from_the_beginning && walk.total().is_none_or(|total| met < total);
-    if some_were_not_met || goes_on {
+    let some_may_be_unmet = from_the_beginning && walk.total().is_none_or(|total| settled < total);
+    if some_may_be_unmet || goes_on {
         write_timeless(stream, listing).await?;
     }
     cursor.remove(&unread);
     move_to(cursor, &stream.horizon(walk.started()));
-    Ok(met)
+    Ok(met_some)
+}
+
+/// Whether a row surely is one of those that were there at the first answer, and was not met before. One that changes during the walk
+/// is met again, with a time behind the horizon, and one that is made then was not among them; to tell them from what ended shortly
+/// before, all ids would have to be kept. So that is not counted either: at most the list is read once more, in pages of ids.
+fn is_settled(row: &Pipeline, horizon: &Stamp) -> bool {
+    let updated = row.updated_at().and_then(Moment::parse);
+    updated.is_none_or(|updated| updated <= horizon.moment)
 }
 
 /// Very old pipelines have no `updated_at`, so no window of time shows them. They do not change any more: reading them once, sorted by
-/// id, is enough.
+/// id, is enough. The newest come first: what is made meanwhile then moves the others to pages that are still to come.
 async fn write_timeless(stream: &Stream<'_>, listing: Listing) -> Result<(), Fault> {
-    let listing = listing.with("order_by", "id").with("sort", "asc");
+    let listing = listing.with("order_by", "id").with("sort", "desc");
     let mut timeless = SortedMap::default();
     walk::listing(stream.client(), &listing, &mut |rows: Vec<Pipeline>| {
         let old = rows.into_iter().filter(|row| row.updated_at.is_none());
@@ -166,13 +181,7 @@ async fn write_timeless(stream: &Stream<'_>, listing: Listing) -> Result<(), Fau
 }
 
 async fn write_page(stream: &Stream<'_>, rows: Vec<Pipeline>) -> Result<(), Fault> {
-    let wanted = |pipeline: &Pipeline| {
-        let statuses = &stream.session.settings.pipeline_statuses;
-        pipeline
-            .status
-            .as_ref()
-            .is_some_and(|status| statuses.contains(status))
-    };
+    let wanted = |pipeline: &Pipeline| is_wanted(stream.session.settings, pipeline);
     let (finished, rest): (Vec<&Pipeline>, Vec<&Pipeline>) = rows
         .iter()
         .filter(|row| row.id.is_some())
@@ -185,7 +194,11 @@ async fn write_page(stream: &Stream<'_>, rows: Vec<Pipeline>) -> Result<(), Faul
     drop((finished, rest));
     drop(rows);
 
-    let details = gather(CONCURRENT_DETAILS, ids.iter().map(|id| detail(stream, *id))).await?;
+    let details = gather(
+        CONCURRENT_DETAILS,
+        ids.iter().map(|id| detail(stream, *id, 0)),
+    )
+    .await?;
     let mut experiences = Vec::with_capacity(details.len());
     for detail in details {
         match detail {
@@ -205,6 +218,12 @@ async fn write_page(stream: &Stream<'_>, rows: Vec<Pipeline>) -> Result<(), Faul
     stream.skip("pipeline-not-finished", unfinished as u64);
     stream.skip("pipeline-deleted", deleted);
     Ok(())
+}
+
+/// Whether it has come to an end that is recorded.
+fn is_wanted(settings: &Settings, pipeline: &Pipeline) -> bool {
+    let status = pipeline.status.as_ref();
+    status.is_some_and(|status| settings.pipeline_statuses.contains(status))
 }
 
 fn source_ids(stream: &Stream<'_>, rows: &[&Pipeline]) -> Vec<String> {
@@ -240,9 +259,13 @@ fn worth_a_look(stream: &Stream<'_>, finished: &[&Pipeline]) -> Result<Vec<u64>,
     Ok(ids)
 }
 
-/// Reads one pipeline; `None` if GitLab does not know it.
-pub(super) async fn read_one(stream: &Stream<'_>, id: u64) -> Result<Option<Verdict>, Fault> {
-    let Some(pipeline) = detail(stream, id).await? else {
+/// Reads one pipeline; `None` if GitLab does not know it. `ended`: GitLab told of an end that is recorded.
+pub(super) async fn read_one(
+    stream: &Stream<'_>,
+    id: u64,
+    ended: bool,
+) -> Result<Option<Verdict>, Fault> {
+    let Some(mut pipeline) = detail(stream, id, 0).await? else {
         return Ok(None);
     };
     let settings = stream.session.settings;
@@ -251,21 +274,32 @@ pub(super) async fn read_one(stream: &Stream<'_>, id: u64) -> Result<Option<Verd
             "pipelines that other pipelines start are not wanted".to_owned(),
         )));
     }
-    let status = pipeline.status.clone().unwrap_or_default();
-    if !settings.pipeline_statuses.contains(&status) {
-        return Ok(Some(Verdict::Ignored(format!(
-            "a pipeline that is {status:?} is not recorded"
-        ))));
+    if ended && !is_wanted(settings, &pipeline) {
+        match detail(stream, id, LAG_MS).await? {
+            Some(later) => pipeline = later,
+            None => return Ok(None),
+        }
+    }
+    if !is_wanted(settings, &pipeline) {
+        return Ok(Some(if ended {
+            not_yet(&stream.project.source_id("pipeline", &id.to_string()))
+        } else {
+            let status = pipeline.status.unwrap_or_default();
+            Verdict::Ignored(format!("a pipeline that is {status:?} is not recorded"))
+        }));
     }
     let experiences: Vec<_> = stream.mapper().pipeline(&pipeline).into_iter().collect();
     stream.write(&experiences)?;
     Ok(Some(Verdict::Handled))
 }
 
-/// A pipeline in full; `None` if it was deleted since it was listed.
-async fn detail(stream: &Stream<'_>, id: u64) -> Result<Option<Pipeline>, Fault> {
+/// A pipeline in full, asked for after a while; `None` if it was deleted since it was listed.
+async fn detail(stream: &Stream<'_>, id: u64, delay_ms: u32) -> Result<Option<Pipeline>, Fault> {
     let path = stream.path(&format!("pipelines/{id}"));
-    match stream.client().object::<Pipeline>(&path, &[]).await {
+    let answer = stream
+        .client()
+        .object_after::<Pipeline>(&path, &[], delay_ms);
+    match answer.await {
         Ok(detail) => Ok(Some(Pipeline {
             id: Some(id),
             ..detail

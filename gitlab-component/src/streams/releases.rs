@@ -2,9 +2,11 @@
 
 use serde_json::json;
 
+use super::single::{LAG_MS, not_yet};
 use super::{End, Stream};
 use crate::client::{Fault, Listing};
 use crate::gitlab::Release;
+use crate::host::Verdict;
 use crate::settings::percent_encode;
 use crate::sorted::SortedSet;
 use crate::time::Moment;
@@ -26,17 +28,37 @@ pub(crate) async fn read(stream: &Stream<'_>) -> Result<End, Fault> {
     Ok(End::Complete)
 }
 
-/// Reads the release of one tag; whether there is one.
-pub(super) async fn read_one(stream: &Stream<'_>, tag: &str) -> Result<bool, Fault> {
-    let path = stream.path(&format!("releases/{}", percent_encode(tag)));
-    let release: Release = match stream.client().object(&path, &[]).await {
-        Ok(release) => release,
-        Err(Fault::Refused(refusal)) if refusal.status == 404 => return Ok(false),
-        Err(fault) => return Err(fault),
+/// Reads the release of one tag; `None` if there is none. `deleted`: GitLab told that there is none any more.
+pub(super) async fn read_one(
+    stream: &Stream<'_>,
+    tag: &str,
+    deleted: bool,
+) -> Result<Option<Verdict>, Fault> {
+    let mut shown = detail(stream, tag, 0).await?;
+    if deleted && shown.is_some() {
+        shown = detail(stream, tag, LAG_MS).await?;
+    }
+    let Some(release) = shown else {
+        return Ok(None);
     };
+    // What is still there after that may have been made again.
     let experiences: Vec<_> = stream.mapper().release(&release).into_iter().collect();
     stream.write(&experiences)?;
-    Ok(true)
+    Ok(Some(if deleted {
+        not_yet(&stream.project.source_id("release", tag))
+    } else {
+        Verdict::Handled
+    }))
+}
+
+/// The release of a tag, asked for after a while; `None` if there is none.
+async fn detail(stream: &Stream<'_>, tag: &str, delay_ms: u32) -> Result<Option<Release>, Fault> {
+    let path = stream.path(&format!("releases/{}", percent_encode(tag)));
+    match stream.client().object_after(&path, &[], delay_ms).await {
+        Ok(release) => Ok(Some(release)),
+        Err(Fault::Refused(refusal)) if refusal.status == 404 => Ok(None),
+        Err(fault) => Err(fault),
+    }
 }
 
 /// Writes the releases that were changed after a time; answers GitLab's clock at the first answer.

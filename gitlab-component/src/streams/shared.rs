@@ -5,7 +5,8 @@
 //! first reading is over, and only if its cursor is not far behind the others, because the list is read from the oldest one on. The list
 //! leaves out what this token may not see, so a project that may hide something is asked by itself.
 //!
-//! A group that does not answer with such a list is not asked again for a day; its projects are read one by one.
+//! A group that does not answer with such a list is not asked again for a day; its projects are read one by one. One that cannot be
+//! reached is asked again by the next run, unless its projects can.
 
 use std::cell::RefCell;
 
@@ -156,14 +157,9 @@ impl<'s> Shared<'s> {
                 }
                 Ok(())
             }
-            Err(fault @ Fault::Stop(_)) => Err(fault),
-            Err(
-                Fault::Refused(crate::client::Refusal { words: reason, .. })
-                | Fault::TooMuch(reason)
-                | Fault::Unavailable(reason),
-            ) => {
+            Err(fault) => {
                 drop(members);
-                self.read_one_by_one(session, &reason).await
+                self.read_one_by_one(session, fault).await
             }
         }
     }
@@ -218,25 +214,46 @@ impl<'s> Shared<'s> {
         refused_at.is_some_and(|at| at <= clock && clock.minus_seconds(REFUSED_SECONDS) < at)
     }
 
-    async fn read_one_by_one(&self, session: &Session<'_>, reason: &str) -> Result<(), Fault> {
+    async fn read_one_by_one(&self, session: &Session<'_>, fault: Fault) -> Result<(), Fault> {
+        let (reason, stays) = match fault {
+            Fault::Refused(refusal) => (refusal.words, true),
+            Fault::TooMuch(reason) => (reason, true),
+            Fault::Unavailable(reason) => (reason, false),
+            stop @ Fault::Stop(_) => return Err(stop),
+        };
         session.client.host.log(
             Level::Info,
             &format!(
-                "the {} of the group {} cannot be read in one list ({reason}); its projects are read one by one for a day",
+                "the {} of the group {} cannot be read in one list ({reason}); its projects are read one by one",
                 self.list, self.group.segment
             ),
             &[],
         );
+        if stays {
+            self.remember(session, &reason);
+        }
+        let failed_before = session.failed.borrow().len();
+        let readings = self
+            .members
+            .iter()
+            .filter_map(|member| stream(session, member.project, self.list));
+        side_by_side(CONCURRENT_PROJECTS, readings).await?;
+        // Where the projects cannot be read either, it is not the list that does not work, and it is worth asking for next time. What
+        // fails beside these makes them look worse, and costs one more request for the list.
+        let failed = session.failed.borrow().len() - failed_before;
+        if !stays && failed * 2 < self.members.len() {
+            self.remember(session, &reason);
+        }
+        Ok(())
+    }
+
+    /// Does not ask for the list again for a day.
+    fn remember(&self, session: &Session<'_>, reason: &str) {
         let state = json!({ "refused_at": session.clock().to_string(), "reason": reason });
         session
             .client
             .host
             .set_state(&self.key(), &state.to_string());
-        let readings = self
-            .members
-            .iter()
-            .filter_map(|member| stream(session, member.project, self.list));
-        side_by_side(CONCURRENT_PROJECTS, readings).await
     }
 }
 

@@ -13,6 +13,7 @@ use super::threads::{self, Announced, Commented};
 use super::{End, Session, Stream, commits, pipelines, releases};
 use crate::client::{Fault, Listing, Sizing, Slice};
 use crate::executor::side_by_side;
+use crate::hooks::payload::Said;
 use crate::host::{Failure, Held, Verdict};
 use crate::mapping::Project;
 use crate::sorted::{SortedMap, SortedSet};
@@ -25,7 +26,7 @@ const AT_ONCE: usize = 100;
 const CONCURRENT: usize = 32;
 
 /// How long a replica of GitLab's database is given to catch up with what GitLab has just told.
-const LAG_MS: u32 = 1_000;
+pub(super) const LAG_MS: u32 = 1_000;
 
 /// What came of one record, or why it could not be read.
 pub(crate) type Found = Result<Verdict, Fault>;
@@ -178,10 +179,17 @@ async fn thread<T: Commented>(
         }
     }
     Ok(if late {
-        Verdict::Poll(format!("GitLab does not show yet what it told of {root}"))
+        not_yet(&root)
     } else {
         Verdict::Handled
     })
+}
+
+/// The verdict where a second look has not shown what a call told of a record.
+pub(super) fn not_yet(source_id: &str) -> Verdict {
+    Verdict::Poll(format!(
+        "GitLab does not show yet what it told of {source_id}"
+    ))
 }
 
 /// One that the list does not have.
@@ -216,10 +224,15 @@ async fn gone(stream: &Stream<'_>, kind: &str, source_id: String, root: Option<S
     })
 }
 
-/// One pipeline.
-pub(crate) async fn pipeline(session: &Session<'_>, project: &Project, id: u64) -> Found {
+/// One pipeline. `ended`: GitLab told of an end that is recorded.
+pub(crate) async fn pipeline(
+    session: &Session<'_>,
+    project: &Project,
+    id: u64,
+    ended: bool,
+) -> Found {
     let stream = Stream::new(session, project, "pipelines");
-    match pipelines::read_one(&stream, id).await? {
+    match pipelines::read_one(&stream, id, ended).await? {
         Some(verdict) => Ok(verdict),
         None => {
             let id = project.source_id("pipeline", &id.to_string());
@@ -228,20 +241,20 @@ pub(crate) async fn pipeline(session: &Session<'_>, project: &Project, id: u64) 
     }
 }
 
-/// The release of a tag. `certain`: GitLab told of the release itself, and not only of the tag.
+/// The release of a tag.
 pub(crate) async fn release(
     session: &Session<'_>,
     project: &Project,
     tag: &str,
-    certain: bool,
+    said: Said,
 ) -> Found {
     let stream = Stream::new(session, project, "releases");
-    if releases::read_one(&stream, tag).await? {
-        return Ok(Verdict::Handled);
+    if let Some(verdict) = releases::read_one(&stream, tag, said == Said::Deleted).await? {
+        return Ok(verdict);
     }
     let id = project.source_id("release", tag);
     let held = stream.host().held(std::slice::from_ref(&id));
-    if !certain && held.first() != Some(&true) {
+    if said == Said::Tag && held.first() != Some(&true) {
         return Ok(Verdict::Ignored(format!(
             "the tag {tag} of {} has no release",
             project.path
