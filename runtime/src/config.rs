@@ -31,6 +31,9 @@ pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(600);
 /// Default time between two cycles of `--watch`.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A source that has not answered a request within a day does not answer it.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
 /// Whoever guesses it can ask for runs; and shorter ones are not searched for in what is shown.
 const SHORTEST_HOOK_SECRET: usize = 16;
 
@@ -241,7 +244,8 @@ struct TimeoutSection {
 }
 
 impl TimeoutSection {
-    /// Zero would fail every request, and a request that may take longer to begin than in all is a mistake in the file.
+    /// Zero would fail every request, a limit of years is none, and a request that may take longer to begin than in all is a mistake in
+    /// the file.
     fn timeouts(&self) -> Result<Timeouts, ConfigError> {
         let read = |name: &str, text: Option<&str>, default: Duration| {
             let name = format!("source.timeouts.{name}");
@@ -249,6 +253,11 @@ impl TimeoutSection {
             if limit.is_zero() {
                 return Err(invalid(format!(
                     "{name} is 0, and no request can be answered in no time; write for example {default:?}"
+                )));
+            }
+            if limit > LONGEST_TIMEOUT {
+                return Err(invalid(format!(
+                    "{name} is {limit:?}, which is longer than a day, and what has not been answered by then will not be; write at most 24h, for example {default:?}"
                 )));
             }
             Ok(limit)
@@ -1330,10 +1339,18 @@ mod tests {
         assert_eq!(some.connect, Duration::from_millis(500));
         assert_eq!(some.idle, Duration::from_secs(120));
         assert_eq!(some.first_byte, Timeouts::default().first_byte);
+        let longest = read(r#"whole = "24h""#).unwrap().whole;
+        assert_eq!(longest, Duration::from_secs(86_400));
         for (text, word) in [
             (r#"idle = "soon""#, "source.timeouts.idle"),
             (r#"first_byte = "0""#, "source.timeouts.first_byte is 0"),
             (r#"whole = "20s""#, "longer than source.timeouts.whole"),
+            (
+                r#"whole = "18446744073709551615s""#,
+                "source.timeouts.whole is 18446744073709551615s, which is longer than a day",
+            ),
+            (r#"idle = "86401""#, "write at most 24h, for example 30s"),
+            (r#"connect = "307445734561825860m""#, "longer than a day"),
             (r#"total = "20s""#, "total"),
         ] {
             let error = read(text).unwrap_err().to_string();

@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use connector_store::platform::Platform;
@@ -189,6 +189,8 @@ pub struct Circumstances {
     pub pause: CancellationToken,
     /// It is lost to another process.
     pub taken_over: Arc<AtomicBool>,
+    /// Why it was ended by whoever runs it: a failure of this run.
+    ended_because: Arc<OnceLock<String>>,
     /// A sync that was paused has come further, see [`Circumstances::has_advanced`].
     advanced: AtomicBool,
 }
@@ -205,6 +207,7 @@ impl Circumstances {
             pause: stop.child_token(),
             stop,
             taken_over: Arc::default(),
+            ended_because: Arc::default(),
             advanced: AtomicBool::default(),
         }
     }
@@ -215,10 +218,23 @@ impl Circumstances {
         self.advanced.load(Ordering::SeqCst)
     }
 
-    /// How a run ends that was told to stop: as the user wanted, or as a failure because another process has taken over.
+    /// Ends the run as a failure after this time, unless it has ended before or what comes back is aborted.
+    pub fn end_after(&self, time: Duration, reason: String) -> tokio::task::JoinHandle<()> {
+        let (stop, because) = (self.stop.clone(), Arc::clone(&self.ended_because));
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            let _ = because.set(reason);
+            stop.cancel();
+        })
+    }
+
+    /// How a run ends that was told to stop: as the user wanted, or as a failure because another process has taken over, or it took too long.
     fn stopped(&self) -> Option<(Outcome, Option<String>)> {
         if self.taken_over.load(Ordering::SeqCst) {
             return Some((Outcome::Failed, Some(StoreError::Fenced.to_string())));
+        }
+        if let Some(reason) = self.ended_because.get() {
+            return Some((Outcome::Failed, Some(reason.clone())));
         }
         self.stop
             .is_cancelled()
@@ -328,7 +344,7 @@ impl Reach {
                 Arc::clone(&around.reporter),
                 around.stop.clone(),
             );
-            (client, identity.clone())
+            (client.within(plan.limits), identity.clone())
         });
         Self {
             source: self.source.clone(),
@@ -354,7 +370,8 @@ pub async fn connect(
     plan: &Plan,
     around: &Circumstances,
 ) -> Result<Option<(Client, Identity)>, RunError> {
-    connect_to(&plan.cortex, plan.patience, around).await
+    let connected = connect_to(&plan.cortex, plan.patience, around).await?;
+    Ok(connected.map(|(client, identity)| (client.within(plan.limits), identity)))
 }
 
 /// The same for CortexDB's side alone.
@@ -940,6 +957,7 @@ async fn drive(
         redactor: around.redactor.clone(),
         recorded_bytes: plan.recorded.most(!chain.is_empty()),
         wants_everything_again: maps_everything,
+        limits: plan.limits,
         patience: match kind {
             // Somebody may be waiting for it.
             RunKind::Delivery => Duration::ZERO,

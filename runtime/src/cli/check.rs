@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::CheckArguments;
 use super::prepare::{prepare, quiet_reporter};
-use super::say;
+use super::{escaped, say};
 use crate::check::findings;
 use crate::host::connector::{Finding, Severity};
 use crate::run::{Circumstances, redactor_for};
@@ -37,12 +37,10 @@ fn show(findings: &[Finding], as_json: bool) {
             Severity::Notice => "notice",
             Severity::Problem => "PROBLEM",
         };
-        say(&format!(
-            "{word:<8} {}: {}",
-            finding.subject, finding.message
-        ));
+        let line = format!("{word:<8} {}: {}", finding.subject, finding.message);
+        say(&escaped(&line));
         if let Some(remedy) = &finding.remedy {
-            say(&format!("{:<8} what to do: {remedy}", ""));
+            say(&escaped(&format!("{:<8} what to do: {remedy}", "")));
         }
     }
     let problems = findings

@@ -13,7 +13,7 @@ use super::args::{
     Chosen, DropArguments, LetterArguments, LetterCommand, RetryArguments, ShowArguments,
 };
 use super::prepare::quiet_reporter;
-use super::{USAGE, complain, say};
+use super::{USAGE, complain, escaped, say};
 use crate::config::{Surroundings, cortex_settings, default_state_file, ledger_file};
 use crate::cursors;
 use crate::ledger::{ConnectionRow, DeadLetter, KeptLetter, Lease, SqliteStore, Store};
@@ -144,7 +144,7 @@ fn table(letters: &[KeptLetter]) -> Vec<String> {
     rows.extend(letters.iter().map(|kept| {
         let reason: String = printable(&kept.letter.reason);
         [
-            kept.letter.source_id.clone(),
+            escaped(&kept.letter.source_id),
             kept.letter.stream.clone(),
             kept.first_seen.clone(),
             kept.last_seen.clone(),
@@ -199,7 +199,7 @@ async fn show(arguments: ShowArguments) -> Result<u8, Failure> {
                 say(&object.to_string());
                 continue;
             }
-            say(&kept.letter.source_id);
+            say(&escaped(&kept.letter.source_id));
             say(&format!("  connection  {}", connection.name));
             say(&format!("  stream      {}", kept.letter.stream));
             say(&format!("  reason      {}", escaped(&kept.letter.reason)));
@@ -218,17 +218,6 @@ async fn show(arguments: ShowArguments) -> Result<u8, Failure> {
         }
     }
     Ok(0)
-}
-
-/// Text from outside for a terminal: whole, lines kept, other control characters escaped.
-fn escaped(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' => "\n".to_owned(),
-            c if c.is_control() => c.escape_debug().to_string(),
-            c => c.to_string(),
-        })
-        .collect()
 }
 
 /// Opens the ledger for writing, with the lock held; `None` where there is none.
@@ -383,7 +372,8 @@ fn tell(answers: &[(String, Answer)], as_json: bool) -> u8 {
                 .map(|r| format!(": {}", printable(&r)))
                 .unwrap_or_default();
             say(&format!(
-                "{source_id}  {}{reason}",
+                "{}  {}{reason}",
+                escaped(&source_id),
                 outcome.replace('_', " ")
             ));
         }

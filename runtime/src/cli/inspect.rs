@@ -7,7 +7,7 @@ use super::prepare::{load, quiet_reporter};
 use super::{USAGE, complain, say};
 use crate::host::connector::{Description, LoadError};
 use crate::sandbox::admission::{Refusal, Report};
-use crate::sandbox::inspect::{Inspection, World};
+use crate::sandbox::inspect::{Inspection, World, shown};
 use crate::sandbox::limits::Limits;
 
 pub(super) async fn inspect(arguments: InspectArguments) -> u8 {
@@ -56,9 +56,9 @@ fn to_json(report: &Report, description: Option<&Description>, refusal: Option<&
         "world": inspection.and_then(|inspection| inspection.world),
         "bytes": inspection.map(|inspection| inspection.bytes),
         "digest": inspection.map(|inspection| &inspection.digest),
-        "imports": inspection.map(|inspection| &inspection.imports),
-        "exports": inspection.map(|inspection| &inspection.exports),
-        "refused_imports": inspection.map(|inspection| &inspection.refused_imports),
+        "imports": inspection.map(|inspection| shown(&inspection.imports)),
+        "exports": inspection.map(|inspection| shown(&inspection.exports)),
+        "refused_imports": inspection.map(|inspection| shown(&inspection.refused_imports)),
         "refusal": refusal,
         "admission": report.findings,
         "admitted_before": report.from_cache,
@@ -85,8 +85,8 @@ pub(super) fn show(inspection: &Inspection, description: Option<&Description>) {
     row("world", inspection.world.map_or("none", World::as_str));
     row("size", &format!("{} bytes", inspection.bytes));
     row("digest", &inspection.digest);
-    list("imports", &inspection.imports);
-    list("exports", &inspection.exports);
+    list("imports", &shown(&inspection.imports));
+    list("exports", &shown(&inspection.exports));
     if let Some(description) = description {
         list("events", &description.event_types);
         let permissions: Vec<String> = description

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::host::guest_text::is_unprintable;
 use args::{Arguments, Command};
 
 /// The configuration cannot work, or the command line is wrong.
@@ -74,12 +75,41 @@ fn fail(message: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// An error, on standard error.
+/// An error, on standard error. Many are told in the words of a server.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "error: {message}");
+    let _ = writeln!(io::stderr(), "error: {}", escaped(message));
 }
 
 /// A line of the command's own output. A closed pipe is no error of ours.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Text from outside for a terminal: whole, lines and columns kept, what would command it escaped.
+fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unprintable(c) && c != '\n' && c != '\t' {
+            shown.extend(c.escape_debug());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_command_a_terminal_is_shown_instead_and_all_else_is_as_it_was() {
+        let words = "503 \u{1b}[2J\u{1b}]0;owned\u{7} \u{9b}31m\rfine \u{202e}gpj";
+        assert_eq!(
+            escaped(words),
+            r"503 \u{1b}[2J\u{1b}]0;owned\u{7} \u{9b}31m\rfine \u{202e}gpj"
+        );
+        let plain = "it's `50 %` of \"größer\"\n\tand C:\\x 日本";
+        assert_eq!(escaped(plain), plain);
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use super::args::OutputArguments;
-use super::{complain, say};
+use super::{complain, escaped, say};
 use crate::host::hooks::{HookPlan, HookState};
 use crate::report::{Event, Kind, Level, Outcome, Receipt, Reporter, StreamState};
 use crate::sandbox::limits::{Unit, Uses};
@@ -83,7 +83,9 @@ struct Lines {
 }
 
 impl Lines {
+    /// Much of it is in the words of the source, of CortexDB and of components.
     fn line(&self, text: &str) {
+        let text = escaped(text);
         match &self.bar {
             Some(bar) => bar.suspend(|| {
                 let _ = writeln!(io::stderr(), "{text}");
@@ -164,6 +166,7 @@ impl Reporter for Lines {
                 self.progress(|seen| seen.would_write += 1);
                 if !self.output.quiet {
                     let text = format!("would write {change} {source_id} to {scope}: {title}");
+                    let text = escaped(&text);
                     match &self.bar {
                         Some(bar) => bar.suspend(|| say(&text)),
                         None => say(&text),
@@ -266,7 +269,7 @@ impl Lines {
             Kind::Hooks => return,
         }
         for line in receipt_lines(receipt) {
-            say(&line);
+            say(&escaped(&line));
         }
         if self.output.verbose {
             for line in limit_lines(&receipt.limits) {

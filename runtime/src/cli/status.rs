@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::StatusArguments;
 use super::hooks::kept_plan;
 use super::reporters::plan_lines;
-use super::{USAGE, complain, say};
+use super::{USAGE, complain, escaped, say};
 use crate::config::{Surroundings, default_state_file, ledger_file};
 use crate::cursors::Cursors;
 use crate::host::hooks::HookPlan;
@@ -182,7 +182,8 @@ impl Connection {
                     .and_then(Value::as_str)
                     .map(|reason| format!(": {reason}"))
                     .unwrap_or_default();
-                say(&format!("  last run      {at}, {outcome}{reason}"));
+                let line = format!("  last run      {at}, {outcome}{reason}");
+                say(&escaped(&line));
             }
         }
         if let Some(ledger) = &self.ledger {
@@ -242,7 +243,8 @@ impl Connection {
                     .map_or_else(|| cursor.to_string(), str::to_owned),
                 (None, None) => String::new(),
             };
-            say(format!("  {stream:<width$}  {word:<8}  {lag:<7}  {text}").trim_end());
+            let line = format!("  {stream:<width$}  {word:<8}  {lag:<7}  {text}");
+            say(escaped(&line).trim_end());
         }
         if complete > 0 {
             say(&format!(

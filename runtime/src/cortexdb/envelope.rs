@@ -133,6 +133,25 @@ pub struct RawRecord {
 }
 
 impl RawRecord {
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let texts = [&self.source_id, &self.content, &self.observed_at];
+        let pairs = self
+            .attributes
+            .iter()
+            .flat_map(|(name, value)| [name, value]);
+        let texts = texts
+            .into_iter()
+            .chain(&self.labels)
+            .chain(&self.preceded_by)
+            .chain(pairs);
+        texts
+            .map(|text| text.len() + size_of::<String>())
+            .sum::<usize>()
+            + size_of::<Self>()
+    }
+
     /// Checks a record against every rule of the contract. The error says which one, in words for the dead letter.
     pub fn judge(&self) -> Result<(), String> {
         check_source_id(&self.source_id)?;

@@ -12,9 +12,12 @@ use serde_json::Value;
 
 use super::bulk::{event_id, query_value};
 use super::client::{Client, CortexError};
+use crate::sandbox::limits::{Limit, LimitReached};
 
 /// Events asked for at a time: the documented maximum.
 const PAGE: usize = 500;
+/// What an event, a label or a cursor takes beside its text, about.
+const OVERHEAD_BYTES: usize = 32;
 /// What a server may put in the place of a text that was forgotten.
 const PLACEHOLDERS: [&str; 2] = ["[redacted]", "[forgotten]"];
 
@@ -44,6 +47,19 @@ pub struct Listed {
     pub marked_forgotten: bool,
     /// What is left of its text.
     pub shown: Shown,
+}
+
+impl Listed {
+    /// What it takes in memory, about; its id is kept twice.
+    fn bytes(&self) -> usize {
+        let other = self.source_id.iter().chain(&self.modality);
+        let texts = self
+            .labels
+            .iter()
+            .chain(other)
+            .map(|text| text.len() + OVERHEAD_BYTES);
+        texts.sum::<usize>() + 2 * (self.event_id.len() + OVERHEAD_BYTES) + size_of::<Self>()
+    }
 }
 
 impl Client {
@@ -89,7 +105,14 @@ impl Client {
                 }
                 (Err(error), _) => return Err(error),
             };
-            match events.take(scope, &answer)? {
+            let next = events.take(scope, &answer)?;
+            events.bytes += OVERHEAD_BYTES + next.as_ref().map_or(0, String::len);
+            if let Some(allowed) = self.most_listed.filter(|most| events.bytes as u64 > *most) {
+                let limit = Limit::ListedBytes;
+                let reached = LimitReached { limit, allowed };
+                return Err(unreadable(scope, &reached.to_string()));
+            }
+            match next {
                 None => return Ok(events.list),
                 Some(next) if cursors_seen.insert(next.clone()) => cursor = Some(next),
                 Some(_) => {
@@ -114,6 +137,8 @@ fn unreadable(scope: &str, reason: &str) -> CortexError {
 struct Events {
     list: Vec<Listed>,
     position: HashMap<String, usize>,
+    /// What all of it takes, about: the server is somebody else's, and may list without end.
+    bytes: usize,
 }
 
 impl Events {
@@ -160,7 +185,7 @@ impl Events {
             return Ok(());
         }
         self.position.insert(event_id.clone(), self.list.len());
-        self.list.push(Listed {
+        let listed = Listed {
             event_id,
             labels: labels(item),
             source_id: item
@@ -173,7 +198,9 @@ impl Events {
                 .map(str::to_owned),
             marked_forgotten,
             shown,
-        });
+        };
+        self.bytes += listed.bytes();
+        self.list.push(listed);
         Ok(())
     }
 }

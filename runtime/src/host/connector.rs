@@ -15,6 +15,7 @@ use super::bindings::exports::cortexdb::connector::{hooks as wit_hooks, source a
 use super::guest_text::{MAX_NAME_BYTES, MAX_WORDS_BYTES, check_event_type, check_name, clean};
 use super::hooks::{Delivery, HookPlan, HooksDescription, Polled, Target, Verdict};
 use super::imports::{Access, HostState};
+use super::schema::read_schema;
 use crate::redact::Redactor;
 use crate::report::StreamState;
 use crate::sandbox::admission::{Admitted, ComponentFile, Refusal, Report, admit};
@@ -374,7 +375,7 @@ impl Connector {
         };
         let answer = bounded(&mut store, Limit::ConnectTime, question).await?;
         let plan = answer.map_err(|failure| CallFailure::said(failure, &store))?;
-        Ok(HookPlan::read(plan, |words, most| {
+        Ok(HookPlan::read(&plan, |words, most| {
             store.data().clean(words, most)
         }))
     }
@@ -395,7 +396,7 @@ impl Connector {
         };
         let answer = bounded(&mut store, Limit::ConnectTime, question).await?;
         let left = answer.map_err(|failure| CallFailure::said(failure, &store))?;
-        Ok(Polled::read(left, |words, most| {
+        Ok(Polled::read(&left, |words, most| {
             store.data().clean(words, most)
         }))
     }
@@ -577,8 +578,7 @@ fn read_description(said: wit::Description) -> Result<Description, String> {
             "the default scope template `{template}` must begin with `org:<org>`, `{{scope}}` or `{{actor}}`"
         ));
     }
-    let settings_schema: serde_json::Value = serde_json::from_str(&said.settings_schema)
-        .map_err(|error| format!("the settings schema is not JSON: {error}"))?;
+    let settings_schema = read_schema(&said.settings_schema)?;
     let authentication = said
         .authentication
         .into_iter()

@@ -38,7 +38,7 @@ pub(super) fn clean(text: &str, most: usize, redactor: &Redactor) -> String {
 }
 
 /// Control characters, and those that turn the direction of a line around: with them one name can be shown as another.
-fn is_unprintable(c: char) -> bool {
+pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

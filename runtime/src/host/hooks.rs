@@ -17,8 +17,11 @@ pub const BATCH_BYTES: u64 = 8 << 20;
 const MAX_PROOFS: usize = 8;
 const MAX_HEADERS: usize = 32;
 const MAX_HEADER_NAME_BYTES: usize = 64;
-/// Hooks, and lines about what is polled, of one plan.
-const MAX_LISTED: usize = 10_000;
+/// The hooks of one plan, and the lines about what is polled, each as JSON: a plan is kept with its connection, and comes with each list of
+/// connections and with each look at a dashboard.
+const MAX_LISTED_BYTES: usize = 128 << 10;
+/// Of that, for the line that says how many others there are.
+const LAST_LINE_BYTES: usize = 256;
 /// Kinds of events of one hook.
 const MAX_EVENTS: usize = 64;
 
@@ -189,8 +192,8 @@ impl Target {
     }
 }
 
-/// How a hook of the source stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How a hook of the source stands, from good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HookState {
     /// It works.
@@ -213,6 +216,25 @@ pub struct Hook {
     pub message: Option<String>,
 }
 
+impl Hook {
+    /// As many as may be kept. What stands for the others is as bad as the worst of them: whether hooks tell of everything is asked of those
+    /// that are kept.
+    pub(crate) fn listed<T>(said: &[T], read: impl Fn(&T) -> Self) -> Vec<Self> {
+        let mut hooks = first_lines(said, &read);
+        let others = said.get(hooks.len()..).unwrap_or_default();
+        if let Some(state) = others.iter().map(|one| read(one).state).max() {
+            hooks.push(Self {
+                id: String::new(),
+                subject: format!("{} more, not shown", others.len()),
+                state,
+                events: Vec::new(),
+                message: None,
+            });
+        }
+        hooks
+    }
+}
+
 /// What no hook tells of, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "as in the WIT")]
@@ -222,15 +244,39 @@ pub struct Polled {
 }
 
 impl Polled {
-    pub(super) fn read(said: Vec<wit::Polled>, clean: impl Fn(&str, usize) -> String) -> Vec<Self> {
-        said.into_iter()
-            .take(MAX_LISTED)
-            .map(|polled| Self {
-                subject: clean(&polled.subject, MAX_NAME_BYTES),
-                reason: clean(&polled.reason, MAX_WORDS_BYTES),
-            })
-            .collect()
+    pub(super) fn read(said: &[wit::Polled], clean: impl Fn(&str, usize) -> String) -> Vec<Self> {
+        let mut lines = first_lines(said, |polled| Self {
+            subject: clean(&polled.subject, MAX_NAME_BYTES),
+            reason: clean(&polled.reason, MAX_WORDS_BYTES),
+        });
+        let others = said.len() - lines.len();
+        if others > 0 {
+            lines.push(Self {
+                subject: format!("{others} more, not shown"),
+                reason: format!("a list may have {} KiB", MAX_LISTED_BYTES >> 10),
+            });
+        }
+        lines
     }
+}
+
+/// As many as may be kept; where these are not all, one more line has room.
+fn first_lines<T, L: Serialize>(said: &[T], read: impl Fn(&T) -> L) -> Vec<L> {
+    let (mut lines, mut bytes, mut with_a_last) = (Vec::new(), 0, 0);
+    for one in said {
+        let line = read(one);
+        // And a comma.
+        bytes += serde_json::to_string(&line).map_or(MAX_LISTED_BYTES, |json| json.len() + 1);
+        if bytes > MAX_LISTED_BYTES {
+            lines.truncate(with_a_last);
+            break;
+        }
+        lines.push(line);
+        if bytes <= MAX_LISTED_BYTES - LAST_LINE_BYTES {
+            with_a_last = lines.len();
+        }
+    }
+    lines
 }
 
 /// What is told by hooks, and what is not.
@@ -245,8 +291,8 @@ pub struct HookPlan {
 }
 
 impl HookPlan {
-    pub(super) fn read(said: wit::Plan, clean: impl Fn(&str, usize) -> String) -> Self {
-        let hooks = said.hooks.into_iter().take(MAX_LISTED).map(|hook| Hook {
+    pub(super) fn read(said: &wit::Plan, clean: impl Fn(&str, usize) -> String) -> Self {
+        let hooks = Hook::listed(&said.hooks, |hook| Hook {
             id: clean(&hook.id, MAX_NAME_BYTES),
             subject: clean(&hook.subject, MAX_NAME_BYTES),
             state: match hook.state {
@@ -266,8 +312,8 @@ impl HookPlan {
                 .map(|words| clean(words, MAX_WORDS_BYTES)),
         });
         Self {
-            hooks: hooks.collect(),
-            polled: Polled::read(said.polled, &clean),
+            hooks,
+            polled: Polled::read(&said.polled, &clean),
             missed: said.missed,
         }
     }
@@ -371,5 +417,58 @@ mod tests {
         });
         assert!(!plan.covers_everything());
         assert!(!HookPlan::default().covers_everything());
+    }
+
+    fn said_hook(number: usize, state: wit::HookState) -> wit::Hook {
+        wit::Hook {
+            id: format!("hooks/{number}"),
+            subject: format!("project acme/{number}"),
+            state,
+            events: vec!["\n".repeat(600); 100],
+            message: Some("\"".repeat(20_000)),
+        }
+    }
+
+    fn kept(hooks: Vec<wit::Hook>, polled: Vec<wit::Polled>) -> HookPlan {
+        let missed = false;
+        let plan = wit::Plan {
+            hooks,
+            polled,
+            missed,
+        };
+        HookPlan::read(&plan, |words, most| words.chars().take(most).collect())
+    }
+
+    #[test]
+    fn a_plan_has_room_for_so_many_bytes_and_says_how_many_lines_it_leaves_out() {
+        let hooks = (0..200).map(|number| said_hook(number, wit::HookState::Active));
+        let polled = (0..20_000).map(|number| wit::Polled {
+            subject: format!("project {number}"),
+            reason: "no permission".into(),
+        });
+        let plan = kept(hooks.collect(), polled.collect());
+        assert!(serde_json::to_string(&plan).unwrap().len() < 2 * MAX_LISTED_BYTES + 100);
+        let (hook, polled) = (plan.hooks.last().unwrap(), plan.polled.last().unwrap());
+        assert_eq!(
+            hook.subject,
+            format!("{} more, not shown", 201 - plan.hooks.len())
+        );
+        assert_eq!(
+            polled.subject,
+            format!("{} more, not shown", 20_001 - plan.polled.len())
+        );
+        assert!(plan.hooks.len() > 1 && plan.polled.len() > 1000);
+        // What was kept once is kept as it is.
+        assert_eq!(Hook::listed(&plan.hooks, Clone::clone), plan.hooks);
+    }
+
+    #[test]
+    fn whether_hooks_tell_of_everything_is_the_same_when_some_are_left_out() {
+        let many = || (0..200).map(|number| said_hook(number, wit::HookState::Active));
+        let last = said_hook(200, wit::HookState::Failing);
+        assert!(kept(many().collect(), Vec::new()).covers_everything());
+        let failing = kept(many().chain([last]).collect(), Vec::new());
+        assert!(!failing.covers_everything());
+        assert_eq!(failing.hooks.last().unwrap().state, HookState::Failing);
     }
 }

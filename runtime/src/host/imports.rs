@@ -39,7 +39,8 @@ pub struct HostState {
     /// Made when it is first asked for: only some mappers do.
     pub(super) wasi: Option<Box<super::wasi::EmptyContext>>,
     source: Option<Arc<SourceClient>>,
-    in_flight: JoinSet<(u64, Result<SourceResponse, SourceError>)>,
+    in_flight: JoinSet<Arrived>,
+    in_flight_bytes: u64,
     next_ticket: u64,
     writer: Option<Writer>,
     census: Arc<Census>,
@@ -48,11 +49,20 @@ pub struct HostState {
     redactor: Redactor,
     stop: CancellationToken,
     stream_states: BTreeMap<String, StreamState>,
+    stream_bytes: u64,
     policies: BTreeSet<String>,
     warned_of: BTreeSet<&'static str>,
     last_error: Option<String>,
     last_stream: Option<(String, Option<u64>)>,
     last_request: Option<String>,
+}
+
+/// A request that is over.
+struct Arrived {
+    ticket: u64,
+    /// Bytes of the request.
+    size: u64,
+    answer: Result<SourceResponse, SourceError>,
 }
 
 /// What a call into a component may use.
@@ -100,6 +110,7 @@ impl HostState {
             wasi: None,
             source: access.source,
             in_flight: JoinSet::new(),
+            in_flight_bytes: 0,
             next_ticket: 0,
             writer: access.writer,
             census: access.census,
@@ -108,6 +119,7 @@ impl HostState {
             redactor: access.redactor,
             stop: access.stop,
             stream_states: BTreeMap::new(),
+            stream_bytes: 0,
             policies: BTreeSet::new(),
             warned_of: BTreeSet::new(),
             last_error: None,
@@ -195,6 +207,10 @@ impl http::Host for HostState {
         self.meter.add(Limit::Requests, 1)?;
         self.meter.level(Limit::RequestBytes, size as u64)?;
         self.meter.add(Limit::SentBytes, size)?;
+        let size = size as u64;
+        self.in_flight_bytes += size;
+        self.meter
+            .level(Limit::InFlightBytes, self.in_flight_bytes)?;
         let method = match request.method {
             http::Method::Get => "GET",
             http::Method::Post => "POST",
@@ -216,8 +232,8 @@ impl http::Host for HostState {
             query: request.query,
             headers: request.headers,
             body: request.body.map(|body| match body {
-                http::Body::Text(text) => text.into_bytes(),
-                http::Body::Binary(bytes) => bytes,
+                http::Body::Text(text) => text.into(),
+                http::Body::Binary(bytes) => bytes.into(),
             }),
             expect_json: matches!(request.expect, http::Expectation::Json),
             report_timeout: matches!(request.on_timeout, http::OnTimeout::Report),
@@ -230,7 +246,11 @@ impl http::Host for HostState {
                     "this call has no access to the source".into(),
                 )),
             };
-            (ticket, answer)
+            Arrived {
+                ticket,
+                size,
+                answer,
+            }
         });
         Ok(ticket)
     }
@@ -246,7 +266,12 @@ impl http::Host for HostState {
             return Ok(None);
         };
         // A request is never given up while the component runs, so it can only have panicked.
-        let (ticket, answer) = finished.map_err(|_| HostDefect)?;
+        let Arrived {
+            ticket,
+            size,
+            answer,
+        } = finished.map_err(|_| HostDefect)?;
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(size);
         if let Ok(response) = &answer {
             let size = response.body.len();
             self.meter.level(Limit::ResponseBytes, size as u64)?;
@@ -603,9 +628,15 @@ impl log::Host for HostState {
                 StreamState::Failed(self.clean(&words, MAX_WORDS_BYTES))
             }
         };
-        if !self.stream_states.contains_key(&stream) {
-            self.meter.add(Limit::Streams, 1)?;
+        match self.stream_states.get(&stream) {
+            Some(before) => self.stream_bytes -= words_of(before),
+            None => {
+                self.meter.add(Limit::Streams, 1)?;
+                self.stream_bytes += stream.len() as u64;
+            }
         }
+        self.stream_bytes += words_of(&state);
+        self.meter.level(Limit::StreamBytes, self.stream_bytes)?;
         self.last_stream = Some((stream.clone(), None));
         self.counters.update(|totals| match &state {
             StreamState::Off(words) => {
@@ -625,6 +656,14 @@ impl log::Host for HostState {
         }
         self.stream_states.insert(stream, state);
         Ok(())
+    }
+}
+
+/// Bytes of what a stream says of itself.
+fn words_of(state: &StreamState) -> u64 {
+    match state {
+        StreamState::Off(words) | StreamState::Failed(words) => words.len() as u64,
+        StreamState::Reading | StreamState::Complete => 0,
     }
 }
 

@@ -17,6 +17,7 @@ use super::connector::{
 };
 use super::guest_text::{MAX_NAME_BYTES, MAX_WORDS_BYTES, check_name, clean};
 use super::imports::{Access, HostState, experience, raw_record};
+use super::schema::{check_settings, read_schema};
 use crate::cortexdb::envelope::RawRecord;
 use crate::redact::Redactor;
 use crate::sandbox::admission::{Admitted, ComponentFile, Report, admit};
@@ -26,8 +27,6 @@ use crate::sandbox::inspect::World as Kind;
 use crate::sandbox::limits::Limit;
 use crate::sandbox::trap::TrapReport;
 
-/// A settings schema is read by people and by a validator; nobody needs a longer one.
-const MAX_SCHEMA_BYTES: usize = 64 << 10;
 /// Pages that one instance maps before a fresh one takes its place: some language runtimes leak a little with every call.
 const PAGES_PER_INSTANCE: u32 = 1000;
 
@@ -249,106 +248,11 @@ impl Instance {
 fn read_description(said: wit::MapperDescription) -> Result<Description, String> {
     check_component_name(&said.name)?;
     check_name("the version", &said.version)?;
-    if said.settings_schema.len() > MAX_SCHEMA_BYTES {
-        return Err(format!(
-            "the settings schema has {} bytes; at most {MAX_SCHEMA_BYTES}",
-            said.settings_schema.len()
-        ));
-    }
-    let settings_schema = serde_json::from_str(&said.settings_schema)
-        .map_err(|error| format!("the settings schema is not JSON: {error}"))?;
+    let settings_schema = read_schema(&said.settings_schema)?;
     Ok(Description {
         name: said.name,
         version: said.version,
         summary: clean(&said.summary, MAX_NAME_BYTES, &Redactor::default()),
         settings_schema,
     })
-}
-
-/// Holds settings to the schema. A schema is the component's, so it is hostile, too: references could make the validator go round in circles
-/// and are refused, and patterns are matched by an engine that cannot be made to backtrack. `who` is `mapper x` or `connector x`.
-pub(crate) fn check_settings(
-    who: &str,
-    schema: &serde_json::Value,
-    settings: &serde_json::Value,
-) -> Result<(), String> {
-    if has_reference(schema) {
-        return Err(format!(
-            "the settings schema of the {who} uses `$ref`; write out what it refers to"
-        ));
-    }
-    let validator = jsonschema::options()
-        .with_pattern_options(jsonschema::PatternOptions::regex())
-        .build(schema)
-        .map_err(|error| format!("the settings schema of the {who} is no JSON Schema: {error}"))?;
-    let problems: Vec<String> = validator
-        .iter_errors(settings)
-        .take(5)
-        .map(|error| {
-            let place = error.instance_path().to_string();
-            let place = if place.is_empty() { "/" } else { &place };
-            format!("{place}: {error}")
-        })
-        .collect();
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "the settings of the {who} do not fit its schema: {}",
-        clean(&problems.join("; "), MAX_WORDS_BYTES, &Redactor::default())
-    ))
-}
-
-fn has_reference(schema: &serde_json::Value) -> bool {
-    match schema {
-        serde_json::Value::Object(members) => members.iter().any(|(key, value)| {
-            matches!(key.as_str(), "$ref" | "$dynamicRef" | "$recursiveRef") || has_reference(value)
-        }),
-        serde_json::Value::Array(items) => items.iter().any(has_reference),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn described(schema: serde_json::Value) -> Description {
-        Description {
-            name: "mask".into(),
-            version: "1.0.0".into(),
-            summary: String::new(),
-            settings_schema: schema,
-        }
-    }
-
-    fn fits(mapper: &Description, settings: &serde_json::Value) -> Result<(), String> {
-        check_settings("mapper drop-bots", &mapper.settings_schema, settings)
-    }
-
-    #[test]
-    fn settings_that_do_not_fit_are_named_with_their_place() {
-        let schema = json!({"type": "object", "properties": {"bots": {"type": "array"}}, "additionalProperties": false});
-        let mapper = described(schema);
-        assert_eq!(fits(&mapper, &json!({"bots": []})), Ok(()));
-        let words = fits(&mapper, &json!({"bots": 1})).unwrap_err();
-        assert!(
-            words.contains("/bots") && words.contains("drop-bots"),
-            "{words}"
-        );
-        assert!(fits(&mapper, &json!({"bot": []})).is_err());
-    }
-
-    #[test]
-    fn a_schema_cannot_send_the_validator_in_circles() {
-        let words = fits(&described(json!({"not": {"$ref": "#"}})), &json!({}));
-        assert!(words.unwrap_err().contains("$ref"));
-        let words = fits(&described(json!({"type": 7})), &json!({}));
-        assert!(words.unwrap_err().contains("no JSON Schema"));
-        let slow = json!({"type": "string", "pattern": "^(a+)+$"});
-        let text = json!(format!("{}b", "a".repeat(10_000)));
-        assert!(fits(&described(slow), &text).is_err());
-    }
 }

@@ -24,6 +24,9 @@ use crate::sandbox::trap::TrapReport;
 /// Records of a page that are handed to a mapper at a time, and their bytes.
 const RECORDS_AT_ONCE: usize = 250;
 const BYTES_AT_ONCE: usize = 4 << 20;
+/// What a mapper may make of one page, about. A connector hands over no more than half of it in one call; several mappers that each split
+/// what the one before has split would otherwise fill any memory.
+const MADE_BYTES: usize = 128 << 20;
 /// Records of the first page that are mapped twice.
 const SAMPLE: usize = 4;
 
@@ -258,6 +261,7 @@ impl Session {
             })
             .collect();
         let mut usage = MapperUse::default();
+        let mut made_bytes = 0;
         let mut rest = waiting.as_slice();
         while !rest.is_empty() {
             let (group, behind) = rest.split_at(group_size(rest));
@@ -270,7 +274,14 @@ impl Session {
             for ((place, given), answer) in group.iter().zip(answers) {
                 usage.given += 1;
                 let one = &mut passing[*place];
-                let made = answer.and_then(|made| rules::check(&one.given.source_id, given, made));
+                let made = answer
+                    .and_then(|made| rules::check(&one.given.source_id, given, made))
+                    .and_then(|made| {
+                        rules::check_number(one.now.len() + made.len())?;
+                        made_bytes += made.iter().map(RawRecord::size).sum::<usize>();
+                        rules::check_size(made_bytes, MADE_BYTES)?;
+                        Ok(made)
+                    });
                 match made {
                     Ok(made) => {
                         usage.made += made.len() as u64;

@@ -22,12 +22,7 @@ pub(super) fn check(
     given: &RawRecord,
     came_back: Vec<RawRecord>,
 ) -> Result<Vec<RawRecord>, String> {
-    if came_back.len() > MAX_PARTS {
-        return Err(format!(
-            "it made {} experiences of one; at most {MAX_PARTS}",
-            came_back.len()
-        ));
-    }
+    check_number(came_back.len())?;
     let mut made: Vec<RawRecord> = Vec::with_capacity(came_back.len());
     for mut one in came_back {
         let id = &given.source_id;
@@ -74,6 +69,27 @@ pub(super) fn check(
         made.push(one);
     }
     Ok(made)
+}
+
+/// Holds the number of what was made of one record of the source, by all mappers so far, to what there may be.
+pub(super) fn check_number(made: usize) -> Result<(), String> {
+    if made > MAX_PARTS {
+        return Err(format!(
+            "it made {made} experiences of one; at most {MAX_PARTS}, those of other mappers of the chain included"
+        ));
+    }
+    Ok(())
+}
+
+/// Holds what was made of one page so far to what may be held at a time. Alone, a record that is refused by this may well pass.
+pub(super) fn check_size(made: usize, most: usize) -> Result<(), String> {
+    if made > most {
+        return Err(format!(
+            "what it made of this page takes more than {} MiB; let it make fewer or smaller parts",
+            most >> 20
+        ));
+    }
+    Ok(())
 }
 
 fn is_part_name(name: &str) -> bool {
@@ -205,6 +221,19 @@ mod tests {
                     .contains("the host's")
             );
         }
+    }
+
+    #[test]
+    fn what_several_mappers_make_of_a_record_and_of_a_page_is_bounded_together() {
+        assert_eq!(check_number(MAX_PARTS), Ok(()));
+        let words = check_number(MAX_PARTS + 1).unwrap_err();
+        assert!(
+            words.contains("1001") && words.contains("at most 1000"),
+            "{words}"
+        );
+        assert_eq!(check_size(128 << 20, 128 << 20), Ok(()));
+        let words = check_size((128 << 20) + 1, 128 << 20).unwrap_err();
+        assert!(words.contains("128 MiB"), "{words}");
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! share a few of them; its bytes come out of the database only the first time, its machine code out of the cache on this machine.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
+use super::places::{NoPlace, Place, Places};
 use crate::digest::fingerprint;
 use crate::host::connector::{Connector, Description, LoadError};
 use crate::host::hooks::HooksDescription;
@@ -19,14 +19,19 @@ use crate::mappers::{Chain, OnTrap};
 use crate::report::{Event, Reporter};
 use crate::sandbox::admission::Report;
 use crate::sandbox::engine::LiveEngine;
+use crate::sandbox::inspect::shown;
 use crate::sandbox::limits::Limits;
 use crate::source::client::Authentication;
 use connector_store::platform::{Component, MapperUse, Platform, PlatformError};
 
 /// Files that are admitted at the same time; each may compile.
 const ADMISSIONS_AT_ONCE: usize = 2;
-/// Files that are in memory at the same time, those that wait to be admitted among them.
+/// Files of tenants that are in memory at the same time, those that still come and those that wait to be admitted among them.
 const UPLOADS_AT_ONCE: usize = 8;
+/// Of one tenant: a body may take a minute to come.
+const UPLOADS_OF_A_TENANT: usize = 2;
+/// The operator's, beside those of tenants.
+const UPLOADS_OF_THE_OPERATOR: usize = 4;
 /// Chains that are tried and connections that are checked at the same time, outside of the workers.
 const TRIALS_AT_ONCE: usize = 4;
 /// Of one tenant, which would have all of them otherwise.
@@ -61,6 +66,11 @@ pub enum ComponentError {
         "as many chains and connections of this tenant are being tried as may be at a time ({TRIALS_OF_A_TENANT}); try again when one has ended"
     )]
     TenantIsTrying,
+    /// The tenant has as many uploads under way as it may.
+    #[error(
+        "as many files of this tenant are being uploaded as may be at a time ({UPLOADS_OF_A_TENANT}); try again when one has ended"
+    )]
+    TenantIsUploading,
     /// The engine does not start.
     #[error("the WebAssembly engine does not start: {0}")]
     Engine(String),
@@ -80,7 +90,10 @@ impl ComponentError {
             Self::Unusable { reason, .. } => reason.is_of_the_machine(),
             Self::Store(error) => matches!(error, PlatformError::Store(_)),
             Self::Busy | Self::Engine(_) => true,
-            Self::Refused { .. } | Self::Description(_) | Self::TenantIsTrying => false,
+            Self::Refused { .. }
+            | Self::Description(_)
+            | Self::TenantIsTrying
+            | Self::TenantIsUploading => false,
         }
     }
 }
@@ -89,38 +102,14 @@ impl ComponentError {
 pub struct Components {
     engine: Arc<LiveEngine>,
     admissions: Semaphore,
-    uploads: Semaphore,
-    trials: Arc<Semaphore>,
-    trying: Trying,
+    uploads: Places,
+    trials: Places,
     loaded: Mutex<HashMap<String, Arc<Connector>>>,
 }
 
 impl std::fmt::Debug for Components {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Components")
-    }
-}
-
-/// How many places each tenant has.
-type Trying = Arc<Mutex<HashMap<String, usize>>>;
-
-/// A place of a tenant's for a trial or a check, until it is dropped.
-#[derive(Debug)]
-pub struct TrialPlace {
-    tenant: String,
-    trying: Trying,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Drop for TrialPlace {
-    fn drop(&mut self) {
-        let mut trying = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut places) = trying.entry(std::mem::take(&mut self.tenant)) {
-            *places.get_mut() -= 1;
-            if *places.get() == 0 {
-                places.remove();
-            }
-        }
     }
 }
 
@@ -143,32 +132,26 @@ impl Components {
         Ok(Self {
             engine,
             admissions: Semaphore::new(ADMISSIONS_AT_ONCE),
-            uploads: Semaphore::new(UPLOADS_AT_ONCE),
-            trials: Arc::new(Semaphore::new(TRIALS_AT_ONCE)),
-            trying: Arc::default(),
+            uploads: Places::new(UPLOADS_AT_ONCE, UPLOADS_OF_A_TENANT)
+                .and_for_the_operator(UPLOADS_OF_THE_OPERATOR),
+            trials: Places::new(TRIALS_AT_ONCE, TRIALS_OF_A_TENANT),
             loaded: Mutex::default(),
         })
     }
 
-    /// A place for an upload, to be had before its bytes are read.
-    pub fn upload(&self) -> Result<SemaphorePermit<'_>, ComponentError> {
-        self.uploads.try_acquire().map_err(|_| ComponentError::Busy)
+    /// A place for an upload of this tenant's, or of the operator's where none is named; to be had before its bytes are read.
+    pub fn upload_of(&self, tenant: Option<&str>) -> Result<Place, ComponentError> {
+        self.uploads.take(tenant).map_err(|none| match none {
+            NoPlace::ForTheTenant => ComponentError::TenantIsUploading,
+            NoPlace::AtAll => ComponentError::Busy,
+        })
     }
 
-    /// A place for the trial of a chain or the check of a connection.
-    pub fn trial_of(&self, tenant: &str) -> Result<TrialPlace, ComponentError> {
-        let mut trying = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
-        let has = trying.get(tenant).copied().unwrap_or_default();
-        if has >= TRIALS_OF_A_TENANT {
-            return Err(ComponentError::TenantIsTrying);
-        }
-        let place = Arc::clone(&self.trials).try_acquire_owned();
-        let place = place.map_err(|_| ComponentError::Busy)?;
-        trying.insert(tenant.to_owned(), has + 1);
-        Ok(TrialPlace {
-            tenant: tenant.to_owned(),
-            trying: Arc::clone(&self.trying),
-            _place: place,
+    /// A place for the trial of a chain or the check of a connection; also where the operator asks for it, it is of the tenant's.
+    pub fn trial_of(&self, tenant: &str) -> Result<Place, ComponentError> {
+        self.trials.take(Some(tenant)).map_err(|none| match none {
+            NoPlace::ForTheTenant => ComponentError::TenantIsTrying,
+            NoPlace::AtAll => ComponentError::Busy,
         })
     }
 
@@ -293,9 +276,9 @@ fn report_json(report: &Report, refusal: Option<&str>) -> Value {
     let inspection = report.inspection.as_ref();
     json!({
         "world": inspection.and_then(|inspection| inspection.world),
-        "imports": inspection.map(|inspection| &inspection.imports),
-        "exports": inspection.map(|inspection| &inspection.exports),
-        "refused_imports": inspection.map(|inspection| &inspection.refused_imports),
+        "imports": inspection.map(|inspection| shown(&inspection.imports)),
+        "exports": inspection.map(|inspection| shown(&inspection.exports)),
+        "refused_imports": inspection.map(|inspection| shown(&inspection.refused_imports)),
         "admission": report.findings,
         "refusal": refusal,
     })
@@ -414,8 +397,7 @@ mod tests {
     #[tokio::test]
     async fn a_tenant_has_two_places_for_trials_and_the_others_have_theirs() {
         let components = Components::new().unwrap();
-        let first = components.trial_of("acme").unwrap();
-        let second = components.trial_of("acme").unwrap();
+        let own = [(); 2].map(|()| components.trial_of("acme").unwrap());
         let again = components.trial_of("acme");
         assert!(matches!(again, Err(ComponentError::TenantIsTrying)));
         let others: Vec<_> = (2..TRIALS_AT_ONCE)
@@ -423,13 +405,27 @@ mod tests {
             .collect();
         let more = components.trial_of("more");
         assert!(matches!(more, Err(ComponentError::Busy)));
-        drop(first);
-        let third = components.trial_of("acme").unwrap();
-        let again = components.trial_of("acme");
-        assert!(matches!(again, Err(ComponentError::TenantIsTrying)));
-        drop((second, third, others));
-        let trying = components.trying.lock().unwrap();
-        assert!(trying.is_empty(), "{trying:?}");
+        drop((own, others));
+        assert!(components.trial_of("acme").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_tenant_has_two_places_for_uploads_and_all_of_them_leave_the_operators() {
+        let components = Components::new().unwrap();
+        let tenants: Vec<String> = (0..UPLOADS_AT_ONCE / UPLOADS_OF_A_TENANT)
+            .map(|number| number.to_string())
+            .collect();
+        let mut places = Vec::new();
+        for tenant in &tenants {
+            places.extend([(); 2].map(|()| components.upload_of(Some(tenant)).unwrap()));
+            let again = components.upload_of(Some(tenant));
+            assert!(matches!(again, Err(ComponentError::TenantIsUploading)));
+        }
+        let more = components.upload_of(Some("more"));
+        assert!(matches!(more, Err(ComponentError::Busy)));
+        assert!(components.upload_of(None).is_ok());
+        // While an upload is slow, a chain can be tried.
+        assert!(components.trial_of(&tenants[0]).is_ok());
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! not named. [`plan_of`] is the only way from a stored connection to a run, so what the API has accepted is what the worker runs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -18,12 +19,14 @@ use crate::egress::Policy;
 use crate::egress::grants::Grant;
 use crate::hooks::proof::check_signing_token;
 use crate::host::connector::Description;
-use crate::host::mapper::check_settings;
+use crate::host::schema::check_settings;
 use crate::redact::Secret;
 use crate::sandbox::limits::Limit;
 use crate::source::client::Authentication;
 use connector_store::platform::{Connection, UNLIMITED_MEMORY};
 
+/// How long failing may be tolerated by the run of a connection, which keeps a worker meanwhile.
+pub const LONGEST_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// The shortest time between two runs of a connection.
 pub const SHORTEST_INTERVAL_SECONDS: u64 = 5;
 /// Secrets that were replaced and are remembered.
@@ -382,6 +385,15 @@ pub fn plan_of(
         return Err(FieldError::new(
             "config.run.interval",
             format!("at least {SHORTEST_INTERVAL_SECONDS}s"),
+        ));
+    }
+    if plan.patience > LONGEST_PATIENCE {
+        return Err(FieldError::new(
+            "config.run.patience",
+            format!(
+                "at most {} minutes: a run that waits for its servers keeps a worker from others, and is tried again in any case",
+                LONGEST_PATIENCE.as_secs() / 60
+            ),
         ));
     }
     plan.limits = limits;

@@ -16,6 +16,7 @@ pub mod letters;
 pub mod log;
 pub mod made_for;
 pub mod metrics;
+pub mod places;
 pub mod private_file;
 pub mod reception;
 pub mod secrets;
@@ -50,6 +51,8 @@ pub struct Ground {
     pub metrics: Arc<metrics::Metrics>,
     /// Where lines go.
     pub log: log::Log,
+    /// Open pages that are told of changes.
+    pub live_pages: places::Places,
     /// Where spans go.
     pub traces: traces::Traces,
     /// The process is to end.

@@ -96,6 +96,7 @@ pub async fn ground(
         traces,
         metrics: Arc::new(Metrics::new(config.metric_tenants)),
         components: Arc::new(Components::new()?),
+        live_pages: dashboard::live_pages(),
         secrets: Arc::new(secrets),
         rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
         config: Arc::new(config),

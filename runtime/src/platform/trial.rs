@@ -16,8 +16,9 @@ use utoipa::ToSchema;
 
 use super::Ground;
 use super::api::problem::Problem;
-use super::components::{Silent, TrialPlace};
+use super::components::Silent;
 use super::connection::ConnectionConfig;
+use super::places::Place;
 use super::settings::set_limits;
 use crate::cortexdb::envelope::RawRecord;
 use crate::mappers::text::as_text;
@@ -117,7 +118,7 @@ pub async fn try_chain(
 
 /// Works on a thread of its own, because it computes and others answer webhooks, and for no longer than it may.
 async fn apart<T: Send + 'static>(
-    place: TrialPlace,
+    place: Place,
     longest: Duration,
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -210,6 +210,26 @@ impl Inspection {
     }
 }
 
+/// Imports and exports that are shown, each cut to as many bytes: a file may have tens of thousands with names of 100,000 bytes, and what is
+/// shown is also stored with the component, and comes with each list of them.
+const MAX_SHOWN: usize = 256;
+
+/// Names as they are shown. Whoever decides looks at the whole ones.
+#[must_use]
+pub fn shown(names: &[String]) -> Vec<String> {
+    let cut = |name: &String| {
+        if name.len() <= MAX_SHOWN {
+            return name.clone();
+        }
+        format!("{}…", &name[..name.floor_char_boundary(MAX_SHOWN)])
+    };
+    let mut shown: Vec<String> = names.iter().take(MAX_SHOWN).map(cut).collect();
+    if names.len() > MAX_SHOWN {
+        shown.push(format!("and {} more", names.len() - MAX_SHOWN));
+    }
+    shown
+}
+
 fn without_version(name: &str) -> &str {
     name.split_once('@')
         .map_or(name, |(interface, _)| interface)
@@ -219,7 +239,7 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "nothing".to_owned();
     }
-    names
+    shown(names)
         .iter()
         .map(|name| format!("`{}`", name.escape_debug()))
         .collect::<Vec<_>>()
@@ -261,5 +281,28 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("cortexdb:connector/source"), "{error}");
+    }
+
+    #[test]
+    fn names_without_end_are_shown_cut_and_decide_as_they_are() {
+        let long = format!("{CONNECTOR_EXPORT}@0.1.0-{}", "ö".repeat(50_000));
+        let mut names = vec![long; 1000];
+        let shown = shown(&names);
+        assert_eq!(shown.len(), 257);
+        assert_eq!(shown[256], "and 744 more");
+        assert!(shown[0].len() <= 256 + "…".len() && shown[0].starts_with(CONNECTOR_EXPORT));
+        names.push(HOOKS_EXPORT.to_owned());
+        let inspection = Inspection {
+            world: None,
+            imports: vec![],
+            exports: names,
+            refused_imports: vec![],
+            bytes: 0,
+            digest: String::new(),
+        };
+        assert!(inspection.has_hooks());
+        let words = inspection.admit().unwrap_err().to_string();
+        assert!(words.len() < 100_000 && words.contains("and 745 more"));
+        assert_eq!(super::shown(&["a".to_owned()]), ["a"]);
     }
 }

@@ -51,6 +51,7 @@ pub enum Limit {
     Handles,
     HostCalls,
     RequestsInFlight,
+    InFlightBytes,
     Requests,
     RequestBytes,
     SentBytes,
@@ -62,12 +63,15 @@ pub enum Limit {
     LogBytes,
     Reports,
     Streams,
+    StreamBytes,
     StateKeys,
     StateBytes,
+    OriginBytes,
+    ListedBytes,
 }
 
 /// How many there are.
-pub const COUNT: usize = 30;
+pub const COUNT: usize = 34;
 
 /// What is to be known of one limit.
 #[derive(Debug, Clone, Copy)]
@@ -135,6 +139,7 @@ pub const SPECS: [Spec; COUNT] = [
     spec(Limit::Handles, "handles", Unit::Count, Some(10_000), (1, Some(1_000_000)), "handles that the component holds", ENDS),
     spec(Limit::HostCalls, "host_calls", Unit::Count, Some(100_000_000), (1, None), "calls of the host", ENDS),
     spec(Limit::RequestsInFlight, "requests_in_flight", Unit::Count, Some(256), (1, Some(4096)), "requests to the source that are submitted and not taken", ENDS),
+    spec(Limit::InFlightBytes, "in_flight_bytes", Unit::Bytes, Some(64 * MIB), (KIB, Some(4 * GIB)), "those requests together: path, query, headers and body", ENDS),
     spec(Limit::Requests, "requests", Unit::Count, None, (1, None), "requests to the source, repeats by the host not counted", ENDS),
     spec(Limit::RequestBytes, "request_bytes", Unit::Bytes, Some(8 * MIB), (KIB, Some(GIB)), "one request to the source: path, query, headers and body", ENDS),
     spec(Limit::SentBytes, "sent_bytes", Unit::Bytes, None, (KIB, None), "all requests to the source", ENDS),
@@ -146,8 +151,11 @@ pub const SPECS: [Spec; COUNT] = [
     spec(Limit::LogBytes, "log_bytes", Unit::Bytes, Some(16 * MIB), (KIB, None), "text of those lines", DROPPED),
     spec(Limit::Reports, "reports", Unit::Count, Some(1_000_000), (1, None), "reports of progress and of streams' states", DROPPED),
     spec(Limit::Streams, "streams", Unit::Count, Some(500_000), (1, Some(10_000_000)), "streams that report a state", ENDS),
+    spec(Limit::StreamBytes, "stream_bytes", Unit::Bytes, Some(32 * MIB), (KIB, Some(4 * GIB)), "names and words of those streams together", ENDS),
     spec(Limit::StateKeys, "state_keys", Unit::Count, Some(500_000), (1, Some(10_000_000)), "cursors", ENDS),
     spec(Limit::StateBytes, "state_bytes", Unit::Bytes, Some(128 * MIB), (KIB, Some(4 * GIB)), "keys and values of all cursors together", ENDS),
+    spec(Limit::OriginBytes, "origin_bytes", Unit::Bytes, Some(128 * MIB), (KIB, Some(4 * GIB)), "ids and variables of all origins together, those of earlier runs included", ENDS),
+    spec(Limit::ListedBytes, "listed_bytes", Unit::Bytes, Some(512 * MIB), (KIB, Some(64 * GIB)), "what CortexDB lists of one scope, where a ledger has to be rebuilt", ENDS),
 ];
 
 impl Limit {

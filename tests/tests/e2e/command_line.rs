@@ -1,9 +1,9 @@
 //! What a user types and what comes back.
 
 use serde_json::json;
-use simulators::cortex::{self, validate_envelope};
+use simulators::cortex::{self, Fault as CortexFault, FaultRule, Route, validate_envelope};
 use simulators::gitlab::{
-    self, EXPIRED_TOKEN, NARROW_TOKEN, REVOKED_TOKEN, STRANGER_TOKEN, Size, World,
+    self, EXPIRED_TOKEN, Fault, NARROW_TOKEN, REVOKED_TOKEN, Rule, STRANGER_TOKEN, Size, World,
 };
 
 use crate::setup::{KEY, Setup, dist};
@@ -63,6 +63,45 @@ async fn a_pipe_gets_plain_lines_and_a_receipt() {
     assert!(
         !ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'),
         "escape sequences in a pipe"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_of_servers_are_shown_and_command_no_terminal() {
+    let setup = Setup::tiny(66).await;
+    let gone = Fault::Status {
+        status: 503,
+        body: "\u{1b}[2J\u{1b}]0;owned\u{7}gone\r\ncomplete".to_owned(),
+        content_type: Some("text/plain".to_owned()),
+        retry_after: None,
+    };
+    setup
+        .gitlab
+        .add_fault(Rule::new("/merge_requests", gone).times(1));
+    let expired = CortexFault::status(401, "EXPIRED\u{1b}[31m\u{9b}2J\nCOMPLETE");
+    setup
+        .cortex
+        .cortex()
+        .add_fault(FaultRule::on(Route::Bulk, expired));
+    let component = dist("gitlab.wasm");
+    let ran = setup
+        .runtime(&["run", component.to_str().unwrap(), "-v"])
+        .await
+        .expect(1);
+    let commands = |c: char| c.is_control() && c != '\n';
+    for said in [&ran.stdout, &ran.stderr] {
+        assert!(!said.contains(commands), "{said:?}");
+    }
+    let line = |words: &str| ran.stderr.lines().any(|line| line.contains(words));
+    assert!(
+        line(r"503 \u{1b}[2J\u{1b}]0;owned\u{7}gone complete"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        line(r"401 EXPIRED\u{1b}[31M\u{9b}2J COMPLETE"),
+        "{}",
+        ran.stderr
     );
 }
 

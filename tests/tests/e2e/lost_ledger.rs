@@ -155,6 +155,24 @@ async fn origins_that_share_a_scope_cost_one_listing_and_stay_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_is_larger_than_it_may_be_is_not_kept_and_nothing_is_written() {
+    let setup = Setup::tiny(227).await;
+    setup.run(&[]).await.expect(0);
+    let stored = setup.cortex.cortex().live_events().len();
+    lose_everything(&setup);
+    let ran = setup.run(&["--limit", "listed_bytes=1KiB"]).await.expect(1);
+    let reason = ran.receipt()["reason"].as_str().unwrap().to_owned();
+    assert!(
+        reason.contains("listed_bytes") && reason.contains("--limit"),
+        "{reason}"
+    );
+    assert_eq!(setup.cortex.cortex().live_events().len(), stored);
+    let receipt = setup.run(&[]).await.expect(0).receipt();
+    assert_eq!(receipt["written"], 0, "{receipt}");
+    setup.assert_complete(&setup.membership());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_versions_of_a_pipeline_are_found_again() {
     let setup = Setup::tiny(222).await;
     let project = *setup

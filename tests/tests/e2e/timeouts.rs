@@ -165,6 +165,10 @@ async fn limits_that_cannot_work_are_refused_before_anything_is_read() {
         (r#"idle = "soon""#, "source.timeouts.idle"),
         (r#"first_byte = "0s""#, "source.timeouts.first_byte is 0"),
         (r#"whole = "5s""#, "is longer than source.timeouts.whole"),
+        (
+            r#"whole = "18446744073709551615s""#,
+            "which is longer than a day",
+        ),
         (r#"hole = "5s""#, "hole"),
     ] {
         let file = limits(&setup, text);

@@ -7,6 +7,7 @@ use super::super::inspect::{show, show_findings};
 use super::super::{complain, say};
 use super::{load, settings_of};
 use crate::sandbox::admission::Report;
+use crate::sandbox::inspect::shown;
 use crate::sandbox::limits::Limits;
 
 pub(super) async fn check(arguments: MapperCheckArguments) -> u8 {
@@ -24,7 +25,7 @@ pub(super) async fn check(arguments: MapperCheckArguments) -> u8 {
             "description": description,
             "bytes": inspection.map(|inspection| inspection.bytes),
             "digest": inspection.map(|inspection| &inspection.digest),
-            "imports": inspection.map(|inspection| &inspection.imports),
+            "imports": inspection.map(|inspection| shown(&inspection.imports)),
             "admission": report.findings,
             "refusal": refusal,
         });

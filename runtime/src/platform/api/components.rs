@@ -117,7 +117,7 @@ pub(super) async fn upload(
         ));
     }
     let most = usize::try_from(MAX_FILE_BYTES).unwrap_or(usize::MAX);
-    let _place = ground.components.upload()?;
+    let _place = ground.components.upload_of(caller.tenant())?;
     let bytes = read(request.into_body(), most).await?;
     if let Some(tenant) = tenant {
         ground.platform.tenant(tenant).await?;

@@ -24,7 +24,7 @@ use crate::check::findings;
 use crate::config::Plan;
 use crate::hooks::proof::{new_secret, new_signing_token};
 use crate::host::connector::Description;
-use crate::host::mapper::check_settings;
+use crate::host::schema::check_settings;
 use crate::platform::Ground;
 use crate::platform::components::{Silent, description_of, settings_of};
 use crate::platform::connection::{

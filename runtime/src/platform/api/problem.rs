@@ -349,9 +349,9 @@ impl From<ComponentError> for Problem {
             ComponentError::Description(_) | ComponentError::Unusable { .. } => {
                 Self::conflict(error.to_string())
             }
-            ComponentError::Busy | ComponentError::TenantIsTrying => {
-                Self::unavailable(error.to_string())
-            }
+            ComponentError::Busy
+            | ComponentError::TenantIsTrying
+            | ComponentError::TenantIsUploading => Self::unavailable(error.to_string()),
             ComponentError::Engine(_) => Self::internal(error.to_string()),
         }
     }

@@ -1,10 +1,13 @@
 //! The API against the embedded store, request by request.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
+use futures_util::stream;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -15,6 +18,7 @@ use crate::hooks::ingest::Reception as _;
 use crate::ledger::{SqliteStore, Store};
 use crate::platform::Ground;
 use crate::platform::components::Components;
+use crate::platform::dashboard;
 use crate::platform::keys::{self, Scope};
 use crate::platform::log::Log;
 use crate::platform::made_for::{MadeFor, hold_to};
@@ -31,6 +35,9 @@ use connector_store::platform::{
 
 const CONNECTOR: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 const MAPPER: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
+
+/// Long before a body that does not come is given up.
+const SOON: Duration = Duration::from_secs(20);
 
 struct Api {
     ground: Ground,
@@ -120,6 +127,7 @@ impl Api {
         let ground = Ground {
             secrets: Arc::new(Secrets::open(None, &folder.path().join("kek")).unwrap()),
             components: Arc::new(Components::new().unwrap()),
+            live_pages: dashboard::live_pages(),
             traces: Traces::default(),
             rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
             config: Arc::new(config),
@@ -258,7 +266,7 @@ enum Came {
 /// As a run does that reaches both servers: first holds it to them.
 async fn run(api: &Api, id: &str, came: Came) {
     let (platform, ledger) = (api.ground.platform.as_ref(), api.ground.ledger.as_ref());
-    let minute = std::time::Duration::from_secs(60);
+    let minute = Duration::from_secs(60);
     let claim = platform.claim_due("here", minute, 9).await.unwrap();
     let claim = claim.unwrap();
     assert_eq!(claim.connection.id, id);
@@ -282,7 +290,7 @@ async fn run(api: &Api, id: &str, came: Came) {
     let release = Release {
         outcome: "complete".into(),
         receipt: json!({}),
-        due_in: Some(std::time::Duration::ZERO),
+        due_in: Some(Duration::ZERO),
         failures: 0,
         park: None,
     };
@@ -698,7 +706,7 @@ async fn a_connection_stays_with_the_servers_that_it_remembers_something_of() {
         .names("chain.connector");
     // In a run the same holds.
     let platform = api.ground.platform.as_ref();
-    let minute = std::time::Duration::from_secs(60);
+    let minute = Duration::from_secs(60);
     let claim = platform
         .claim_due("here", minute, 9)
         .await
@@ -1136,6 +1144,65 @@ async fn a_component_that_is_none_is_refused_with_its_report() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_uploads_slowly_keeps_neither_another_nor_the_operator_from_it() {
+    let api = Api::new().await;
+    let upload = async |key: &str, body: Body| {
+        let request = Request::builder()
+            .method("POST")
+            .uri("/api/v1/components")
+            .header("authorization", format!("Bearer {key}"))
+            .header("content-type", "application/wasm");
+        api.send(request.body(body).unwrap()).await
+    };
+    let slow = || Body::from_stream(stream::pending::<Result<Vec<u8>, Infallible>>());
+    let components = &api.ground.components;
+    let own = [(); 2].map(|()| components.upload_of(Some(&api.acme.id)).unwrap());
+    let begun = Instant::now();
+    let busy = upload(&api.acme_key, slow()).await;
+    busy.is(503, "unavailable");
+    assert!(busy.text.contains("of this tenant"), "{}", busy.text);
+    assert!(busy.headers.contains_key("retry-after"));
+    assert!(begun.elapsed() < SOON, "its body was waited for");
+    // It had its turn.
+    let refused = upload(&api.other_key, Body::from("no wasm")).await;
+    refused.is(422, "component-refused");
+    let others: Vec<_> = (0..)
+        .map_while(|number: usize| components.upload_of(Some(&(number / 2).to_string())).ok())
+        .collect();
+    let busy = upload(&api.other_key, slow()).await;
+    busy.is(503, "unavailable");
+    assert!(!busy.text.contains("of this tenant"), "{}", busy.text);
+    let refused = upload(&api.operator, Body::from("no wasm")).await;
+    refused.is(422, "component-refused");
+    drop((own, others));
+    let refused = upload(&api.acme_key, Body::from("no wasm")).await;
+    refused.is(422, "component-refused");
+}
+
+#[tokio::test]
+async fn an_upload_has_its_place_before_its_body_has_come() {
+    let api = Api::new().await;
+    let uploading: Vec<_> = (0..2)
+        .map(|_| {
+            let request = Request::builder()
+                .method("POST")
+                .uri("/api/v1/components")
+                .header("authorization", format!("Bearer {}", api.acme_key))
+                .header("content-type", "application/wasm");
+            let body = Body::from_stream(stream::pending::<Result<Vec<u8>, Infallible>>());
+            let request = request.body(body).unwrap();
+            tokio::spawn(api.router.clone().oneshot(request))
+        })
+        .collect();
+    let begun = Instant::now();
+    while api.ground.components.upload_of(Some(&api.acme.id)).is_ok() {
+        assert!(begun.elapsed() < SOON, "they take no places");
+        tokio::task::yield_now().await;
+    }
+    assert!(uploading.iter().all(|upload| !upload.is_finished()));
+}
+
+#[tokio::test]
 async fn keys_end_when_they_are_revoked() {
     let api = Api::new().await;
     let body = json!({"name": "k", "scopes": ["read"]});
@@ -1415,6 +1482,13 @@ impl Api {
             .await
     }
 
+    /// The stream that tells a page of changes, without reading it: it does not end.
+    async fn live_page(&self, cookie: &str) -> Response<Body> {
+        let request = Request::builder().uri("/events").header("cookie", cookie);
+        let request = request.body(Body::empty()).unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     async fn log_in(&self, key: &str) -> String {
         let answer = self
             .browse("POST", "/login", "", &format!("key={key}"))
@@ -1470,6 +1544,29 @@ async fn the_dashboard_shows_a_tenant_its_own_and_nothing_else() {
     // Another value than the one that was sealed is no session.
     let forged = cookie.replace("v1.", "v2.");
     api.browse("GET", "/", &forged, "").await.ok(303);
+}
+
+#[tokio::test]
+async fn a_tenant_with_many_open_pages_leaves_others_and_the_operator_theirs() {
+    let api = Api::new().await;
+    let acme = api.log_in(&api.acme_key).await;
+    let mut pages = Vec::new();
+    for _ in 0..8 {
+        let page = api.live_page(&acme).await;
+        assert_eq!(page.status(), 200);
+        assert_eq!(page.headers()["content-type"], "text/event-stream");
+        pages.push(page);
+    }
+    let refused = api.browse("GET", "/events", &acme, "").await;
+    refused.is(503, "unavailable");
+    assert!(refused.headers.contains_key("retry-after"));
+    for key in [&api.other_key, &api.operator] {
+        let cookie = api.log_in(key).await;
+        assert_eq!(api.live_page(&cookie).await.status(), 200);
+    }
+    // Whoever closes a page has its place for another one.
+    pages.pop();
+    assert_eq!(api.live_page(&acme).await.status(), 200);
 }
 
 #[tokio::test]

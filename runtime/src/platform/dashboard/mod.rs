@@ -27,6 +27,7 @@ use super::api::problem::Problem;
 use super::api::request::Input;
 use super::api::{connections, history};
 use super::keys;
+use super::places::{NoPlace, Places};
 use crate::digest::fingerprint;
 use connector_store::platform::Page;
 use pages::{Login, Nothing};
@@ -38,10 +39,20 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// For a whole form.
 const FORM_TIME: Duration = Duration::from_secs(10);
-/// Open pages that are told of changes.
-static STREAMS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(64);
+/// Open pages of tenants that are told of changes; each has the database looked at.
+const LIVE_PAGES: usize = 64;
+/// Of one tenant, which would have all of them otherwise.
+const LIVE_PAGES_OF_A_TENANT: usize = 8;
+/// The operator's, beside those of tenants.
+const LIVE_PAGES_OF_THE_OPERATOR: usize = 16;
 /// How long each is told before it has to ask again.
 const STREAM_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// The places for open pages that are told of changes.
+#[must_use]
+pub fn live_pages() -> Places {
+    Places::new(LIVE_PAGES, LIVE_PAGES_OF_A_TENANT).and_for_the_operator(LIVE_PAGES_OF_THE_OPERATOR)
+}
 
 /// A page.
 pub fn render(page: &impl Template) -> Response {
@@ -269,13 +280,26 @@ async fn perform(ground: &Ground, session: Session, id: &str, form: Act) -> Resu
     }
 }
 
+/// Why a page is not told of changes. Its script then looks for itself now and then.
+fn not_told(none: NoPlace) -> Problem {
+    Problem::unavailable(match none {
+        NoPlace::ForTheTenant => format!(
+            "as many pages of this tenant are told of changes as may be at a time ({LIVE_PAGES_OF_A_TENANT}); close one, or load the page again for what is new"
+        ),
+        NoPlace::AtAll => {
+            "as many pages are told of changes as may be at a time; load the page again for what is new".to_owned()
+        }
+    })
+}
+
 /// Says when what the caller sees has changed; the page then asks for itself again. Ends with the process.
 async fn events(State(ground): State<Ground>, headers: HeaderMap) -> Response {
     let Some(session) = session::find(&ground, &headers).await else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
-    let Ok(place) = STREAMS.try_acquire() else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    let place = match ground.live_pages.take(session.caller.tenant()) {
+        Ok(place) => place,
+        Err(none) => return not_told(none).into_response(),
     };
     let stop = ground.stop.clone();
     let looks = stream::unfold(String::new(), move |before| {

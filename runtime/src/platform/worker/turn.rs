@@ -48,6 +48,9 @@ const TO_TAKE_A_PLACE: Duration = Duration::from_secs(2);
 const MOST_PAUSED: usize = 10_000;
 /// A sync is interrupted after so long, so that no tenant keeps a worker for itself.
 const LONGEST_TURN: Duration = Duration::from_secs(5 * 60);
+/// Whatever a run waits for, it ends after so long as a failure. Interrupted, it still finishes what it has in hand, and is patient with
+/// its servers for a while; but a server that answers each question with another page has no end.
+const LONGEST_RUN: Duration = Duration::from_secs(30 * 60);
 /// How often a sync looks for deliveries.
 const LOOK: Duration = Duration::from_millis(250);
 /// Runs in a row that could not begin, after which a connection is parked: somebody has to change it.
@@ -363,6 +366,13 @@ impl Turn {
             // Half of the time is the sync's, however many deliveries come.
             self.watch_inbox(&around, self.slices().next(compares).max(self.spent))
         });
+        let last_end = around.end_after(
+            LONGEST_RUN,
+            format!(
+                "it had not come to an end after {} minutes, whatever it was waiting for; the cursors are held",
+                LONGEST_RUN.as_secs() / 60
+            ),
+        );
         let ended = match self.held(ready, leaves_hooks, &around).await {
             Ok(held) => {
                 run_held(
@@ -377,6 +387,7 @@ impl Turn {
             }
             Err(ended) => ended,
         };
+        last_end.abort();
         if let Some(watching) = watching {
             watching.abort();
             let paused = ended.outcome == Outcome::Interrupted && !self.stop.is_cancelled();

@@ -4,16 +4,22 @@
   "use strict";
   var main = document.querySelector("main[data-live]");
   if (!main || !window.EventSource) { return; }
+  var LATER = 30000;
   var opened = function () {
     return Array.from(document.querySelectorAll("details[open]")).map(function (one) { return one.id; });
   };
   var busy = false;
-  new EventSource("/events").addEventListener("change", function () {
+  var over = false;
+  var refresh = function () {
     // Somebody is about to press a button or has text selected: next time.
     if (busy || String(window.getSelection()) !== "") { return; }
     busy = true;
     fetch(window.location.href, { credentials: "same-origin" })
-      .then(function (answer) { return answer.ok && !answer.redirected ? answer.text() : null; })
+      .then(function (answer) {
+        // To the login: the session has ended, and nothing is asked for any more.
+        over = answer.redirected;
+        return answer.ok && !over ? answer.text() : null;
+      })
       .then(function (text) {
         busy = false;
         if (text === null) { return; }
@@ -27,5 +33,16 @@
         });
       })
       .catch(function () { busy = false; });
-  });
+  };
+  var listen = function () {
+    var changes = new EventSource("/events");
+    changes.addEventListener("change", refresh);
+    changes.addEventListener("error", function () {
+      // The browser asks again by itself after a break, but never after a refusal, such as for want of a place. Until there is one the
+      // page looks for itself.
+      if (over || changes.readyState !== EventSource.CLOSED) { return; }
+      window.setTimeout(function () { refresh(); listen(); }, LATER);
+    });
+  };
+  listen();
 })();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Done, Ready, Turn, is_complete};
 use crate::digest::fingerprint;
-use crate::host::hooks::{HookPlan, Polled, Target};
+use crate::host::hooks::{Hook, HookPlan, Polled, Target};
 use crate::platform::connection::SecretField;
 use crate::redact::Secret;
 use crate::report::{Level, Outcome};
@@ -237,9 +237,10 @@ impl Turn {
                     subject: "everything".into(),
                     reason: done.reason.clone().unwrap_or_default(),
                 };
-                // What there was may still be there, and has to be removed at the end.
+                // What there was may still be there, and has to be removed at the end. An earlier version kept plans of any size.
+                let hooks = self.plan().map_or_else(Vec::new, |plan| plan.hooks);
                 let plan = HookPlan {
-                    hooks: self.plan().map_or_else(Vec::new, |plan| plan.hooks),
+                    hooks: Hook::listed(&hooks, Clone::clone),
                     polled: vec![polled],
                     missed: false,
                 };
