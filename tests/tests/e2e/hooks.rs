@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use simulators::cortex;
 use simulators::gitlab::{self, MergeState, OWNER_TOKEN, Selection, Size, World};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdout};
+use tokio::process::Child;
+use tokio::sync::mpsc;
 
 use crate::setup::{KEY, Setup, dist};
 
@@ -19,7 +20,8 @@ const SECRET: &str = "a-webhook-secret-of-the-users";
 /// A program that watches and listens.
 struct Listening {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    /// Read all the time: a program whose pipe is full stands still.
+    lines: mpsc::UnboundedReceiver<String>,
     address: String,
 }
 
@@ -33,7 +35,13 @@ impl Listening {
         let mut all = vec!["--watch", "--interval", interval, "--listen", address];
         all.extend(flags);
         let mut child = setup.start(&all);
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (line, lines) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(next) = told.next_line().await.unwrap() {
+                let _ = line.send(next);
+            }
+        });
         let mut started = Self {
             child,
             lines,
@@ -48,8 +56,7 @@ impl Listening {
     async fn expect(&mut self, is: impl Fn(&Value) -> bool) -> Value {
         let next = async {
             loop {
-                let line = self.lines.next_line().await.unwrap();
-                let line = line.expect("watching ended");
+                let line = self.lines.recv().await.expect("watching ended");
                 crate::secrets::assert_none_in(&line);
                 assert!(!line.contains(SECRET), "{line}");
                 let event: Value = serde_json::from_str(&line).unwrap();
@@ -74,7 +81,7 @@ impl Listening {
             .args(["-TERM", &process])
             .status();
         assert!(killed.unwrap().success());
-        while self.lines.next_line().await.unwrap().is_some() {}
+        while self.lines.recv().await.is_some() {}
         self.child.wait().await.unwrap().code()
     }
 

@@ -116,8 +116,14 @@ async fn a_change_is_told_by_a_hook_and_stored_at_once(kind: Kind) {
         assert!(took < Duration::from_secs(5), "{took:?}\n{}", house.log());
     }
     let path = format!("/connections/{id}/deliveries");
-    let list = house.call(&process, "GET", &path, Value::Null).await;
-    let first = list["items"][0].clone();
+    // What it told of is stored a moment before it counts as followed.
+    let first = house
+        .wait("the last delivery", async || {
+            let list = house.call(&process, "GET", &path, Value::Null).await;
+            let first = list["items"][0].clone();
+            (first["state"] == "handled").then_some(first)
+        })
+        .await;
     // What was followed can be followed again, and changes nothing.
     let before = house.written();
     let path = format!(
