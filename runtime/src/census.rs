@@ -234,6 +234,7 @@ async fn compare_kind(
     event_type: String,
     kind: &Kind,
 ) -> Result<KindComparison, StoreError> {
+    let dead = store.refused_in_stream(connection, &stream).await?;
     let mut surplus = Vec::new();
     let mut held = HashSet::new();
     let mut after = String::new();
@@ -244,7 +245,9 @@ async fn compare_kind(
         let Some(last) = page.last() else { break };
         after.clone_from(&last.source_id);
         for record in page {
-            if !kind.has(&record.source_id) {
+            // A dead letter is in no database.
+            let is_dead = !record.acknowledged && dead.contains(&record.source_id);
+            if !kind.has(&record.source_id) && !is_dead {
                 surplus.push(record.source_id.clone());
             }
             if record.acknowledged {
@@ -252,7 +255,6 @@ async fn compare_kind(
             }
         }
     }
-    let dead = store.refused_in_stream(connection, &stream).await?;
     let left_out = store.left_out_in_stream(connection, &stream).await?;
     let absent = kind
         .wanted
@@ -394,6 +396,10 @@ mod tests {
         let same = compare(&["1", "2", "3"], StreamState::Complete).await;
         assert!(same.equal, "{same:?}");
         assert_eq!(same.kinds[0].dead_letters, ["gl:issue:42/3"]);
+
+        // Refused and gone: there is nothing of it in CortexDB.
+        let gone = compare(&["1", "2"], StreamState::Complete).await;
+        assert!(gone.equal, "{gone:?}");
 
         let other = compare(&["2", "3", "4"], StreamState::Complete).await;
         assert!(!other.equal);

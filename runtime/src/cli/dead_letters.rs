@@ -373,7 +373,7 @@ fn tell(answers: &[(String, Answer)], as_json: bool) -> u8 {
                 .unwrap_or_default();
             say(&format!(
                 "{}  {}{reason}",
-                escaped(&source_id),
+                escaped(source_id),
                 outcome.replace('_', " ")
             ));
         }

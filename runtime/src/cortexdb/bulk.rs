@@ -9,7 +9,8 @@
 //! | nothing about an item | its status is asked by key; unknown means: send again, same body |
 //! | a refusal that does not say of which item | the status of each key tells what is stored; the rest is halved until the poison item stands alone |
 //! | a refusal of the whole request, bad data | halve it until the poison item stands alone; the others go through |
-//! | 409 | another body holds the key: the status names the event that is stored |
+//! | 409 | another body holds the key: the status names the event that is stored; where none is, the same body is sent again a few times |
+//! | a refusal of an item that the server calls retriable | send it again, same body |
 //! | 413 | halve it |
 //! | 408 | durable already: ask the status |
 
@@ -28,6 +29,10 @@ pub const MAX_BYTES: usize = 8 << 20;
 /// Status requests in flight at a time: enough that a reply of a thousand items without ids costs seconds, few enough for a limit of
 /// 300 requests a minute not to turn into a wall of refusals.
 const STATUS_AT_ONCE: usize = 16;
+
+/// Conflicts of an item under whose key nothing is stored, after which it is refused for good. One at work on the same key, or an attempt that
+/// failed within the server, is over before that.
+const MOST_CONFLICTS: u8 = 4;
 
 /// What became of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +89,7 @@ impl Client {
     /// Writes a batch in order and returns a fate for each envelope. An error means that nobody knows about the rest: hold the
     /// cursor; the same items under the same keys can be sent again later.
     pub async fn write(&self, batch: &Batch) -> Result<Vec<Fate>, CortexError> {
-        let mut fates: Vec<Option<Fate>> = vec![None; batch.len()];
+        let mut progress = Progress::of(batch);
         // A stack of pieces; the first to be sent is on top, so that order is kept.
         let mut pieces: Vec<Vec<usize>> = split_to_limits(batch);
         pieces.reverse();
@@ -94,7 +99,7 @@ impl Client {
                 Ok(replies) => {
                     let unnamed = replies.refuses_an_unnamed_item;
                     let again = self
-                        .settle(batch, &piece, replies.of_items, &mut fates)
+                        .settle(batch, &piece, replies.of_items, &mut progress)
                         .await?;
                     if again.is_empty() {
                         attempts = self.attempts();
@@ -116,21 +121,33 @@ impl Client {
                 // Durable already, or not there at all: the status of each key tells.
                 Err(CortexError::Refused(refusal)) if refusal.status == 408 => {
                     let silent = piece.iter().map(|_| Reply::Silent).collect();
-                    let again = self.settle(batch, &piece, silent, &mut fates).await?;
+                    let again = self.settle(batch, &piece, silent, &mut progress).await?;
                     if !again.is_empty() {
                         self.wait_before_retry(&mut attempts, refusal.to_string(), None)
                             .await?;
                         pieces.push(again);
                     }
                 }
-                Err(CortexError::Refused(refusal)) => {
-                    self.divide(batch, &piece, &refusal, &mut pieces, &mut fates)
+                Err(CortexError::Refused(refusal)) if refusal.status == 409 && piece.len() == 1 => {
+                    let again = self
+                        .settle(batch, &piece, vec![Reply::Conflict], &mut progress)
                         .await?;
+                    if again.is_empty() {
+                        attempts = self.attempts();
+                        continue;
+                    }
+                    self.wait_before_retry(&mut attempts, refusal.to_string(), None)
+                        .await?;
+                    pieces.push(again);
+                }
+                Err(CortexError::Refused(refusal)) => {
+                    self.divide(&piece, &refusal, &mut pieces, &mut progress)?;
                 }
                 Err(other) => return Err(other),
             }
         }
-        Ok(fates
+        Ok(progress
+            .fates
             .into_iter()
             .map(|fate| fate.unwrap_or_else(|| Fate::Refused("no fate was recorded".into())))
             .collect())
@@ -148,7 +165,7 @@ impl Client {
         batch: &Batch,
         piece: &[usize],
         replies: Vec<Reply>,
-        fates: &mut [Option<Fate>],
+        progress: &mut Progress,
     ) -> Result<Vec<usize>, CortexError> {
         let unclear: Vec<usize> = piece
             .iter()
@@ -175,13 +192,14 @@ impl Client {
         for (&index, reply) in piece.iter().zip(replies) {
             let place = batch.place(index);
             match reply {
-                Reply::Stored(event_id) => fates[index] = Some(Fate::Stored(event_id)),
-                Reply::BadData(words) => fates[index] = Some(Fate::Refused(words)),
-                Reply::Conflict => {
-                    fates[index] = Some(conflict(place, stored.next().flatten()));
-                }
+                Reply::Stored(event_id) => progress.fates[index] = Some(Fate::Stored(event_id)),
+                Reply::BadData(words) => progress.fates[index] = Some(Fate::Refused(words)),
+                Reply::Conflict => match progress.conflict(index, place, stored.next().flatten()) {
+                    Some(fate) => progress.fates[index] = Some(fate),
+                    None => again.push(index),
+                },
                 Reply::Silent => match stored.next().flatten() {
-                    Some(event_id) => fates[index] = Some(Fate::Stored(event_id)),
+                    Some(event_id) => progress.fates[index] = Some(Fate::Stored(event_id)),
                     None => again.push(index),
                 },
                 Reply::TryAgain | Reply::Misconfigured(_) | Reply::Standing(_) => again.push(index),
@@ -190,13 +208,12 @@ impl Client {
         Ok(again)
     }
 
-    async fn divide(
+    fn divide(
         &self,
-        batch: &Batch,
         piece: &[usize],
         refusal: &Refusal,
         pieces: &mut Vec<Vec<usize>>,
-        fates: &mut [Option<Fate>],
+        progress: &mut Progress,
     ) -> Result<(), CortexError> {
         if matches!(refusal.status, 404 | 405) {
             return Err(CortexError::Misconfigured(format!(
@@ -205,12 +222,7 @@ impl Client {
             )));
         }
         if let [index] = piece {
-            fates[*index] = Some(if refusal.status == 409 {
-                let place = batch.place(*index);
-                conflict(place, self.status(place).await?)
-            } else {
-                Fate::Refused(refusal.to_string())
-            });
+            progress.fates[*index] = Some(Fate::Refused(refusal.to_string()));
             return Ok(());
         }
         // Where the server names the item, it is set apart at once; its word is checked by sending the item alone.
@@ -258,14 +270,34 @@ impl Client {
     }
 }
 
-/// Another body holds this key. The status names the event that is stored under it.
-fn conflict(place: Place<'_>, stored: Option<String>) -> Fate {
-    match stored {
-        Some(event_id) => Fate::Stored(event_id),
-        None => Fate::Refused(format!(
-            "409 IDEMPOTENCY_CONFLICT for key {}, and no event is stored under it",
-            place.key
-        )),
+/// What is known of the items of a batch so far.
+struct Progress {
+    fates: Vec<Option<Fate>>,
+    /// Of each item, the conflicts under whose key nothing was stored.
+    conflicts: Vec<u8>,
+}
+
+impl Progress {
+    fn of(batch: &Batch) -> Self {
+        Self {
+            fates: vec![None; batch.len()],
+            conflicts: vec![0; batch.len()],
+        }
+    }
+
+    /// Another body holds this key, and the status names the event that is stored under it. `None`: there is none, and the same body may go
+    /// again.
+    fn conflict(&mut self, index: usize, place: Place<'_>, stored: Option<String>) -> Option<Fate> {
+        if let Some(event_id) = stored {
+            return Some(Fate::Stored(event_id));
+        }
+        self.conflicts[index] += 1;
+        (self.conflicts[index] >= MOST_CONFLICTS).then(|| {
+            Fate::Refused(format!(
+                "409 IDEMPOTENCY_CONFLICT for key {}, and no event is stored under it",
+                place.key
+            ))
+        })
     }
 }
 
@@ -379,13 +411,14 @@ fn read_entry(entry: &Value) -> Reply {
     }
     let retriable = entry.get("retriable").and_then(Value::as_bool);
     match code.as_str() {
-        "IDEMPOTENCY_CONFLICT" => Reply::Conflict,
-        "INVALID_BODY" | "INVALID_ENVELOPE" | "PAYLOAD_TOO_LARGE" | "BODY_TOO_LARGE"
-        | "CONTENT_TOO_LARGE" => Reply::BadData(said),
         _ if is_scope_policy(&code) => Reply::Misconfigured(said),
         "POLICY_DENIED" | "NOT_A_MEMBER" | "EXPIRED_TOKEN" | "TOKEN_EXPIRED" | "REVOKED_TOKEN" => {
             Reply::Standing(said)
         }
+        _ if retriable == Some(true) => Reply::TryAgain,
+        "IDEMPOTENCY_CONFLICT" => Reply::Conflict,
+        "INVALID_BODY" | "INVALID_ENVELOPE" | "PAYLOAD_TOO_LARGE" | "BODY_TOO_LARGE"
+        | "CONTENT_TOO_LARGE" => Reply::BadData(said),
         _ if retriable == Some(false) => Reply::BadData(said),
         _ => Reply::TryAgain,
     }
@@ -394,8 +427,22 @@ fn read_entry(entry: &Value) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::super::batch::BatchBuilder;
+    use super::super::client::Endpoint;
     use super::*;
+    use crate::egress::Policy;
+    use crate::http_client;
+    use crate::patience::Patience;
+    use crate::redact::{Redactor, Secret};
     use serde_json::json;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+    use tokio_util::sync::CancellationToken;
+
+    struct Unheard;
+
+    impl crate::report::Reporter for Unheard {
+        fn event(&self, _: &crate::report::Event) {}
+    }
 
     fn batch(items: usize, bytes: usize) -> Batch {
         let mut builder = BatchBuilder::with_capacity(items, items * bytes);
@@ -447,6 +494,132 @@ mod tests {
             1,
         );
         assert!(matches!(replies[0], Reply::TryAgain));
+    }
+
+    #[test]
+    fn an_item_that_the_server_calls_retriable_is_tried_again_whatever_its_code_says() {
+        let of = |code: &str, retriable: bool| {
+            let failure =
+                json!({"index": 0, "error_code": code, "error": "later", "retriable": retriable});
+            of_items(&json!({"failures": [failure]}), 1).remove(0)
+        };
+        for code in ["IDEMPOTENCY_CONFLICT", "INVALID_ENVELOPE", "BODY_TOO_LARGE"] {
+            assert!(matches!(of(code, true), Reply::TryAgain), "{code}");
+            assert!(!matches!(of(code, false), Reply::TryAgain), "{code}");
+        }
+        // What speaks about the run and not about the item is no item's to repeat.
+        assert!(matches!(of("POLICY_DENIED", true), Reply::Standing(_)));
+    }
+
+    #[test]
+    fn a_conflict_under_whose_key_nothing_is_stored_is_refused_only_after_a_few_times() {
+        let batch = batch(2, 1);
+        let mut progress = Progress::of(&batch);
+        let mut conflict = |index: usize, stored: Option<&str>| {
+            progress.conflict(index, batch.place(index), stored.map(str::to_owned))
+        };
+        for _ in 1..MOST_CONFLICTS {
+            assert_eq!(conflict(0, None), None);
+        }
+        assert!(matches!(conflict(0, None), Some(Fate::Refused(_))));
+        assert_eq!(conflict(1, None), None);
+        assert_eq!(conflict(1, Some("e")), Some(Fate::Stored("e".into())));
+    }
+
+    /// A client of a server that gives these answers, one after the other and the last one for ever, and how often each route was asked.
+    async fn answered_with(
+        bulk: &'static [(u16, &'static str)],
+        status: &'static str,
+    ) -> (Client, Arc<Mutex<[usize; 2]>>) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/", listener.local_addr().unwrap());
+        let asked: Arc<Mutex<[usize; 2]>> = Arc::default();
+        let counts = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 8192];
+                let length = stream.read(&mut request).await.unwrap();
+                let is_bulk = request[..length].starts_with(b"POST");
+                let (code, body) = {
+                    let mut counts = counts.lock().unwrap();
+                    counts[usize::from(!is_bulk)] += 1;
+                    match is_bulk {
+                        true => bulk[(counts[0] - 1).min(bulk.len() - 1)],
+                        false => (200, status),
+                    }
+                };
+                let head = format!(
+                    "HTTP/1.1 {code} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(body.as_bytes()).await;
+            }
+        });
+        let url = url::Url::parse(&base).unwrap();
+        let egress = Arc::new(Policy::users_word(&url));
+        let http = http_client::build(&url, None, Duration::from_secs(5), &egress).unwrap();
+        let endpoint = Endpoint {
+            url: base.trim_end_matches('/').to_owned(),
+            key: Secret::new("cx-0123456789"),
+            actor: None,
+        };
+        let client = Client::new(
+            http,
+            endpoint,
+            Redactor::default(),
+            Arc::new(Patience::new(Some(Duration::from_secs(60)))),
+            Arc::default(),
+            Arc::new(Unheard),
+            CancellationToken::new(),
+        );
+        (client, asked)
+    }
+
+    const CONFLICT: &str =
+        r#"{"error_code": "IDEMPOTENCY_CONFLICT", "message": "another body", "retriable": false}"#;
+    const STORED: (u16, &str) = (202, r#"{"results": [{"index": 0, "event_id": "evt_1"}]}"#);
+
+    #[tokio::test]
+    async fn a_conflict_with_nothing_stored_is_sent_again_and_refused_when_it_stays() {
+        let (client, asked) =
+            answered_with(&[(409, CONFLICT), STORED], r#"{"found": false}"#).await;
+        let fates = client.write(&batch(1, 9)).await.unwrap();
+        assert_eq!(fates, [Fate::Stored("evt_1".into())]);
+        assert_eq!(*asked.lock().unwrap(), [2, 1]);
+        let (client, asked) = answered_with(&[(409, CONFLICT)], r#"{"found": false}"#).await;
+        let fates = client.write(&batch(1, 9)).await.unwrap();
+        assert!(matches!(&fates[..], [Fate::Refused(words)] if words.starts_with("409")));
+        assert_eq!(*asked.lock().unwrap(), [usize::from(MOST_CONFLICTS); 2]);
+        let status = r#"{"found": true, "event_id": "evt_2", "status": "captured"}"#;
+        let (client, _) = answered_with(&[(409, CONFLICT)], status).await;
+        let fates = client.write(&batch(1, 9)).await.unwrap();
+        assert_eq!(fates, [Fate::Stored("evt_2".into())]);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_the_server_calls_retriable_passes_whatever_its_status() {
+        for (status, code) in [
+            (409, "IDEMPOTENCY_CONFLICT"),
+            (422, "INVALID_BODY"),
+            (423, "LOCKED"),
+        ] {
+            let body =
+                format!(r#"{{"error_code": "{code}", "message": "later", "retriable": true}}"#);
+            let bulk: &'static [_] = Vec::from([(status, &*body.leak()), STORED]).leak();
+            let (client, asked) = answered_with(bulk, r#"{"found": false}"#).await;
+            let fates = client.write(&batch(1, 9)).await.unwrap();
+            assert_eq!(fates, [Fate::Stored("evt_1".into())], "{code}");
+            assert_eq!(*asked.lock().unwrap(), [2, 0], "{code}");
+        }
+        let bulk: &[_] = &[(
+            403,
+            r#"{"error_code": "POLICY_DENIED", "message": "no", "retriable": true}"#,
+        )];
+        let (client, _) = answered_with(bulk, "{}").await;
+        let error = client.write(&batch(1, 9)).await.unwrap_err();
+        assert!(matches!(error, CortexError::Forbidden(_)), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One authenticated connection to CortexDB's v1 API.
 //!
-//! Failures come in classes, and the class decides what may happen to data. *Bad times* (no connection, 429, most 5xx, a reply that is
-//! no JSON) are retried here with the same body until the patience ends. *Bad standing* (401, 402, 403, a server that is not
+//! Failures come in classes, and the class decides what may happen to data. *Bad times* (no connection, 429, most 5xx, what the server
+//! calls retriable, a reply that is no JSON) are retried here with the same body until the patience ends. *Bad standing* (401, 402, 403, a server that is not
 //! set up) stops the run. What is left is *bad data*, which the caller looks at item by item. Mixing them up is how connectors lose
 //! data: an outage must never look like a bad record.
 
@@ -19,6 +19,7 @@ use crate::http_client::{self, Answer, ExchangeError, HttpClient};
 use crate::patience::{Attempts, Patience};
 use crate::redact::{Redactor, Secret};
 use crate::report::{Counters, Event, Reporter};
+use crate::sandbox::limits::{Limit, Limits};
 
 /// CortexDB's hosted API, the default of the vendor's tools.
 pub const DEFAULT_URL: &str = "https://api-v1.cortexdb.ai";
@@ -107,6 +108,8 @@ pub struct Client {
     counters: Arc<Counters>,
     reporter: Arc<dyn Reporter>,
     stop: CancellationToken,
+    /// What is kept of a scope's listing, in bytes; `None`: all.
+    pub(super) most_listed: Option<u64>,
     /// Which of [`DISPENSABLE`] are not there, as far as this run has seen.
     lacking: Arc<[AtomicBool; DISPENSABLE.len()]>,
 }
@@ -146,7 +149,17 @@ impl Client {
             counters,
             reporter,
             stop,
+            most_listed: Limit::ListedBytes.spec().default,
             lacking: Arc::default(),
+        }
+    }
+
+    /// The same client within these limits: what CortexDB lists is kept no further than they allow.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self {
+            most_listed: limits.get(Limit::ListedBytes),
+            ..self
         }
     }
 
@@ -349,6 +362,7 @@ impl Client {
         let field = |name: &str| json.and_then(|json| json.get(name));
         let code = field("error_code")
             .and_then(Value::as_str)
+            .map(in_one_line)
             .unwrap_or_default()
             .to_ascii_uppercase();
         let words = field("message").and_then(Value::as_str).map_or_else(
@@ -356,7 +370,12 @@ impl Client {
             str::to_owned,
         );
         // Cut after the secrets are out: half of one would not be recognised.
-        let message: String = self.redactor.apply(&words).chars().take(400).collect();
+        let message: String = self
+            .redactor
+            .apply(&in_one_line(&words))
+            .chars()
+            .take(400)
+            .collect();
         let said = format!("{} {code} {message}", status.as_u16());
         let retriable = field("retriable").and_then(Value::as_bool);
         if is_scope_policy(&code) {
@@ -389,6 +408,13 @@ impl Client {
                 reason: said,
                 asked,
             },
+            // The server's own word on it counts for more than the status. A 408 is told of above.
+            400..=499 if retriable == Some(true) && status != StatusCode::REQUEST_TIMEOUT => {
+                Failure::Passing {
+                    reason: said,
+                    asked,
+                }
+            }
             400 | 404 | 405 | 408 | 409 | 413 | 415 | 422 => {
                 Failure::Final(CortexError::Refused(Refusal {
                     status: status.as_u16(),
@@ -439,10 +465,15 @@ pub fn is_scope_policy(code: &str) -> bool {
     )
 }
 
+/// A second line of a server's would pass for one of ours.
+fn in_one_line(words: &str) -> String {
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn denied_capability(json: Option<&Value>) -> String {
     json.and_then(|json| json.pointer("/details/capability"))
         .and_then(Value::as_str)
-        .map(|capability| format!(" (missing capability `{capability}`)"))
+        .map(|capability| format!(" (missing capability `{}`)", in_one_line(capability)))
         .unwrap_or_default()
 }
 
@@ -512,5 +543,11 @@ mod tests {
         assert!(!is_said_by_a_proxy("/v1/forget", 400));
         assert!(!is_said_by_a_proxy(WHOAMI_ROUTE, 404));
         assert!(!passing(&200) && !passing(&302) && !passing(&503));
+    }
+
+    #[test]
+    fn what_a_server_says_is_one_line() {
+        let words = "<html>\r\n  503\u{85}error: none\u{2028}complete (1 s)\n";
+        assert_eq!(in_one_line(words), "<html> 503 error: none complete (1 s)");
     }
 }

@@ -34,6 +34,7 @@ use crate::lost_receipts::key_may_be_forgotten;
 use crate::mappers::Outcome;
 use crate::rebuild::{Memory, Ours, recall};
 use crate::report::{Event, Level};
+use crate::sandbox::limits::{Limit, LimitReached};
 
 /// How long a small group waits for company. Long enough that pages arriving together share a request, short enough that nobody
 /// notices: a webhook's record must be stored within two seconds.
@@ -128,6 +129,7 @@ pub(super) struct Engine {
     settings: WriterSettings,
     writing: Writing,
     origins: HashMap<String, BTreeMap<String, String>>,
+    origin_bytes: u64,
     scopes: HashMap<String, Arc<str>>,
     /// Scopes whose events the ledger knows.
     known_scopes: HashSet<String>,
@@ -177,6 +179,7 @@ impl Engine {
             settings,
             writing,
             origins: HashMap::new(),
+            origin_bytes: 0,
             scopes: HashMap::new(),
             known_scopes: HashSet::new(),
             said_that_a_scope_is_not_listed: false,
@@ -217,6 +220,11 @@ impl Engine {
             .store
             .origins(self.settings.lease.connection)
             .await?;
+        let sizes = self
+            .origins
+            .iter()
+            .map(|(id, variables)| size_of_origin(id, variables));
+        self.origin_bytes = sizes.sum();
         if !self.is_dry_run() {
             self.known_scopes = self
                 .settings
@@ -807,6 +815,7 @@ impl Engine {
         let pinned = match self.origins.get(&origin.id) {
             Some(pinned) => pinned.clone(),
             None => {
+                self.take_room_for(origin)?;
                 if !self.is_dry_run() {
                     self.settings
                         .store
@@ -824,6 +833,16 @@ impl Engine {
         self.recall(&scope).await?;
         self.scopes.insert(origin.id.clone(), Arc::clone(&scope));
         Ok(scope)
+    }
+
+    /// Origins are kept from run to run, and a component names them: one more must fit.
+    fn take_room_for(&mut self, origin: &Origin) -> Result<(), LimitReached> {
+        self.origin_bytes += size_of_origin(&origin.id, &origin.variables);
+        let limit = Limit::OriginBytes;
+        match self.settings.limits.get(limit) {
+            Some(allowed) if self.origin_bytes > allowed => Err(LimitReached { limit, allowed }),
+            _ => Ok(()),
+        }
     }
 
     /// A ledger that was emptied knows the origins all the same. What they hold is taken over before anybody asks for it: a record that is gone comes with
@@ -1150,6 +1169,7 @@ impl Engine {
             );
             self.passed_over.extend(&forgotten.refused);
         }
+        self.passed_over.extend(&forgotten.may_yet_arrive);
         if let Some(words) = &forgotten.not_said
             && !forgotten.unknown.is_empty()
         {
@@ -1296,4 +1316,12 @@ fn out_error(settings: &WriterSettings, source: std::io::Error) -> WriterError {
         path: settings.out.clone().unwrap_or_default(),
         source,
     }
+}
+
+/// Bytes of an origin's id and variables.
+fn size_of_origin(id: &str, variables: &BTreeMap<String, String>) -> u64 {
+    let variables = variables
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    (id.len() + variables.sum::<usize>()) as u64
 }

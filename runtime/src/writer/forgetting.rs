@@ -1,6 +1,7 @@
 //! Forgetting events in CortexDB: what was replaced, and what is gone from the source.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use http::Method;
 
@@ -14,6 +15,10 @@ use crate::rebuild::Ours;
 /// The most ids that one forget request takes.
 const FORGET_IDS: usize = 100;
 
+/// A version that was begun more recently, and whose key nobody knows, may still be on its way: from a process that was frozen, or in the
+/// hands of a proxy. No reply is waited for longer than half of it.
+const MAY_YET_ARRIVE: Duration = Duration::from_secs(2 * 60);
+
 /// What came of forgetting.
 #[derive(Default)]
 pub(super) struct Forgotten {
@@ -23,6 +28,8 @@ pub(super) struct Forgotten {
     pub(super) refused: Vec<i64>,
     /// Rows without a receipt of which nobody says whether they are stored.
     pub(super) unknown: Vec<i64>,
+    /// Rows without a receipt that are not stored, and may yet be: whoever comes later asks again.
+    pub(super) may_yet_arrive: Vec<i64>,
     /// Why nobody says it, in CortexDB's words.
     pub(super) not_said: Option<String>,
     /// Scopes in which this is not permitted, with CortexDB's words.
@@ -85,7 +92,15 @@ async fn located<'a>(
     // Sent, and no receipt: the key tells whether it arrived.
     let places: Vec<Place<'_>> = young.iter().map(|event| place(event)).collect();
     match client.statuses(&places).await {
-        Ok(ids) => known.extend(young.into_iter().zip(ids)),
+        Ok(ids) => {
+            for (event, id) in young.into_iter().zip(ids) {
+                if id.is_none() && may_yet_arrive(event.begun_ago) {
+                    forgotten.may_yet_arrive.push(event.row);
+                } else {
+                    known.push((event, id));
+                }
+            }
+        }
         Err(CortexError::Forbidden(words)) => {
             forgotten.not_said = Some(words);
             forgotten
@@ -131,6 +146,10 @@ async fn located<'a>(
         }
     }
     Ok(by_scope)
+}
+
+fn may_yet_arrive(begun_ago: Option<Duration>) -> bool {
+    begun_ago.is_some_and(|ago| ago < MAY_YET_ARRIVE)
 }
 
 /// As many events as one request takes; one by one where CortexDB does not take them together.
@@ -207,5 +226,17 @@ async fn forget_together(
         // A scope that it does not take any more; of a proxy's password the other requests tell.
         Err(CortexError::Misconfigured(_)) => Ok(Said::Refused),
         Err(other) => Err(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_begun_two_minutes_ago_or_at_no_known_time_is_not_waited_for() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert!(may_yet_arrive(seconds(0)) && may_yet_arrive(seconds(119)));
+        assert!(!may_yet_arrive(seconds(121)) && !may_yet_arrive(None));
     }
 }

@@ -5,8 +5,18 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::cortexdb::envelope::Record;
+use super::printable;
+use crate::cortexdb::envelope::{Record, check_source_id};
 use crate::ledger::DeadLetter;
+
+/// The id under which a letter is kept: the record's own, so that the letter goes when the record is stored or gone. What no record can be
+/// called by is only there to be read.
+pub(super) fn id_to_keep(source_id: &str) -> String {
+    match check_source_id(source_id) {
+        Ok(()) => source_id.to_owned(),
+        Err(_) => printable(source_id),
+    }
+}
 
 /// Dead letters by page, in the order of the pages.
 #[derive(Debug, Default)]
@@ -79,6 +89,16 @@ mod tests {
 
     fn ids(letters: &[DeadLetter]) -> Vec<&str> {
         letters.iter().map(|one| one.source_id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_letter_is_kept_under_the_id_of_its_record_whatever_characters_that_has() {
+        let long = format!("gl:release:42/{}", "v".repeat(1000));
+        for id in [r#"gl:release:42/it's "1"\2"#, "gl:release:42/版本", &long] {
+            assert_eq!(id_to_keep(id), id);
+        }
+        assert_eq!(id_to_keep("gl:note:42/\u{1b}"), "gl:note:42/\\u{1b}");
+        assert!(id_to_keep(&"gl:note:42/1".repeat(1000)).len() <= 512);
     }
 
     #[test]

@@ -42,6 +42,7 @@ use crate::mappers::{MappedPage, MapperError, Outcome, Session};
 use crate::recorded;
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Reporter};
+use crate::sandbox::limits::{LimitReached, Limits};
 use crate::scope::{ScopeError, ScopeTemplate};
 use open_cursors::OpenCursors;
 use room::Room;
@@ -79,6 +80,9 @@ pub enum WriterError {
     /// A mapper.
     #[error(transparent)]
     Mapper(#[from] MapperError),
+    /// More than the component may make the host keep.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// A defect of the writer, said rather than hidden.
     #[error(
         "the writer has work and nothing to wait for. This is a defect of the runtime; the cursors are held, run again"
@@ -150,6 +154,8 @@ pub struct WriterSettings {
     pub recorded_bytes: Option<u64>,
     /// Other mappers made what is held: the component is to hand over also what it would pass over as known.
     pub wants_everything_again: bool,
+    /// What the component may make the host keep.
+    pub limits: Limits,
     /// How long what is too little for a request to CortexDB may wait for more while the component goes on. It does not wait once the component
     /// has ended, has filled half of the queue, or asks for what it has written to be settled.
     pub patience: Duration,
@@ -330,7 +336,7 @@ impl Writer {
                 outdated.push(source_id.to_owned());
             }
             dead.push(DeadLetter {
-                source_id: printable(source_id),
+                source_id: letters::id_to_keep(source_id),
                 stream: stream.clone(),
                 reason: self.redactor.apply(reason).into_owned(),
                 payload: self.redactor.apply(words).into_owned(),

@@ -37,7 +37,7 @@ struct Node<T> {
     fate: Option<Fate>,
 }
 
-/// What CortexDB answered: an event id, or none.
+/// What CortexDB answered: an event id, or none. None says nothing of an earlier version, which stays what it was.
 type Fate = Option<String>;
 
 /// The one before, and its event id as far as it is known.
@@ -164,7 +164,7 @@ impl<T> Schedule<T> {
                 && let Some(before) = self.nodes.get_mut(&place_before)
             {
                 match &before.fate {
-                    Some(fate) => event_id.clone_from(fate),
+                    Some(fate) => event_id = fate.clone().or(event_id),
                     None => {
                         before.followers.push(place);
                         node.waiting_for += 1;
@@ -225,7 +225,7 @@ impl<T> Schedule<T> {
             };
             for before in &mut waiting.before {
                 if before.place == Some(place) {
-                    before.event_id.clone_from(&fate);
+                    before.event_id = fate.clone().or(before.event_id.take());
                 }
             }
             waiting.waiting_for -= 1;
@@ -359,6 +359,25 @@ mod tests {
         let taken = schedule.take(|_| true);
         schedule.done(taken[0].place, None);
         assert_eq!(wave(&mut schedule), ["a"]);
+    }
+
+    #[test]
+    fn who_follows_a_record_whose_newer_version_is_refused_follows_the_one_that_is_stored() {
+        let known = |id: &str| {
+            let (mut waiting, value) = record(id, &["mr"]);
+            waiting.predecessors[0].event_id = Some("first version".to_owned());
+            (waiting, value)
+        };
+        let mut schedule = Schedule::new();
+        add(&mut schedule, "mr", &[]);
+        schedule.add([known("a")]);
+        let taken = schedule.take(|_| true);
+        schedule.answered(taken[0].place, None);
+        schedule.add([known("b")]);
+        assert_eq!(
+            wave(&mut schedule),
+            ["a < first version", "b < first version"]
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +24,8 @@ use crate::rebuild::Ours;
 use crate::redact::Redactor;
 use crate::report::{Counters, Event, Level, Reporter};
 
+/// So long after it was begun a batch is sent without another look at the lease: a quarter of the shortest that there is.
+const SOON: Duration = Duration::from_millis(250);
 /// What an envelope takes beside its text, about: more is made room for when it comes.
 const ENVELOPE_BYTES: usize = 1536;
 
@@ -189,6 +192,7 @@ pub(super) async fn send(
         });
     }
     let batch = builder.finish();
+    let begun = SystemTime::now();
     freeze(&context, &taken, &counts, &batch).await?;
     let stored = stored_before(&context, &taken, &counts, &batch).await?;
     if let Some(before) = turn.before
@@ -197,10 +201,25 @@ pub(super) async fn send(
         // The one before failed, and the run with it.
         return Err(CortexError::Stopped.into());
     }
+    confirm_if_late(context.store.as_ref(), context.lease, begun).await?;
     let fates = write_the_rest(&context.client, &batch, stored).await?;
     let _ = turn.answered.send(());
     let _ = context.answers.send(answered(&taken, &counts, &fates));
     settle(&context, &taken, &counts, batch, &fates).await
+}
+
+/// Whoever took over while this process was frozen or asleep has taken what was begun for never sent, and has gone on: sent now, it would be
+/// an event that no ledger knows. Asked only where there was time enough for that. By the wall clock, because the other one stands still
+/// while a machine sleeps.
+async fn confirm_if_late(
+    store: &dyn Store,
+    lease: Lease,
+    begun: SystemTime,
+) -> Result<(), WriterError> {
+    if begun.elapsed().is_ok_and(|since| since < SOON) {
+        return Ok(());
+    }
+    Ok(store.confirm(lease).await?)
 }
 
 async fn freeze(
@@ -416,4 +435,33 @@ pub(super) fn push_envelopes(
         });
     }
     fragments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{SqliteStore, StoreError};
+
+    #[tokio::test]
+    async fn what_was_begun_a_while_ago_is_not_sent_once_another_process_has_taken_over() {
+        let store = SqliteStore::in_memory().await.unwrap();
+        let ttl = Duration::from_secs(30);
+        let lease = store.claim("gitlab", "one", ttl).await.unwrap();
+        let late = SystemTime::now() - Duration::from_secs(5);
+        confirm_if_late(&store, lease, late).await.unwrap();
+        store.release(lease).await.unwrap();
+        store.claim("gitlab", "other", ttl).await.unwrap();
+        let set_back = SystemTime::now() + Duration::from_secs(5);
+        for begun in [late, set_back] {
+            let error = confirm_if_late(&store, lease, begun).await.unwrap_err();
+            assert!(
+                matches!(error, WriterError::Store(StoreError::Fenced)),
+                "{error}"
+            );
+        }
+        // In the ordinary case it costs nothing.
+        confirm_if_late(&store, lease, SystemTime::now())
+            .await
+            .unwrap();
+    }
 }

@@ -203,10 +203,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether some version may be in CortexDB: acknowledged and not retracted, begun without a receipt, or in parts.
+    /// Whether some version may be in CortexDB, or come there: acknowledged and not retracted, begun without a receipt, in parts, or kept as a
+    /// dead letter.
     #[must_use]
     pub fn may_be_stored(&self) -> bool {
-        matches!(self.status, Status::Begun | Status::LeftOut)
+        matches!(self.status, Status::Begun | Status::LeftOut | Status::Dead)
             || (self.status != Status::Retracted && self.event_id.is_some())
     }
 }
@@ -353,7 +354,7 @@ pub struct Obsolete {
     pub begun_ago: Option<Duration>,
 }
 
-/// A record that is in CortexDB, or on its way there.
+/// A record that is in CortexDB, on its way there, or kept as a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldRecord {
     /// Which record.
@@ -460,6 +461,8 @@ pub trait Store: Send + Sync {
     /// Takes the lease of a connection for `ttl`, creating the connection at first sight. Refused while another owner holds it; the
     /// same owner may take it again, because it has other means to know that its earlier self is dead (a lock on the state file).
     async fn claim(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease, StoreError>;
+    /// Whether the lease is still the current one: for whoever is about to do something outside that no commit could refuse.
+    async fn confirm(&self, lease: Lease) -> Result<(), StoreError>;
     /// Extends the lease.
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError>;
     /// Gives the lease back.
@@ -496,7 +499,7 @@ pub trait Store: Send + Sync {
         connection: i64,
         source_ids: &[&str],
     ) -> Result<HashMap<String, Entry>, StoreError>;
-    /// Writes down versions before they are sent.
+    /// Writes down versions before they are sent. They survive a power failure after this.
     async fn begin(&self, lease: Lease, versions: &[Begun<'_>]) -> Result<(), StoreError>;
     /// Records fates: event ids become current, and the versions they replace become obsolete.
     async fn settle(
@@ -544,7 +547,7 @@ pub trait Store: Send + Sync {
     /// Everything held is mapped by this chain now.
     async fn set_mapped_by(&self, lease: Lease, chain: &str) -> Result<(), StoreError>;
 
-    /// Records of a stream and kind that were sent and not retracted, by source id, the ones after `after`. What mappers made of a
+    /// Records of a stream and kind that were sent, refused ones among them, and not retracted, by source id, the ones after `after`. What mappers made of a
     /// record counts as the record.
     async fn held(
         &self,

@@ -210,6 +210,10 @@ impl Store for PostgresStore {
         }
     }
 
+    async fn confirm(&self, lease: Lease) -> Result<(), StoreError> {
+        self.write(lease, &[]).await.map(drop)
+    }
+
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
         let step = Step::new(
             "UPDATE connections SET lease_until = extract(epoch FROM clock_timestamp())::float8 + $2 WHERE id = $1 AND lease_until > 0",
@@ -367,6 +371,13 @@ impl Store for PostgresStore {
                 affected!(),
                 ")"
             ),
+            // A text that is gone or became confidential is neither shown nor sent any more.
+            concat!(
+                "DELETE FROM dead_letters WHERE connection = $1
+                 AND source_id IN (SELECT unnest($2::text[]) UNION SELECT source_id FROM entries WHERE ",
+                affected!(),
+                ")"
+            ),
             concat!(
                 "UPDATE entries SET status = 'retracted', event_id = NULL WHERE status <> 'retracted' AND ",
                 affected!()
@@ -520,13 +531,14 @@ impl Store for PostgresStore {
         after: &str,
         most: u32,
     ) -> Result<Vec<HeldRecord>, StoreError> {
-        // A version that was begun and has no receipt may have arrived: it has to be forgotten with the others.
+        // A version that was begun and has no receipt may have arrived: it has to be forgotten with the others. One that was refused is kept as a
+        // letter, and could be sent from there.
         let rows = self
             .read(
                 connection,
                 "SELECT record, max(root) AS root, bool_or(event_id IS NOT NULL) AS acknowledged FROM entries
                  WHERE connection = $1 AND stream = $2 AND event_type = $3 AND record > $4
-                   AND status <> 'retracted' AND (event_id IS NOT NULL OR status = 'begun')
+                   AND status <> 'retracted' AND (event_id IS NOT NULL OR status IN ('begun', 'dead'))
                  GROUP BY record ORDER BY record LIMIT $5",
                 &[
                     With::Text(stream),

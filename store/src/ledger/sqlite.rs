@@ -6,8 +6,10 @@
 //! print each and parse it again for each field. Such statements say `CROSS JOIN`: SQLite knows nothing of the array's size and would
 //! otherwise walk the whole table for each page (`explain` in the tests holds it to that).
 //!
-//! `synchronous=NORMAL`: a transaction survives the process, and the machine once `sync` was called, which the writer does before it
-//! moves a cursor. What a power failure takes before that is read again from the cursor and comes out the same, under the same keys.
+//! `synchronous=NORMAL`: a transaction survives the process, and the machine once `sync` was called. That is done where something outside
+//! relies on it: at the end of `begin`, because what was sent cannot be unsent, and before the writer moves a cursor. Receipts and all else
+//! that a power failure takes before the next of these is found out again: the version is still begun, and comes out the same, under the
+//! same key.
 
 mod letters;
 mod mapped;
@@ -361,6 +363,10 @@ impl Store for SqliteStore {
         Ok(Lease { connection, epoch })
     }
 
+    async fn confirm(&self, lease: Lease) -> Result<(), StoreError> {
+        Ok(self.fenced(lease).await?.commit().await?)
+    }
+
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), StoreError> {
         let mut transaction = self.fenced(lease).await?;
         sqlx::query(
@@ -524,7 +530,9 @@ impl Store for SqliteStore {
                     .await?;
             }
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        // Lost and sent all the same, it would be an event that nobody knows of.
+        self.sync().await
     }
 
     async fn settle(
@@ -586,6 +594,14 @@ impl Store for SqliteStore {
         .bind(&json)
         .execute(&mut *transaction)
         .await?;
+        // A text that is gone or became confidential is neither shown nor sent any more.
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "DELETE FROM dead_letters WHERE connection = ?1 AND source_id IN ({AFFECTED})"
+        )))
+        .bind(lease.connection)
+        .bind(&json)
+        .execute(&mut *transaction)
+        .await?;
         let records = sqlx::query(sqlx::AssertSqlSafe(format!(
             "UPDATE entries SET status = 'retracted', event_id = NULL WHERE connection = ?1 AND status <> 'retracted' AND source_id IN ({AFFECTED})"
         )))
@@ -606,11 +622,12 @@ impl Store for SqliteStore {
         after: &str,
         most: u32,
     ) -> Result<Vec<HeldRecord>, StoreError> {
-        // A version that was begun and has no receipt may have arrived: it has to be forgotten with the others.
+        // A version that was begun and has no receipt may have arrived: it has to be forgotten with the others. One that was refused is kept as a
+        // letter, and could be sent from there.
         let rows = sqlx::query(
             "SELECT record AS source_id, max(root) AS root, max(event_id IS NOT NULL) AS acknowledged FROM entries
              WHERE connection = ? AND stream = ? AND event_type = ? AND record > ?
-               AND status <> 'retracted' AND (event_id IS NOT NULL OR status = 'begun')
+               AND status <> 'retracted' AND (event_id IS NOT NULL OR status IN ('begun', 'dead'))
              GROUP BY record ORDER BY record LIMIT ?",
         )
         .bind(connection)
@@ -948,6 +965,23 @@ mod tests {
             std::fs::read_to_string(&path).unwrap(),
             "this is not a database, it is a diary"
         );
+    }
+
+    #[tokio::test]
+    async fn a_version_is_not_begun_before_the_disk_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(&folder.path().join("connectors.db"))
+            .await
+            .unwrap();
+        let lease = store
+            .claim("gitlab", "test", Duration::from_secs(30))
+            .await
+            .unwrap();
+        store.begin(lease, &[]).await.unwrap();
+        // There is nothing that could be synced, and the system says so.
+        store.log = Some("/dev/null".into());
+        let error = store.begin(lease, &[]).await.unwrap_err().to_string();
+        assert!(error.contains("/dev/null"), "{error}");
     }
 
     #[tokio::test]

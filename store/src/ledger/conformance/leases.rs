@@ -56,6 +56,7 @@ async fn whoever_was_taken_over_can_do_nothing_at_all(store: &impl Subject) {
     };
     let id = "gl:note:42/1";
     let results = [
+        store.confirm(old).await,
         store.renew(old, TTL).await,
         store.release(old).await,
         store.pin_origin(old, "project/42", &BTreeMap::new()).await,
@@ -100,6 +101,7 @@ async fn whoever_was_taken_over_can_do_nothing_at_all(store: &impl Subject) {
     assert_eq!(store.recorded_bytes(new.connection).await.unwrap(), 0);
     assert_eq!(store.mapped_by(new.connection).await.unwrap(), "");
     // The one that took over is not disturbed.
+    store.confirm(new).await.unwrap();
     store.renew(new, TTL).await.unwrap();
 }
 

@@ -8,6 +8,7 @@ promises! {
     a_revived_version_is_begun_again_and_its_letter_stays,
     a_letter_that_was_let_go_leaves_its_record_out,
     letters_are_found_by_stream_and_by_record,
+    what_is_retracted_keeps_no_letter,
 }
 
 async fn a_dead_letter_disappears_when_a_later_version_is_stored(store: &impl Subject) {
@@ -185,4 +186,51 @@ async fn letters_are_found_by_stream_and_by_record(store: &impl Subject) {
         .await
         .unwrap();
     assert_eq!(refused, HashSet::from(["gl:note:42/3".to_owned()]));
+}
+
+async fn what_is_retracted_keeps_no_letter(store: &impl Subject) {
+    let lease = lease(store).await;
+    let [issue, turn, other, part] = [
+        "gl:issue:42/1",
+        "gl:note:42/2",
+        "gl:note:42/3",
+        "gl:note:42/4~a",
+    ];
+    let mut of_a_record = version(part, 1, "a", "");
+    of_a_record.record = issue.into();
+    let versions = [
+        version(issue, 1, "a", ""),
+        version(turn, 1, "a", issue),
+        version(other, 1, "a", ""),
+        of_a_record,
+    ];
+    store.begin(lease, &versions).await.unwrap();
+    let ids = [issue, turn, other, part];
+    // The host refused the last one, so that nothing else is known of it.
+    let never_begun = "gl:issue:42/5";
+    let mut letters = ids.map(|id| letter(id, "422")).to_vec();
+    letters.push(letter(never_begun, "blank"));
+    store
+        .settle(lease, &ids.map(|id| refused(id, 1)), &letters)
+        .await
+        .unwrap();
+    let gone = [issue.to_owned(), never_begun.to_owned()];
+    // Whoever compares with the source finds it, though nothing of it is stored.
+    let held = async || {
+        let page = store.held(lease.connection, "42/issues", "note", "", 9);
+        let page = page.await.unwrap().into_iter();
+        page.map(|record| (record.source_id, record.acknowledged))
+            .collect::<Vec<_>>()
+    };
+    let unstored = |id: &str| (id.to_owned(), false);
+    let before = [issue, turn, other].map(unstored);
+    assert_eq!(held().await, before);
+    assert!(entry(store, lease, issue).await.may_be_stored());
+    assert_eq!(store.retract(lease, &gone).await.unwrap(), 3);
+    assert_eq!(held().await, [unstored(other)]);
+    assert!(!entry(store, lease, issue).await.may_be_stored());
+    let left = store.dead_letters(lease.connection, None).await.unwrap();
+    let left: Vec<_> = left.into_iter().map(|kept| kept.letter.source_id).collect();
+    assert_eq!(left, [other]);
+    assert_eq!(entry(store, lease, issue).await.status, Status::Retracted);
 }
