@@ -408,8 +408,8 @@ impl Client {
                 reason: said,
                 asked,
             },
-            // The server's own word on it counts for more than the status. A 408 is told of above.
-            400..=499 if retriable == Some(true) && status != StatusCode::REQUEST_TIMEOUT => {
+            // The server's own word on it counts for more than the status.
+            400..=499 if retriable == Some(true) && !asks_for_another_way(status) => {
                 Failure::Passing {
                     reason: said,
                     asked,
@@ -475,6 +475,14 @@ fn denied_capability(json: Option<&Value>) -> String {
         .and_then(Value::as_str)
         .map(|capability| format!(" (missing capability `{}`)", in_one_line(capability)))
         .unwrap_or_default()
+}
+
+/// To send the same again is not what helps: the status of each key tells (408), or less at a time (413).
+fn asks_for_another_way(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE
+    )
 }
 
 fn remedy(code: &str) -> &'static str {

@@ -13,6 +13,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod log;
 mod postgres;
 mod rebuilt;
 mod sqlite;

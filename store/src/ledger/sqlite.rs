@@ -16,7 +16,7 @@ mod mapped;
 mod rebuilding;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, Row, Sqlite, Transaction};
 use tokio::sync::watch;
 
+use super::log::Log;
 use super::{
     Begun, ConnectionRow, DeadLetter, Entry, HeldRecord, KeptLetter, Lease, LeftOut, Obsolete,
     Part, RUNS_KEPT, RebuiltEntry, Receipt, Recorded, Settled, Status, Store, StoreError,
@@ -129,7 +130,7 @@ pub struct SqliteStore {
     pub(crate) writer: SqlitePool,
     pub(crate) readers: SqlitePool,
     /// The write-ahead log; `None` where nothing is written to a disk.
-    log: Option<PathBuf>,
+    log: Option<Arc<Log>>,
     /// Whoever waits for work of the platform, in this process.
     pub(crate) wake: Arc<watch::Sender<u64>>,
 }
@@ -182,7 +183,7 @@ impl SqliteStore {
         Ok(Self {
             writer,
             readers,
-            log: Some(log.into()),
+            log: Some(Arc::new(Log::new(log.into()))),
             wake: Arc::default(),
         })
     }
@@ -424,21 +425,10 @@ impl Store for SqliteStore {
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
-        let Some(log) = self.log.clone() else {
-            return Ok(());
-        };
-        let path = log.display().to_string();
-        let synced = tokio::task::spawn_blocking(move || match std::fs::File::open(log) {
-            Ok(file) => file.sync_data(),
-            // It has been folded into the ledger, which synced both.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        });
-        let result = synced.await.unwrap_or_else(|error| Err(error.into()));
-        result.map_err(|error| StoreError::Unusable {
-            path,
-            reason: error.to_string(),
-        })
+        match &self.log {
+            Some(log) => log.sync().await,
+            None => Ok(()),
+        }
     }
 
     async fn known_scopes(&self, connection: i64) -> Result<HashSet<String>, StoreError> {
@@ -979,7 +969,7 @@ mod tests {
             .unwrap();
         store.begin(lease, &[]).await.unwrap();
         // There is nothing that could be synced, and the system says so.
-        store.log = Some("/dev/null".into());
+        store.log = Some(Arc::new(Log::new("/dev/null".into())));
         let error = store.begin(lease, &[]).await.unwrap_err().to_string();
         assert!(error.contains("/dev/null"), "{error}");
     }
