@@ -93,7 +93,7 @@ struct Limit {
     started: Starts,
     /// Most starts within a minute, once it was learned.
     most: Option<usize>,
-    /// When `most` was last changed.
+    /// When `most` was last changed; `None` where a refusal told it.
     since: Option<Instant>,
     /// The last refusal that may have been about a limit by the minute.
     refused_at: Option<Instant>,
@@ -255,7 +255,10 @@ impl State {
         let endpoint = self.endpoints.entry(class.to_owned()).or_default();
         endpoint.answered_at = Some(now);
         if let Some(said) = said(headers) {
-            self.announces = true;
+            if !self.announces {
+                self.announces = true;
+                self.all.forget_what_was_told();
+            }
             self.believe(said, headers, now);
         }
     }
@@ -371,6 +374,13 @@ impl Limit {
                 self.count(now, under_way);
             }
             Knowledge::Counted { .. } => {}
+        }
+    }
+
+    /// Every answer says what is left, which is more exact: a limit by the hour allows more in some minutes.
+    fn forget_what_was_told(&mut self) {
+        if self.since.is_none() {
+            self.most = None;
         }
     }
 
@@ -627,6 +637,25 @@ mod tests {
             matches!(state.take(CLASS, now), Some(Wait::Until(_))),
             "a hundredth is left to others"
         );
+    }
+
+    #[test]
+    fn a_run_that_begins_with_a_refusal_believes_the_answers_after_it() {
+        let mut state = State::default();
+        let now = Instant::now();
+        let mut refusal = said(0, 1_795_341_601, "Sun, 22 Nov 2026 10:00:00 GMT");
+        refusal.insert("ratelimit-limit", 10.into());
+        state.refused(CLASS, &refusal, b"Retry later\n", now);
+        assert_eq!(state.all.most, Some(9));
+        let now = turn(&mut state, CLASS, now);
+        state.learn(
+            CLASS,
+            &said(590, 1_795_341_661, "Sun, 22 Nov 2026 10:00:01 GMT"),
+            now,
+        );
+        for _ in 0..100 {
+            assert_eq!(turn(&mut state, CLASS, now), now);
+        }
     }
 
     #[test]
