@@ -31,12 +31,13 @@ demo: build simulators ## Show it: two simulated servers, a first run, changes, 
 
 test: build simulators puppet mappers connectors tool-postgres tool-curl tool-faketime ## Run every test
 	$(CARGO) test --locked --release --workspace --exclude fuzz-targets --lib $(UNOPTIMISED)
-	$(CARGO) test --locked --release --workspace --bins --test '*' -- --test-threads $(TEST_THREADS)
+	$(CARGO) test --locked --release --workspace --test '*' -- --test-threads $(TEST_THREADS)
 	$(CARGO) test --locked --release --workspace --doc
 
 # End-to-end tests wait for programs, faults and clocks more than they compute: two for each processor take less than half of the time of one.
 TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
+# Binaries are not tested by themselves (`--bins`): they hold no tests, and building each once more to find none takes as long as many tests do.
 # Unit tests take seconds, and to optimise what they are compiled into took longer than everything else that they need. What our crates
 # depend on stays as it is, and is compiled once. The fuzz targets have no unit tests; with them the runtime would be compiled once more.
 UNOPTIMISED := $(foreach crate,connector-runtime connector-store connector-tests gitlab-component puppet-mapper,--config profile.release.package.$(crate).opt-level=0)
